@@ -1,0 +1,3 @@
+//! The control protocol: Varlink over a unix socket.
+
+pub mod api;

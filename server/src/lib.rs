@@ -1,0 +1,16 @@
+//! `steer`: an eBPF-steered load balancer for SO_REUSEPORT groups.
+//!
+//! The engine decides and the daemon does. [`engine`] is a synchronous function of state, time and event to
+//! effects; [`dataplane`] carries effects into the kernel; [`workers`] starts, watches and stops processes;
+//! [`sockets`] makes listeners and reads what the kernel says of them; [`control`] is how clients ask, and
+//! [`cli`] how people do.
+
+pub mod cli;
+pub mod control;
+pub mod daemon;
+pub mod dataplane;
+pub mod demo;
+pub mod engine;
+pub mod names;
+pub mod sockets;
+pub mod workers;

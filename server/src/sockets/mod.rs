@@ -1,0 +1,3 @@
+//! Listeners: making them, and reading what the kernel says of them.
+
+pub mod address;
