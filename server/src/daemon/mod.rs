@@ -1,1 +1,3 @@
-//! (skeleton)
+//! The daemon: carries the engine's effects out and brings it events.
+
+pub mod settings;

@@ -1,0 +1,101 @@
+//! What a group is configured to be: checked, with every default filled in.
+
+use std::{path::PathBuf, time::Duration};
+
+use crate::{names::GroupName, sockets::address::ListenAddress};
+
+/// One group's settings.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GroupSettings {
+    /// Its name.
+    pub name: GroupName,
+    /// Where it listens; at least one address, none twice.
+    pub listen: Vec<ListenAddress>,
+    /// How many workers it starts with; at least 1.
+    pub workers: u32,
+    /// Who makes the workers' listeners.
+    pub mode: Mode,
+    /// Which of two generations is stopped or started first.
+    pub restart: RestartKind,
+    /// When a started worker counts as ready.
+    pub ready: Readiness,
+    /// What becomes of connections while no worker works.
+    pub when_empty: WhenEmpty,
+    /// What the workers run; the sample worker that is built in where it is `None`.
+    pub command: Option<Vec<String>>,
+    /// The user that the workers run as, by name or number; the daemon's own where it is `None`.
+    pub user: Option<String>,
+    /// The workers' working directory; the daemon's own where it is `None`.
+    pub directory: Option<PathBuf>,
+    /// Variables set in the workers' environment, beside the daemon's own.
+    pub environment: Vec<(String, String)>,
+    /// The signal that tells a worker to stop.
+    pub stop_signal: i32,
+    /// The seed of the table and of the program's hash: the same seed gives the same table on every host. One
+    /// is drawn at random where it is `None`.
+    pub seed: Option<[u64; 2]>,
+    /// How long things may take.
+    pub deadlines: Deadlines,
+}
+
+/// Who makes the listeners.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// The daemon makes each generation's listeners and passes them from fd 3 on.
+    Inherit,
+    /// The worker binds with SO_REUSEPORT itself; the daemon sees it and takes it in.
+    Own,
+}
+
+/// The order of a restart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RestartKind {
+    /// The new generation is started first: no moment without the worker.
+    Surge,
+    /// The old generation is stopped first, for programs of which two cannot run at once.
+    Replace,
+}
+
+/// What counts as ready.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Readiness {
+    /// `READY=1` on `NOTIFY_SOCKET`.
+    Notify,
+    /// The worker's own listener listens; only in [`Mode::Own`].
+    Listener,
+    /// A process that lives for this long; for inherited listeners and programs that tell nothing.
+    Started,
+}
+
+/// What becomes of connections while no worker works.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WhenEmpty {
+    /// The daemon's holding listener takes them and migrates them to the first worker that is ready.
+    Hold,
+    /// They are refused.
+    Refuse,
+}
+
+/// How long things may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Deadlines {
+    /// From start to ready; a worker that is later is stopped and its restart has failed.
+    pub start: Duration,
+    /// From the begin of a drain to its deadline.
+    pub drain: Duration,
+    /// For open connections to end by themselves, before the worker is told to stop.
+    pub settle: Duration,
+    /// From the stop signal to SIGKILL, once the drain has ended.
+    pub stop: Duration,
+}
+
+impl Default for Deadlines {
+    fn default() -> Self {
+        Self {
+            start: Duration::from_secs(30),
+            drain: Duration::from_secs(30),
+            settle: Duration::from_secs(1),
+            stop: Duration::from_secs(5),
+        }
+    }
+}
