@@ -1,1 +1,9 @@
-//! (skeleton)
+//! What stands in the kernel: the program, its maps, and the changes made to them.
+//!
+//! One [`KernelGroup`](kernel_group::KernelGroup) for each listen address, because the kernel's SO_REUSEPORT groups
+//! are by address; nothing is shared between them, so no limit is either.
+
+pub mod error;
+pub mod kernel_group;
+pub mod object;
+pub mod publisher;

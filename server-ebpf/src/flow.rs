@@ -1,0 +1,144 @@
+//! Reads a flow's 4-tuple, from the packet or from the connection that migrates, and hashes it.
+
+use aya_ebpf::{
+    EbpfContext as _,
+    bindings::{bpf_hdr_start_off::BPF_HDR_START_NET, bpf_sock},
+    helpers::bpf_skb_load_bytes_relative,
+    programs::{SkReuseportContext, SockContext},
+};
+use server_common::{
+    counters::Asked,
+    flow_hash::{FlowV4, FlowV6},
+    table::Table,
+};
+
+const ETH_P_IP: u32 = (0x0800_u16).to_be() as u32;
+const ETH_P_IPV6: u32 = (0x86dd_u16).to_be() as u32;
+const AF_INET: u32 = 2;
+const AF_INET6: u32 = 10;
+const IPPROTO_TCP: u32 = 6;
+const IPPROTO_UDP: u32 = 17;
+
+/// Where the flags stand in a TCP header, and two of them.
+const TCP_FLAGS: usize = 13;
+const TCP_SYN: u8 = 0x02;
+const TCP_ACK: u8 = 0x10;
+
+/// Source and destination, next to each other in either IP header.
+const IPV4_SOURCE: u32 = 12;
+const IPV6_SOURCE: u32 = 8;
+
+/// Source and destination port, as they lie in the transport header.
+#[derive(Clone, Copy)]
+pub(crate) struct Ports {
+    source: u16,
+    destination: u16,
+}
+
+/// The transport header: what is asked, and between which ports.
+///
+/// Direct access is safe for what is read here only: the kernel has pulled the whole TCP header, or the 8 bytes of the
+/// UDP header, into the linear part before it looks for a socket, and promises no more.
+#[inline(always)]
+pub(crate) fn transport(ctx: &SkReuseportContext) -> Option<(Asked, Ports)> {
+    let (start, end) = (ctx.data(), ctx.data_end());
+    let asked = match ctx.ip_protocol() {
+        IPPROTO_TCP => {
+            if start + TCP_FLAGS + 1 > end {
+                return None;
+            }
+            // SAFETY: the bounds were checked above.
+            let flags = unsafe { *((start + TCP_FLAGS) as *const u8) };
+            if flags & (TCP_SYN | TCP_ACK) == TCP_SYN { Asked::Connection } else { Asked::Segment }
+        }
+        IPPROTO_UDP => Asked::Datagram,
+        _ => return None,
+    };
+    if start + 4 > end {
+        return None;
+    }
+    // SAFETY: the bounds were checked above; both headers begin with the ports, 2-byte aligned.
+    let ports = unsafe { *(start as *const [u16; 2]) };
+    Some((asked, Ports { source: ports[0], destination: ports[1] }))
+}
+
+/// The hash of the packet's flow.
+#[inline(always)]
+pub(crate) fn of_packet(ctx: &SkReuseportContext, ports: Ports, table: &Table) -> Option<u64> {
+    match ctx.eth_protocol() {
+        ETH_P_IP => {
+            let addresses: [u32; 2] = load(ctx, IPV4_SOURCE)?;
+            let flow = FlowV4 {
+                source: addresses[0],
+                destination: addresses[1],
+                source_port: ports.source,
+                destination_port: ports.destination,
+            };
+            Some(flow.hash(&table.seed))
+        }
+        ETH_P_IPV6 => {
+            let addresses: [[u32; 4]; 2] = load(ctx, IPV6_SOURCE)?;
+            let flow = FlowV6 {
+                source: addresses[0],
+                destination: addresses[1],
+                source_port: ports.source,
+                destination_port: ports.destination,
+            };
+            Some(flow.hash(&table.seed))
+        }
+        _ => None,
+    }
+}
+
+/// The hash of the flow of a connection that migrates. The packet is empty then, but for the final ACK.
+///
+/// The socket is the connection or its request: its source is our side, its destination the client.
+#[inline(always)]
+pub(crate) fn of_socket(sock: &SockContext, table: &Table) -> Option<u64> {
+    let sock = sock.as_ptr() as *const bpf_sock;
+    // SAFETY: the verifier knows the pointer as a socket's and checks every access; each is a field of its own width.
+    unsafe {
+        // The kernel gives our port in host order and the client's in network order.
+        let source_port = (*sock).dst_port;
+        let destination_port = ((*sock).src_port as u16).to_be();
+        match (*sock).family {
+            AF_INET => {
+                let flow = FlowV4 {
+                    source: (*sock).dst_ip4,
+                    destination: (*sock).src_ip4,
+                    source_port,
+                    destination_port,
+                };
+                Some(flow.hash(&table.seed))
+            }
+            AF_INET6 => {
+                let (client, own) = (&raw const (*sock).dst_ip6, &raw const (*sock).src_ip6);
+                let flow = FlowV6 {
+                    source: [(*client)[0], (*client)[1], (*client)[2], (*client)[3]],
+                    destination: [(*own)[0], (*own)[1], (*own)[2], (*own)[3]],
+                    source_port,
+                    destination_port,
+                };
+                Some(flow.hash(&table.seed))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Loads `T` from `offset` bytes after the start of the network header.
+#[inline(always)]
+fn load<T: Copy>(ctx: &SkReuseportContext, offset: u32) -> Option<T> {
+    let mut value = core::mem::MaybeUninit::<T>::uninit();
+    // SAFETY: the helper writes all of `T`, which is an array of integers, or fails.
+    unsafe {
+        let failed = bpf_skb_load_bytes_relative(
+            ctx.as_ptr(),
+            offset,
+            value.as_mut_ptr().cast(),
+            size_of::<T>() as u32,
+            BPF_HDR_START_NET,
+        ) != 0;
+        if failed { None } else { Some(value.assume_init()) }
+    }
+}

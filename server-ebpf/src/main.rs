@@ -1,0 +1,96 @@
+//! The SK_REUSEPORT programs of steer and their maps.
+//!
+//! `select_or_migrate` needs Linux 5.14; `select` is its twin for kernels before, whose verifier refuses a program
+//! that reads `migrating_sk`. Everything that both sides must agree on is in `server-common`.
+#![no_std]
+#![no_main]
+
+mod flow;
+
+use aya_ebpf::{
+    bindings::sk_action::{SK_DROP, SK_PASS},
+    btf_maps::{Array, ArrayOfMaps, PerCpuArray, ReusePortSockArray},
+    macros::{btf_map, sk_reuseport},
+    programs::SkReuseportContext,
+};
+use aya_log_ebpf::warn;
+use server_common::{
+    choice::choose,
+    counters::{Asked, Outcome, SlotCounters},
+    limits::{DROPPED_SLOT, SLOTS_DEFAULT},
+    table::Table,
+};
+
+/// The listeners by slot. The daemon sets its size at load.
+#[btf_map]
+static LISTENERS: ReusePortSockArray<{ SLOTS_DEFAULT as usize }> = ReusePortSockArray::new();
+
+/// The published table: one entry, whose swap publishes the next.
+#[btf_map]
+static TABLE: ArrayOfMaps<Array<Table, 1>, 1> = ArrayOfMaps::new();
+
+/// What was counted, by slot. As large as [`LISTENERS`].
+#[btf_map]
+static COUNTERS: PerCpuArray<SlotCounters, { SLOTS_DEFAULT as usize }> = PerCpuArray::new();
+
+/// Selects for new connections and datagrams, and for connections whose listener has stopped.
+#[sk_reuseport(migrate)]
+pub fn select_or_migrate(ctx: SkReuseportContext) -> u32 {
+    match ctx.migrating_sk() {
+        Some(sock) => steer(&ctx, Asked::Migration, |table| flow::of_socket(&sock, table)),
+        None => select_packet(&ctx),
+    }
+}
+
+/// Selects for new connections and datagrams.
+#[sk_reuseport]
+pub fn select(ctx: SkReuseportContext) -> u32 {
+    select_packet(&ctx)
+}
+
+#[inline(always)]
+fn select_packet(ctx: &SkReuseportContext) -> u32 {
+    let Some((asked, ports)) = flow::transport(ctx) else { return drop_packet(ctx, Asked::Segment) };
+    steer(ctx, asked, |table| flow::of_packet(ctx, ports, table))
+}
+
+/// Reads the table, walks the choice chain and counts the run.
+#[inline(always)]
+fn steer(ctx: &SkReuseportContext, asked: Asked, hash: impl FnOnce(&Table) -> Option<u64>) -> u32 {
+    let Some(table) = TABLE.get_value(0, &0) else { return drop_packet(ctx, asked) };
+    let Some(hash) = hash(table) else { return drop_packet(ctx, asked) };
+    let chosen = choose(table, hash, |slot| LISTENERS.select_reuseport(ctx, slot as u32).is_ok());
+    if chosen.outcome as u32 == Outcome::Dropped as u32 {
+        return drop_packet(ctx, asked);
+    }
+    count(chosen.slot, asked, chosen.outcome);
+    SK_PASS
+}
+
+/// Drops, counts it and, where someone listens for it, says so.
+#[inline(never)]
+fn drop_packet(ctx: &SkReuseportContext, asked: Asked) -> u32 {
+    count(DROPPED_SLOT, asked, Outcome::Dropped);
+    warn!(ctx, "dropped: no slot could be selected (asked {})", asked as u32);
+    SK_DROP
+}
+
+#[inline(always)]
+fn count(slot: u16, asked: Asked, outcome: Outcome) {
+    if let Some(counters) = COUNTERS.get_ptr_mut(slot as u32) {
+        // SAFETY: the value is this CPU's own, and programs of this type run with migration disabled and do not
+        // nest on one CPU: softirq does not interrupt softirq.
+        unsafe { (*counters).count(asked, outcome) };
+    }
+}
+
+#[cfg(not(test))]
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
+
+/// The kernel lends some helpers only to programs under a licence compatible with the GPL.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -1,0 +1,81 @@
+//! What can go wrong between the daemon and the kernel's maps and programs.
+
+use std::io;
+
+use aya::{EbpfError, maps::MapError, programs::ProgramError};
+use thiserror::Error;
+
+/// A failed operation on the data plane.
+#[derive(Debug, Error)]
+pub enum DataplaneError {
+    /// The object could not be loaded: its maps could not be made.
+    #[error("cannot create the maps of the steering program")]
+    Load(#[source] EbpfError),
+    /// The kernel refused the program.
+    #[error("the kernel refused the program `{program}`")]
+    Program {
+        /// The program's name.
+        program: &'static str,
+        /// The verifier's or the kernel's reason.
+        #[source]
+        source: ProgramError,
+    },
+    /// The object lacks something that it was built with.
+    #[error("the embedded object has no {kind} `{name}`")]
+    Missing {
+        /// `map` or `program`.
+        kind: &'static str,
+        /// Its name.
+        name: &'static str,
+    },
+    /// An operation on a map failed.
+    #[error("cannot {operation} the map `{map}`")]
+    Map {
+        /// What was tried.
+        operation: &'static str,
+        /// The map's name.
+        map: &'static str,
+        /// The kernel's reason.
+        #[source]
+        source: MapError,
+    },
+    /// The kernel did not take a listener into a slot.
+    #[error("cannot put the listener into slot {slot}")]
+    Put {
+        /// The slot.
+        slot: u16,
+        /// The kernel's reason: EINVAL for a socket that does not listen or is in no group, EBUSY for one that
+        /// is in another sockarray, ENOTSUPP (524) for MPTCP.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl DataplaneError {
+    /// The way out, for a `hint:` line, where the kernel's reason tells one.
+    pub fn hint(&self) -> Option<&'static str> {
+        let errno = self.errno()?;
+        match (self, errno) {
+            (Self::Load(_) | Self::Program { .. }, libc::EPERM | libc::EACCES) => Some(
+                "loading the program needs CAP_BPF (and CAP_NET_ADMIN): run as root, or give the binary these capabilities",
+            ),
+            (Self::Put { .. }, 524) => {
+                Some("the listener is an MPTCP socket, which the kernel cannot steer; for Go programs set GODEBUG=multipathtcp=0")
+            }
+            (Self::Put { .. }, libc::EBUSY) => Some("the listener is already steered by another program's sockarray"),
+            _ => None,
+        }
+    }
+
+    /// The kernel's error number, where one is at the root of it.
+    pub fn errno(&self) -> Option<i32> {
+        let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(self);
+        while let Some(error) = cause {
+            if let Some(io) = error.downcast_ref::<io::Error>() {
+                return io.raw_os_error();
+            }
+            cause = error.source();
+        }
+        None
+    }
+}

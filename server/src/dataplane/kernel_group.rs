@@ -1,0 +1,216 @@
+//! One kernel SO_REUSEPORT group's loaded program and maps.
+
+use std::{
+    io,
+    os::fd::{AsRawFd, BorrowedFd},
+};
+
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::{Map, MapData, MapError, PerCpuArray, PerCpuValues, ReusePortSockArray},
+    programs::{ProgramError, SkReuseport},
+    sys::SyscallError,
+    util::nr_cpus,
+};
+use server_common::counters::SlotCounters;
+
+use super::{
+    error::DataplaneError,
+    object::{OBJECT, names},
+    publisher::Publisher,
+};
+
+/// Which of the two programs runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProgramKind {
+    /// Linux 5.14 and later: also chooses for connections whose listener has stopped.
+    SelectOrMigrate,
+    /// Before: such connections are reset by the kernel, so a drain can only wait for them.
+    Select,
+}
+
+impl ProgramKind {
+    /// The program's name, as users see it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::SelectOrMigrate => "select-or-migrate",
+            Self::Select => "select",
+        }
+    }
+
+    fn symbol(self) -> &'static str {
+        match self {
+            Self::SelectOrMigrate => names::SELECT_OR_MIGRATE,
+            Self::Select => names::SELECT,
+        }
+    }
+}
+
+/// The program and maps that steer one listen address.
+///
+/// Dropping it does not detach: the kernel keeps program and maps for as long as the group has a member, so
+/// traffic goes on under the last table.
+pub struct KernelGroup {
+    /// Keeps the program loaded until it is attached.
+    ebpf: Ebpf,
+    kind: ProgramKind,
+    listeners: ReusePortSockArray<MapData>,
+    counters: PerCpuArray<MapData, SlotCounters>,
+    cpus: usize,
+}
+
+impl std::fmt::Debug for KernelGroup {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("KernelGroup").field("kind", &self.kind).finish_non_exhaustive()
+    }
+}
+
+impl KernelGroup {
+    /// Loads an instance with `slots` slots. Needs CAP_BPF; Linux 5.7 for the array of maps' BTF.
+    ///
+    /// Tries the program that migrates first, and its twin where the verifier refuses that: what a kernel can do
+    /// is found by trying, because distributions backport.
+    pub fn load(slots: u32) -> Result<(Self, Publisher), DataplaneError> {
+        match Self::load_kind(slots, ProgramKind::SelectOrMigrate) {
+            Err(DataplaneError::Program { source: ProgramError::LoadError { io_error, .. }, .. })
+                if matches!(io_error.raw_os_error(), Some(libc::EACCES | libc::EINVAL)) =>
+            {
+                Self::load_kind(slots, ProgramKind::Select)
+            }
+            result => result,
+        }
+    }
+
+    /// Loads an instance of one kind.
+    pub fn load_kind(slots: u32, kind: ProgramKind) -> Result<(Self, Publisher), DataplaneError> {
+        let mut ebpf = EbpfLoader::new()
+            .map_max_entries(names::LISTENERS, slots)
+            .map_max_entries(names::COUNTERS, slots)
+            .override_global(aya_log::LEVEL, &log_level(), true)
+            .load(OBJECT)
+            .map_err(DataplaneError::Load)?;
+        // Before any map is taken out: the program is loaded with the maps' descriptors as they are then.
+        load_program(&mut ebpf, kind)?;
+        follow_log(&mut ebpf);
+        let map_error = |map| move |source| DataplaneError::Map { operation: "open", map, source };
+        let listeners = take_map(&mut ebpf, names::LISTENERS)?
+            .try_into()
+            .map_err(map_error(names::LISTENERS))?;
+        let counters =
+            take_map(&mut ebpf, names::COUNTERS)?.try_into().map_err(map_error(names::COUNTERS))?;
+        let outer = take_map(&mut ebpf, names::TABLE)?.try_into().map_err(map_error(names::TABLE))?;
+        let cpus = nr_cpus().map_err(|(_, source)| DataplaneError::Map {
+            operation: "count the CPUs for",
+            map: names::COUNTERS,
+            source: MapError::IoError(source),
+        })?;
+        Ok((Self { ebpf, kind, listeners, counters, cpus }, Publisher::new(outer)?))
+    }
+
+    /// Which program was loaded.
+    pub fn kind(&self) -> ProgramKind {
+        self.kind
+    }
+
+    /// The program, for its run statistics.
+    pub fn program(&self) -> Result<&SkReuseport, DataplaneError> {
+        let program = self.kind.symbol();
+        self.ebpf
+            .program(program)
+            .ok_or(DataplaneError::Missing { kind: "program", name: program })?
+            .try_into()
+            .map_err(|source| DataplaneError::Program { program, source })
+    }
+
+    /// Attaches the program to the group that `member` is in. The member must listen (TCP) or be bound (UDP): a
+    /// socket that attached before cannot join a group any more.
+    pub fn attach(&self, member: BorrowedFd<'_>) -> Result<(), DataplaneError> {
+        self.program()?
+            .attach(member)
+            .map_err(|source| DataplaneError::Program { program: self.kind.symbol(), source })
+    }
+
+    /// Puts a listener into a slot, in place of what was there, atomically.
+    pub fn put(&mut self, slot: u16, listener: BorrowedFd<'_>) -> Result<(), DataplaneError> {
+        self.listeners
+            .set(u32::from(slot), &listener.as_raw_fd(), 0)
+            .map_err(|source| DataplaneError::Put { slot, source: io_error(source) })
+    }
+
+    /// Takes the listener out of a slot. The kernel has done so where the listener stopped or was closed.
+    pub fn clear(&mut self, slot: u16) -> Result<(), DataplaneError> {
+        match self.listeners.clear_index(&u32::from(slot)).map_err(io_error) {
+            Err(error) if error.raw_os_error() != Some(libc::ENOENT) => {
+                Err(DataplaneError::Put { slot, source: error })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What was counted for a slot since it was last reset, over all CPUs.
+    pub fn counters(&self, slot: u16) -> Result<SlotCounters, DataplaneError> {
+        let values = self.counters.get(&u32::from(slot), 0).map_err(|source| DataplaneError::Map {
+            operation: "read",
+            map: names::COUNTERS,
+            source,
+        })?;
+        Ok(values.iter().fold(SlotCounters::default(), |sum, part| sum.plus(part)))
+    }
+
+    /// Sets a slot's counters to zero. Only for a slot that no table names: a run that counts meanwhile may
+    /// be lost.
+    pub fn reset_counters(&mut self, slot: u16) -> Result<(), DataplaneError> {
+        let error = |source| DataplaneError::Map { operation: "reset", map: names::COUNTERS, source };
+        let zeroes = PerCpuValues::try_from(vec![SlotCounters::default(); self.cpus])
+            .map_err(|source| error(MapError::IoError(source)))?;
+        self.counters.set(u32::from(slot), zeroes, 0).map_err(error)
+    }
+}
+
+/// The program's log level: warnings are for those who look at what the program drops.
+fn log_level() -> u8 {
+    let wanted = tracing::enabled!(target: "steer_ebpf", tracing::Level::WARN)
+        && std::env::var_os("STEER_EBPF_LOG").is_some();
+    if wanted { aya_log::Level::Warn as u8 } else { 0 }
+}
+
+/// Reads the program's log in a task of its own, where there is a runtime and a log: without either the program runs as
+/// well. The flush of a record that it cannot read panics, which then ends that task alone.
+fn follow_log(ebpf: &mut Ebpf) {
+    let (Ok(runtime), Ok(logger)) =
+        (tokio::runtime::Handle::try_current(), aya_log::EbpfLogger::init(ebpf))
+    else {
+        return;
+    };
+    runtime.spawn(async move {
+        let Ok(mut logger) =
+            tokio::io::unix::AsyncFd::with_interest(logger, tokio::io::Interest::READABLE)
+        else {
+            return;
+        };
+        while let Ok(mut guard) = logger.readable_mut().await {
+            guard.get_inner_mut().flush();
+            guard.clear_ready();
+        }
+    });
+}
+
+fn take_map(ebpf: &mut Ebpf, name: &'static str) -> Result<Map, DataplaneError> {
+    ebpf.take_map(name).ok_or(DataplaneError::Missing { kind: "map", name })
+}
+
+fn load_program(ebpf: &mut Ebpf, kind: ProgramKind) -> Result<(), DataplaneError> {
+    let program = kind.symbol();
+    let error = |source| DataplaneError::Program { program, source };
+    let missing = DataplaneError::Missing { kind: "program", name: program };
+    let loaded: &mut SkReuseport =
+        ebpf.program_mut(program).ok_or(missing)?.try_into().map_err(error)?;
+    loaded.load().map_err(error)
+}
+
+fn io_error(error: MapError) -> io::Error {
+    match error {
+        MapError::SyscallError(SyscallError { io_error, .. }) => io_error,
+        other => io::Error::other(other),
+    }
+}

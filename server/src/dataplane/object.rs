@@ -1,0 +1,18 @@
+//! The committed eBPF object, embedded, so that building the daemon needs no eBPF tool chain.
+
+/// The object as `cargo xtask build-ebpf` wrote it.
+pub static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../server-ebpf/object/steer.bpf.o");
+
+/// The names of what is in it.
+pub(crate) mod names {
+    /// The program for Linux 5.14 and later.
+    pub(crate) const SELECT_OR_MIGRATE: &str = "select_or_migrate";
+    /// Its twin for kernels before.
+    pub(crate) const SELECT: &str = "select";
+    /// The sockarray.
+    pub(crate) const LISTENERS: &str = "LISTENERS";
+    /// The array of maps whose only entry is the published table.
+    pub(crate) const TABLE: &str = "TABLE";
+    /// The per-CPU counters.
+    pub(crate) const COUNTERS: &str = "COUNTERS";
+}

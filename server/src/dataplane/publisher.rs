@@ -1,0 +1,80 @@
+//! Publishing a table: written aside, swapped whole, and waited for.
+
+use std::sync::Arc;
+
+use aya::maps::{Array, ArrayOfMaps, MapData};
+use server_common::{flow_hash::Seed, limits::NO_SLOT, table::Table};
+
+use super::{error::DataplaneError, object::names};
+
+/// A table to publish, as the engine decided it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Layout {
+    /// The number of this publication.
+    pub epoch: u64,
+    /// The seed of the hash.
+    pub seed: Seed,
+    /// The holding listener's slot; without one the last resort is to drop.
+    pub hold: Option<u16>,
+    /// The slots of the working generations.
+    pub working: Vec<u16>,
+    /// The slot of each bucket, [`NO_SLOT`] for none.
+    pub buckets: Arc<[u16]>,
+}
+
+impl Layout {
+    /// Writes the layout over a table.
+    pub fn write(&self, table: &mut Table) {
+        table.clear(self.seed, self.epoch);
+        table.hold = self.hold.unwrap_or(NO_SLOT);
+        table.working_count = self.working.len() as u16;
+        table.working[..self.working.len()].copy_from_slice(&self.working);
+        table.buckets.copy_from_slice(&self.buckets);
+    }
+}
+
+/// Owns the two tables of one kernel group, of which one is published.
+pub struct Publisher {
+    outer: ArrayOfMaps<MapData, Array<MapData, Table>>,
+    tables: [Array<MapData, Table>; 2],
+    /// Which of the two is published, or would be.
+    published: usize,
+    /// Where a layout is written before it goes into a map; too large for a stack.
+    scratch: Box<Table>,
+}
+
+impl std::fmt::Debug for Publisher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Publisher").field("epoch", &self.scratch.epoch).finish_non_exhaustive()
+    }
+}
+
+impl Publisher {
+    pub(super) fn new(outer: ArrayOfMaps<MapData, Array<MapData, Table>>) -> Result<Self, DataplaneError> {
+        let create = || {
+            Array::create(1, 0).map_err(|source| DataplaneError::Map {
+                operation: "create an inner map of",
+                map: names::TABLE,
+                source,
+            })
+        };
+        // SAFETY: `Table` is `repr(C)` of integers: all zeroes is a value.
+        let scratch = unsafe { Box::<Table>::new_zeroed().assume_init() };
+        Ok(Self { outer, tables: [create()?, create()?], published: 0, scratch })
+    }
+
+    /// Publishes a layout. When it returns, no run of the program reads an older table.
+    ///
+    /// Blocks for an RCU grace period, some 10 ms: the kernel's update of an array of maps ends with
+    /// `synchronize_rcu` (`maybe_wait_bpf_programs`, since 4.20), so that a caller may rely on the old inner map
+    /// not being read any more. This is a drain's first instant, and why two tables are enough.
+    pub fn publish(&mut self, layout: &Layout) -> Result<(), DataplaneError> {
+        let error = |operation| move |source| DataplaneError::Map { operation, map: names::TABLE, source };
+        let next = 1 - self.published;
+        layout.write(&mut self.scratch);
+        self.tables[next].set(0, &*self.scratch, 0).map_err(error("write a table for"))?;
+        self.outer.set(0, &self.tables[next], 0).map_err(error("publish in"))?;
+        self.published = next;
+        Ok(())
+    }
+}
