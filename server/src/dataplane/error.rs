@@ -59,10 +59,12 @@ impl DataplaneError {
             (Self::Load(_) | Self::Program { .. }, libc::EPERM | libc::EACCES) => Some(
                 "loading the program needs CAP_BPF (and CAP_NET_ADMIN): run as root, or give the binary these capabilities",
             ),
-            (Self::Put { .. }, 524) => {
-                Some("the listener is an MPTCP socket, which the kernel cannot steer; for Go programs set GODEBUG=multipathtcp=0")
+            (Self::Put { .. }, 524) => Some(
+                "the listener is an MPTCP socket, which the kernel cannot steer; for Go programs set GODEBUG=multipathtcp=0",
+            ),
+            (Self::Put { .. }, libc::EBUSY) => {
+                Some("the listener is already steered by another program's sockarray")
             }
-            (Self::Put { .. }, libc::EBUSY) => Some("the listener is already steered by another program's sockarray"),
             _ => None,
         }
     }

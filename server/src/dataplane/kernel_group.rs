@@ -93,9 +93,8 @@ impl KernelGroup {
         load_program(&mut ebpf, kind)?;
         follow_log(&mut ebpf);
         let map_error = |map| move |source| DataplaneError::Map { operation: "open", map, source };
-        let listeners = take_map(&mut ebpf, names::LISTENERS)?
-            .try_into()
-            .map_err(map_error(names::LISTENERS))?;
+        let listeners =
+            take_map(&mut ebpf, names::LISTENERS)?.try_into().map_err(map_error(names::LISTENERS))?;
         let counters =
             take_map(&mut ebpf, names::COUNTERS)?.try_into().map_err(map_error(names::COUNTERS))?;
         let outer = take_map(&mut ebpf, names::TABLE)?.try_into().map_err(map_error(names::TABLE))?;
@@ -177,14 +176,13 @@ fn log_level() -> u8 {
 /// Reads the program's log in a task of its own, where there is a runtime and a log: without either the program runs as
 /// well. The flush of a record that it cannot read panics, which then ends that task alone.
 fn follow_log(ebpf: &mut Ebpf) {
-    let (Ok(runtime), Ok(logger)) =
-        (tokio::runtime::Handle::try_current(), aya_log::EbpfLogger::init(ebpf))
+    let (Ok(runtime), Ok(logger)) = (tokio::runtime::Handle::try_current(), aya_log::EbpfLogger::init(ebpf))
     else {
         return;
     };
     runtime.spawn(async move {
         let Ok(mut logger) =
-            tokio::io::unix::AsyncFd::with_interest(logger, tokio::io::Interest::READABLE)
+            tokio::io::unix::AsyncFd::register_with_interest(logger, tokio::io::Interest::READABLE)
         else {
             return;
         };
@@ -203,8 +201,7 @@ fn load_program(ebpf: &mut Ebpf, kind: ProgramKind) -> Result<(), DataplaneError
     let program = kind.symbol();
     let error = |source| DataplaneError::Program { program, source };
     let missing = DataplaneError::Missing { kind: "program", name: program };
-    let loaded: &mut SkReuseport =
-        ebpf.program_mut(program).ok_or(missing)?.try_into().map_err(error)?;
+    let loaded: &mut SkReuseport = ebpf.program_mut(program).ok_or(missing)?.try_into().map_err(error)?;
     loaded.load().map_err(error)
 }
 

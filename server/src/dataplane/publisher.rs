@@ -1,36 +1,19 @@
 //! Publishing a table: written aside, swapped whole, and waited for.
 
-use std::sync::Arc;
-
 use aya::maps::{Array, ArrayOfMaps, MapData};
-use server_common::{flow_hash::Seed, limits::NO_SLOT, table::Table};
+use server_common::{limits::NO_SLOT, table::Table};
+
+use crate::engine::layout::Layout;
 
 use super::{error::DataplaneError, object::names};
 
-/// A table to publish, as the engine decided it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Layout {
-    /// The number of this publication.
-    pub epoch: u64,
-    /// The seed of the hash.
-    pub seed: Seed,
-    /// The holding listener's slot; without one the last resort is to drop.
-    pub hold: Option<u16>,
-    /// The slots of the working generations.
-    pub working: Vec<u16>,
-    /// The slot of each bucket, [`NO_SLOT`] for none.
-    pub buckets: Arc<[u16]>,
-}
-
-impl Layout {
-    /// Writes the layout over a table.
-    pub fn write(&self, table: &mut Table) {
-        table.clear(self.seed, self.epoch);
-        table.hold = self.hold.unwrap_or(NO_SLOT);
-        table.working_count = self.working.len() as u16;
-        table.working[..self.working.len()].copy_from_slice(&self.working);
-        table.buckets.copy_from_slice(&self.buckets);
-    }
+/// Writes a layout over a table.
+fn write(layout: &Layout, table: &mut Table) {
+    table.clear(layout.seed, layout.epoch);
+    table.hold = layout.hold.unwrap_or(NO_SLOT);
+    table.working_count = layout.working.len() as u16;
+    table.working[..layout.working.len()].copy_from_slice(&layout.working);
+    table.buckets.copy_from_slice(&layout.buckets);
 }
 
 /// Owns the two tables of one kernel group, of which one is published.
@@ -71,7 +54,7 @@ impl Publisher {
     pub fn publish(&mut self, layout: &Layout) -> Result<(), DataplaneError> {
         let error = |operation| move |source| DataplaneError::Map { operation, map: names::TABLE, source };
         let next = 1 - self.published;
-        layout.write(&mut self.scratch);
+        write(layout, &mut self.scratch);
         self.tables[next].set(0, &*self.scratch, 0).map_err(error("write a table for"))?;
         self.outer.set(0, &self.tables[next], 0).map_err(error("publish in"))?;
         self.published = next;

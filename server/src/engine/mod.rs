@@ -1,1 +1,20 @@
-//! (skeleton)
+//! Decides: a synchronous function of state, time and event to effects.
+//!
+//! Nothing here reads a clock, does I/O, logs or touches a map. [`Group::handle`](group::Group::handle) takes an
+//! [`Event`](event::Event) and the time and returns [`Effect`](effect::Effect)s; the daemon carries them out, in order, and
+//! answers with further events. Events may come late, twice, or for a generation that is gone: they then change
+//! nothing.
+
+pub mod assign;
+pub mod drain;
+pub mod effect;
+pub mod event;
+pub mod group;
+mod hold;
+pub mod layout;
+mod lifecycle;
+mod operation;
+mod publication;
+pub mod slots;
+pub mod view;
+pub mod worker;

@@ -1,0 +1,307 @@
+//! One generation's drain: from the table's change to the proof that nothing is left.
+//!
+//! In order: the table without it is published, and its grace period is the first instant; then its own half-open
+//! handshakes and its queue run empty; then its open connections have a moment to end by themselves; then it is told to
+//! stop and its connections are waited for; then its listener is shut down. Waiting for an empty queue alone would
+//! be no drain (a handshake may still be half-open), nor would the kernel's migration alone (an ACK that races the close on
+//! another CPU is reset, uncounted): so migration is for what is left at the deadline, or when the worker is lost.
+
+use super::event::{Millis, Moved, Observation, OperationId};
+
+/// The shortest and the longest time between two observations.
+const OBSERVE_MIN: Millis = 2;
+const OBSERVE_MAX: Millis = 100;
+
+/// How long SIGKILL may take to end a process before the drain ends without it.
+const KILL_PATIENCE: Millis = 10_000;
+
+/// Why a generation drains.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Cause {
+    /// It is to: a successor took over, or it leaves.
+    Asked,
+    /// Its process ended, or its listener does not serve any more.
+    Lost(String),
+}
+
+/// Where the drain is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Step {
+    /// The table without it is being published.
+    Publish,
+    /// Its handshakes and its queue run empty.
+    Queue,
+    /// Its open connections have a moment to end by themselves.
+    Settle,
+    /// It was told to stop; its process and connections end.
+    Stop,
+    /// Its listener is being shut down.
+    Shutdown,
+}
+
+impl Step {
+    /// The step's name in a receipt.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Publish => "publish",
+            Self::Queue => "queue",
+            Self::Settle => "settle",
+            Self::Stop => "stop",
+            Self::Shutdown => "shutdown",
+        }
+    }
+}
+
+/// How far the listener's end is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shut {
+    /// It listens.
+    Not,
+    /// It was asked for.
+    Asked,
+    /// It is down, and what it held has moved.
+    Done,
+}
+
+/// How long the parts of a drain may take, in milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// For open connections to end by themselves.
+    pub settle: Millis,
+    /// From the stop signal to SIGKILL, once nothing is left or the deadline is over.
+    pub stop: Millis,
+}
+
+/// The state of a drain.
+#[derive(Debug, Clone)]
+pub struct Drain {
+    /// Who waits for its receipt.
+    pub operation: Option<OperationId>,
+    /// Why.
+    pub cause: Cause,
+    /// The generation that took over.
+    pub successor: Option<u64>,
+    /// When it stops waiting and has the kernel migrate what is left.
+    pub deadline: Millis,
+    /// The table that is the first without it, once its number is known.
+    pub epoch: Option<u64>,
+    /// When that table's grace period was over.
+    pub first_instant: Option<Millis>,
+    /// Where it is.
+    pub step: Step,
+    step_since: Millis,
+    began_at: Millis,
+    /// The steps done, with their durations.
+    pub steps: Vec<(&'static str, Millis)>,
+    /// As found first.
+    pub began: Option<Observation>,
+    /// As found last, since the first instant.
+    pub last: Option<Observation>,
+    observing: bool,
+    next_observation: Millis,
+    /// When it was told to stop.
+    pub stop_sent: Option<Millis>,
+    /// When it was killed.
+    pub kill_sent: Option<Millis>,
+    /// How far its listener is.
+    pub shut: Shut,
+    /// Who received what it held.
+    pub moved: Moved,
+    /// Whether the deadline came before the end.
+    pub late: bool,
+    /// Whether its process had ended before it was told to.
+    pub deserted: bool,
+}
+
+/// What a drain wants done next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Act {
+    /// Look what is left.
+    Observe,
+    /// Tell the process to stop.
+    Stop,
+    /// Kill its processes.
+    Kill,
+    /// Shut the listener down.
+    Shut,
+    /// Nothing is left: write the receipt.
+    End,
+}
+
+impl Drain {
+    /// A drain that begins now.
+    pub fn new(
+        now: Millis,
+        deadline: Millis,
+        cause: Cause,
+        operation: Option<OperationId>,
+        successor: Option<u64>,
+    ) -> Self {
+        Self {
+            operation,
+            cause,
+            successor,
+            deadline,
+            epoch: None,
+            first_instant: None,
+            step: Step::Publish,
+            step_since: now,
+            began_at: now,
+            steps: Vec::new(),
+            began: None,
+            last: None,
+            observing: false,
+            next_observation: now,
+            stop_sent: None,
+            kill_sent: None,
+            shut: Shut::Not,
+            moved: Moved::new(),
+            late: false,
+            deserted: false,
+        }
+    }
+
+    /// The table without it is published, and nothing reads an older one.
+    pub fn published(&mut self, now: Millis) {
+        if self.first_instant.is_none() {
+            self.first_instant = Some(now);
+            self.next_observation = now;
+            self.enter(Step::Queue, now);
+        }
+    }
+
+    /// Takes in what was found. Only what was asked for after the first instant proves anything.
+    pub fn observed(&mut self, now: Millis, first_instant: Option<Millis>, observation: Observation) {
+        self.observing = false;
+        self.began.get_or_insert(observation);
+        if first_instant.is_some() {
+            self.last = Some(observation);
+        }
+        let pace = (now - self.began_at) / 8;
+        self.next_observation = now + pace.clamp(OBSERVE_MIN, OBSERVE_MAX);
+    }
+
+    /// The listener is down.
+    pub fn listener_shut(&mut self, moved: Moved) {
+        if self.shut != Shut::Done {
+            self.shut = Shut::Done;
+            self.moved = moved;
+            // What was seen in the queue has moved with it.
+            if let Some(last) = &mut self.last {
+                last.unaccepted = 0;
+            }
+        }
+    }
+
+    /// What to do now, one act at a time; the caller carries it out and asks again. `alive` is whether the
+    /// process still runs.
+    pub fn next(&mut self, now: Millis, alive: bool, limits: Limits) -> Option<Act> {
+        if self.observation_is_due(now) {
+            self.observing = true;
+            return Some(Act::Observe);
+        }
+        self.first_instant?;
+        if now >= self.deadline && !self.late && self.step < Step::Shutdown {
+            self.late = self.something_is_left(alive);
+        }
+        let hasty = self.late || self.deserted || matches!(self.cause, Cause::Lost(_));
+        if hasty && self.shut == Shut::Not {
+            self.shut = Shut::Asked;
+            return Some(Act::Shut);
+        }
+        self.advance(now, alive, hasty, limits)
+    }
+
+    fn advance(&mut self, now: Millis, alive: bool, hasty: bool, limits: Limits) -> Option<Act> {
+        if self.step == Step::Queue && (hasty || self.queue_is_empty()) {
+            self.enter(Step::Settle, now);
+        }
+        let settled =
+            |drain: &Self| hasty || drain.connections() == Some(0) || now >= drain.step_since + limits.settle;
+        if self.step == Step::Settle && (!alive || settled(self)) {
+            self.enter(Step::Stop, now);
+            if alive && self.stop_sent.is_none() {
+                self.stop_sent = Some(now);
+                return Some(Act::Stop);
+            }
+        }
+        if self.step == Step::Stop {
+            if self.kill_is_due(now, limits) {
+                self.kill_sent = Some(now);
+                return Some(Act::Kill);
+            }
+            let gave_up = self.kill_sent.is_some_and(|sent| now >= sent + KILL_PATIENCE);
+            let gone = !alive && (self.connections() == Some(0) || self.kill_sent.is_some());
+            if gone || gave_up {
+                self.enter(Step::Shutdown, now);
+            }
+        }
+        if self.step == Step::Shutdown {
+            match self.shut {
+                Shut::Not => {
+                    self.shut = Shut::Asked;
+                    return Some(Act::Shut);
+                }
+                Shut::Asked => {}
+                Shut::Done => {
+                    self.enter(Step::Shutdown, now);
+                    return Some(Act::End);
+                }
+            }
+        }
+        None
+    }
+
+    /// When [`next`](Self::next) will have something to do by itself.
+    pub fn wakes_at(&self, now: Millis, limits: Limits) -> Option<Millis> {
+        let observation = (!self.observing && self.wants_observation()).then_some(self.next_observation);
+        let deadline_counts = self.first_instant.is_some() && self.step < Step::Shutdown;
+        let deadline = (deadline_counts && now < self.deadline).then_some(self.deadline);
+        let settle = (self.step == Step::Settle).then_some(self.step_since + limits.settle);
+        let kill = (self.step == Step::Stop).then(|| match self.kill_sent {
+            Some(sent) => sent + KILL_PATIENCE,
+            None => self.kill_at(limits),
+        });
+        [observation, deadline, settle, kill].into_iter().flatten().min()
+    }
+
+    fn enter(&mut self, step: Step, now: Millis) {
+        self.steps.push((self.step.name(), now - self.step_since));
+        self.step = step;
+        self.step_since = now;
+    }
+
+    fn observation_is_due(&self, now: Millis) -> bool {
+        !self.observing && self.wants_observation() && now >= self.next_observation
+    }
+
+    fn wants_observation(&self) -> bool {
+        match self.step {
+            Step::Publish => self.began.is_none(),
+            Step::Queue | Step::Settle | Step::Stop => true,
+            Step::Shutdown => false,
+        }
+    }
+
+    fn queue_is_empty(&self) -> bool {
+        self.last.is_some_and(|last| last.handshakes == 0 && last.unaccepted == 0 && last.flows == 0)
+    }
+
+    fn connections(&self) -> Option<u64> {
+        self.last.map(|last| last.connections)
+    }
+
+    fn something_is_left(&self, alive: bool) -> bool {
+        !self.queue_is_empty() || self.connections() != Some(0) || (alive && self.stop_sent.is_none())
+    }
+
+    fn kill_is_due(&self, now: Millis, limits: Limits) -> bool {
+        self.kill_sent.is_none() && now >= self.kill_at(limits)
+    }
+
+    /// With nothing left, a worker has `stop` from its signal; with connections open, it has it from the deadline.
+    fn kill_at(&self, limits: Limits) -> Millis {
+        let told = self.stop_sent.unwrap_or(self.step_since);
+        if self.connections() == Some(0) { told + limits.stop } else { told.max(self.deadline) + limits.stop }
+    }
+}

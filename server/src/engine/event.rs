@@ -1,0 +1,170 @@
+//! What can happen to a group: the closed list.
+
+use std::collections::BTreeMap;
+
+/// Time as the engine knows it: milliseconds of a clock that never goes back, from any origin.
+pub type Millis = u64;
+
+/// An index in the sockarray.
+pub type Slot = u16;
+
+/// Names a request to the engine, so that its answers find whoever asked.
+pub type OperationId = u64;
+
+/// One start of a worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct GenerationId {
+    /// The worker's index in its group.
+    pub worker: u32,
+    /// Counted from 1 for each worker.
+    pub number: u64,
+}
+
+/// What is left at a listener and its processes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Observation {
+    /// Half-open handshakes that may be the listener's own.
+    pub handshakes: u64,
+    /// Connections in its queue.
+    pub unaccepted: u64,
+    /// Tracked flows.
+    pub flows: u64,
+    /// Open connections of the worker's processes.
+    pub connections: u64,
+}
+
+/// Connections that the kernel migrated, by the slot that received them.
+pub type Moved = BTreeMap<Slot, u64>;
+
+/// One event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// Someone asks for a change.
+    Command {
+        /// The name for the answers; one that was used before is ignored.
+        operation: OperationId,
+        /// What is asked.
+        command: Command,
+    },
+    /// The holding listener for a slot listens and is in its slot.
+    HoldMade {
+        /// The slot.
+        slot: Slot,
+    },
+    /// It could not be made.
+    HoldFailed {
+        /// The slot.
+        slot: Slot,
+        /// Why.
+        why: String,
+    },
+    /// A holding listener was shut down; what it held has moved.
+    HoldShut {
+        /// The slot.
+        slot: Slot,
+        /// To whom.
+        moved: Moved,
+    },
+    /// A generation's process runs.
+    Started {
+        /// Which.
+        generation: GenerationId,
+        /// Its process.
+        pid: u32,
+    },
+    /// A generation could not be started: it has no process.
+    StartFailed {
+        /// Which.
+        generation: GenerationId,
+        /// Why.
+        why: String,
+    },
+    /// A generation is ready: its listener is in its slot, and it has said or shown that it accepts.
+    Ready {
+        /// Which.
+        generation: GenerationId,
+    },
+    /// A generation's process has ended.
+    Exited {
+        /// Which.
+        generation: GenerationId,
+        /// How: `exit 0`, `signal 9`.
+        exit: String,
+    },
+    /// A table is published and its grace period over.
+    Published {
+        /// Its number.
+        epoch: u64,
+    },
+    /// A table could not be published.
+    PublishFailed {
+        /// Its number.
+        epoch: u64,
+        /// Why.
+        why: String,
+    },
+    /// What was found for an observation asked for.
+    Observed {
+        /// Which.
+        generation: GenerationId,
+        /// The first instant that it was asked with.
+        first_instant: Option<Millis>,
+        /// What was found.
+        observation: Observation,
+    },
+    /// A working generation's listener does not serve any more, though its process may run: it was shut down, closed,
+    /// or is held by nobody who could accept.
+    ListenerLost {
+        /// Which.
+        generation: GenerationId,
+        /// What was seen.
+        why: String,
+    },
+    /// A generation's listener was shut down; what it held has moved.
+    ListenerShut {
+        /// Which.
+        generation: GenerationId,
+        /// To whom.
+        moved: Moved,
+    },
+    /// The holding listener holds connections although workers work: the program's last resort took them.
+    HoldOccupied,
+    /// Time has passed.
+    Tick,
+}
+
+/// A change that someone asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    /// Hand over the workers named, one after another.
+    Restart {
+        /// One worker, or all.
+        worker: Option<u32>,
+        /// How long each drain may take; the group's own deadline where it is `None`.
+        timeout: Option<Millis>,
+    },
+    /// Drain a worker and leave it out.
+    Drain {
+        /// The worker.
+        worker: u32,
+        /// How long the drain may take.
+        timeout: Option<Millis>,
+    },
+    /// Put a drained worker back to work.
+    Undrain {
+        /// The worker.
+        worker: u32,
+    },
+    /// Have this many workers.
+    Scale {
+        /// How many; at least 1.
+        workers: u32,
+        /// How long each drain may take.
+        timeout: Option<Millis>,
+    },
+    /// Drain every worker and end.
+    Stop {
+        /// How long the drains may take.
+        timeout: Option<Millis>,
+    },
+}

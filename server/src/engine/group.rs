@@ -1,0 +1,142 @@
+//! The group: its state, and the one function that everything goes through.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use server_common::flow_hash::Seed;
+
+use super::{
+    drain::Limits,
+    effect::{Effect, Note},
+    event::{Event, GenerationId, Millis, OperationId},
+    hold::Hold,
+    operation::Operation,
+    publication::Publication,
+    slots::Slots,
+    worker::{Generation, Worker},
+};
+
+/// What the engine needs to know of a group's settings; times in milliseconds.
+#[derive(Debug, Clone)]
+pub struct Rules {
+    /// The seed of the program's hash.
+    pub seed: Seed,
+    /// How many slots there are.
+    pub slots: u32,
+    /// How many workers there are at the start.
+    pub workers: u32,
+    /// Whether a restart stops the old generation first.
+    pub replace: bool,
+    /// Whether connections are held while no worker works; otherwise they are refused.
+    pub hold: bool,
+    /// From start to ready.
+    pub start: Millis,
+    /// From a drain's begin to its deadline, where a command says nothing else.
+    pub drain: Millis,
+    /// The parts of a drain.
+    pub limits: Limits,
+}
+
+/// One group. See [`handle`](Self::handle).
+#[derive(Debug, Clone)]
+pub struct Group {
+    pub(super) rules: Rules,
+    pub(super) workers: BTreeMap<u32, Worker>,
+    pub(super) slots: Slots,
+    pub(super) hold: Hold,
+    pub(super) publication: Publication,
+    pub(super) operations: BTreeMap<OperationId, Operation>,
+    pub(super) seen_operations: BTreeSet<OperationId>,
+    /// Whether the group is on its way to its end: connections are refused once no worker works.
+    pub(super) stopping: bool,
+    pub(super) effects: Vec<Effect>,
+}
+
+impl Group {
+    /// A group before its first event. The first [`Event::Tick`] makes its holding listener and starts its
+    /// workers.
+    pub fn new(rules: Rules) -> Self {
+        Self {
+            workers: (0..rules.workers).map(|index| (index, Worker::new())).collect(),
+            slots: Slots::new(rules.slots),
+            hold: Hold::default(),
+            publication: Publication::new(),
+            operations: BTreeMap::new(),
+            seen_operations: BTreeSet::new(),
+            stopping: false,
+            effects: Vec::new(),
+            rules,
+        }
+    }
+
+    /// Takes in one event at one time and returns what is to be done, in order.
+    pub fn handle(&mut self, now: Millis, event: Event) -> Vec<Effect> {
+        match event {
+            Event::Command { operation, command } => self.command(now, operation, command),
+            Event::HoldMade { slot } => self.hold_made(slot),
+            Event::HoldFailed { slot, why } => self.hold_failed(now, slot, why),
+            Event::HoldShut { slot, moved } => self.hold_shut(slot, &moved),
+            Event::HoldOccupied => self.hold.is_used = true,
+            Event::Started { generation, pid } => self.started(generation, pid),
+            Event::StartFailed { generation, why } => self.start_failed(now, generation, why),
+            Event::Ready { generation } => self.ready(now, generation),
+            Event::Exited { generation, exit } => self.exited(now, generation, exit),
+            Event::Published { epoch } => self.published(now, epoch),
+            Event::PublishFailed { epoch, why } => self.publish_failed(now, epoch, why),
+            Event::Observed { generation, first_instant, observation } => {
+                if let Some(drain) = self.drain_mut(generation) {
+                    drain.observed(now, first_instant, observation);
+                }
+            }
+            Event::ListenerLost { generation, why } => self.listener_lost(now, generation, why),
+            Event::ListenerShut { generation, moved } => {
+                if let Some(drain) = self.drain_mut(generation) {
+                    drain.listener_shut(moved);
+                }
+            }
+            Event::Tick => {}
+        }
+        self.settle(now);
+        std::mem::take(&mut self.effects)
+    }
+
+    /// Brings everything forward that time or the event has made possible.
+    fn settle(&mut self, now: Millis) {
+        self.step_hold(now);
+        self.step_lifecycles(now);
+        self.step_drains(now);
+        self.step_operations(now);
+        // Operations start and drain workers, which may be able to go on at once.
+        self.step_lifecycles(now);
+        self.step_hold(now);
+        self.publish_if_due(now);
+        self.step_drains(now);
+    }
+
+    /// When the group wants a [`Event::Tick`], should nothing else happen before.
+    pub fn wakes_at(&self, now: Millis) -> Option<Millis> {
+        let lifecycles = self.workers.values().filter_map(|worker| self.lifecycle_wakes_at(now, worker));
+        lifecycles.chain(self.hold.retry_at).chain(self.publication.retry_at).min()
+    }
+
+    /// Whether a stop has come to its end: no generation is left.
+    pub fn is_stopped(&self) -> bool {
+        self.stopping && self.workers.is_empty() && self.operations.is_empty()
+    }
+
+    pub(super) fn generation(&self, id: GenerationId) -> Option<&Generation> {
+        self.workers.get(&id.worker)?.generations.get(&id.number)
+    }
+
+    pub(super) fn generation_mut(&mut self, id: GenerationId) -> Option<&mut Generation> {
+        self.workers.get_mut(&id.worker)?.generations.get_mut(&id.number)
+    }
+
+    pub(super) fn note(
+        &mut self,
+        kind: &'static str,
+        generation: Option<GenerationId>,
+        detail: impl Into<String>,
+    ) {
+        self.effects.push(Effect::Note(Note { kind, generation, detail: detail.into() }));
+    }
+}

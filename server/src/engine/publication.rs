@@ -1,0 +1,163 @@
+//! What the next table says, and when it is published.
+
+use std::sync::Arc;
+
+use server_common::limits::{BUCKETS, NO_SLOT};
+
+use super::{
+    assign::{NOBODY, assign},
+    drain::Drain,
+    effect::Effect,
+    event::{GenerationId, Millis, Slot},
+    group::Group,
+    layout::Layout,
+    worker::{Phase, Worker},
+};
+
+/// How long to wait before a table is published again that could not be.
+const RETRY: Millis = 1_000;
+
+/// The state of publishing.
+#[derive(Debug, Clone)]
+pub(super) struct Publication {
+    /// Whether what the table should say differs from what was last given out.
+    pub(super) is_due: bool,
+    /// The number given to the last table.
+    pub(super) last: u64,
+    /// The table whose grace period is awaited.
+    pub(super) in_flight: Option<u64>,
+    /// The newest table whose grace period is over.
+    pub(super) published: u64,
+    /// When to try again.
+    pub(super) retry_at: Option<Millis>,
+    /// Who has which bucket, and for which members that was worked out.
+    pub(super) owners: Arc<[u32]>,
+    members: Vec<u32>,
+}
+
+impl Publication {
+    pub(super) fn new() -> Self {
+        Self {
+            is_due: false,
+            last: 0,
+            in_flight: None,
+            published: 0,
+            retry_at: None,
+            owners: vec![NOBODY; BUCKETS].into(),
+            members: Vec::new(),
+        }
+    }
+}
+
+impl Group {
+    /// Gives out a table, unless one is in flight (one swap at a time, each with all changes up to it) or there is no
+    /// holding listener yet to be its last resort.
+    pub(super) fn publish_if_due(&mut self, now: Millis) {
+        let waits = self.publication.in_flight.is_some()
+            || self.hold.making.is_some()
+            || self.publication.retry_at.is_some_and(|at| now < at);
+        if !self.publication.is_due || waits {
+            return;
+        }
+        self.publication.is_due = false;
+        self.publication.retry_at = None;
+        let epoch = self.publication.last + 1;
+        self.publication.last = epoch;
+        self.publication.in_flight = Some(epoch);
+        for (_, drain) in drains_mut(&mut self.workers) {
+            drain.epoch.get_or_insert(epoch);
+        }
+        for (_, first_without) in &mut self.hold.retiring {
+            first_without.get_or_insert(epoch);
+        }
+        for generation in self.workers.values_mut().flat_map(|worker| worker.generations.values_mut()) {
+            if let Phase::Ready { epoch: first } = &mut generation.phase {
+                first.get_or_insert(epoch);
+            }
+        }
+        let layout = self.layout(epoch);
+        if layout.working.is_empty() && layout.hold.is_some() {
+            self.hold.is_used = true;
+        }
+        self.effects.push(Effect::Publish(layout));
+    }
+
+    fn layout(&mut self, epoch: u64) -> Layout {
+        let working = |worker: &Worker| Some(worker.generations.get(&worker.working?)?.slot);
+        let slots: Vec<(u32, Slot)> =
+            self.workers.iter().filter_map(|(&index, worker)| Some((index, working(worker)?))).collect();
+        let members: Vec<u32> = slots.iter().map(|&(index, _)| index).collect();
+        if members != self.publication.members {
+            self.publication.owners = assign(&members).into();
+            self.publication.members = members;
+        }
+        let hold = self.hold.slot.filter(|_| self.rules.hold && !self.stopping);
+        let nobody = if slots.is_empty() { hold.unwrap_or(NO_SLOT) } else { NO_SLOT };
+        let slot_of = |owner: &u32| match slots.binary_search_by_key(owner, |&(index, _)| index) {
+            Ok(at) => slots[at].1,
+            Err(_) => nobody,
+        };
+        Layout {
+            epoch,
+            seed: self.rules.seed,
+            hold,
+            working: slots.iter().map(|&(_, slot)| slot).collect(),
+            buckets: self.publication.owners.iter().map(slot_of).collect(),
+        }
+    }
+
+    pub(super) fn published(&mut self, now: Millis, epoch: u64) {
+        if self.publication.in_flight != Some(epoch) {
+            return;
+        }
+        self.publication.in_flight = None;
+        self.publication.published = epoch;
+        for (_, drain) in drains_mut(&mut self.workers) {
+            if drain.epoch.is_some_and(|first| first <= epoch) {
+                drain.published(now);
+            }
+        }
+        self.retire_holds(epoch);
+        self.announce_working(now);
+    }
+
+    /// What was ready when the table that is out was given out, is named by it.
+    fn announce_working(&mut self, now: Millis) {
+        let mut announced = Vec::new();
+        for (&index, worker) in &mut self.workers {
+            let Some(number) = worker.working else { continue };
+            let Some(generation) = worker.generations.get_mut(&number) else { continue };
+            if matches!(generation.phase, Phase::Ready { epoch: Some(epoch) } if epoch <= self.publication.published)
+            {
+                generation.phase = Phase::Working { since: now };
+                worker.message = None;
+                announced.push(GenerationId { worker: index, number });
+            }
+        }
+        for id in announced {
+            self.note("working", Some(id), "gets new flows");
+        }
+    }
+
+    pub(super) fn publish_failed(&mut self, now: Millis, epoch: u64, why: String) {
+        if self.publication.in_flight != Some(epoch) {
+            return;
+        }
+        self.publication.in_flight = None;
+        self.publication.is_due = true;
+        self.publication.retry_at = Some(now + RETRY);
+        self.note("publish-failed", None, why);
+    }
+}
+
+/// Every drain under way.
+pub(super) fn drains_mut(
+    workers: &mut std::collections::BTreeMap<u32, Worker>,
+) -> impl Iterator<Item = (GenerationId, &mut Drain)> {
+    workers.iter_mut().flat_map(|(&index, worker)| {
+        worker.generations.iter_mut().filter_map(move |(&number, generation)| match &mut generation.phase {
+            Phase::Draining(drain) => Some((GenerationId { worker: index, number }, &mut **drain)),
+            _ => None,
+        })
+    })
+}

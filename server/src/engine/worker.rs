@@ -1,0 +1,113 @@
+//! A worker and its generations.
+
+use std::collections::BTreeMap;
+
+use super::{
+    drain::Drain,
+    event::{Millis, OperationId, Slot},
+};
+
+/// What a worker is to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Goal {
+    /// At work; started again when it is lost.
+    Work,
+    /// Out of the table, without a process, until it is undrained.
+    Drained,
+    /// Out of the group once it is drained.
+    Leave,
+}
+
+/// A member of the group.
+#[derive(Debug, Clone)]
+pub struct Worker {
+    /// What it is to be.
+    pub goal: Goal,
+    /// The generation that gets new flows.
+    pub working: Option<u64>,
+    /// All generations that are not forgotten.
+    pub generations: BTreeMap<u64, Generation>,
+    /// The number of the last generation.
+    pub last_number: u64,
+    /// The operation that has it in hand.
+    pub operation: Option<OperationId>,
+    /// When to start it again.
+    pub start_at: Option<Millis>,
+    /// Starts in a row that came to nothing: the back-off grows with it.
+    pub failures: u32,
+    /// What is wrong with it.
+    pub message: Option<String>,
+}
+
+/// One start of a worker.
+#[derive(Debug, Clone)]
+pub struct Generation {
+    /// Where its listener is.
+    pub slot: Slot,
+    /// Where it is in its life.
+    pub phase: Phase,
+    /// Its process.
+    pub pid: Option<u32>,
+    /// How its process ended.
+    pub exit: Option<String>,
+}
+
+/// Where a generation is in its life.
+#[derive(Debug, Clone)]
+pub enum Phase {
+    /// Started, not yet ready.
+    Starting {
+        /// When it is given up.
+        deadline: Millis,
+    },
+    /// Given up before it was ready: told to die.
+    Abandoned,
+    /// Ready; the first table that names it has this number, once it has one.
+    Ready {
+        /// The table's number.
+        epoch: Option<u64>,
+    },
+    /// Named by the published table.
+    Working {
+        /// Since when.
+        since: Millis,
+    },
+    /// On its way out.
+    Draining(Box<Drain>),
+}
+
+impl Worker {
+    /// A worker that has not been started.
+    pub fn new() -> Self {
+        Self {
+            goal: Goal::Work,
+            working: None,
+            generations: BTreeMap::new(),
+            last_number: 0,
+            operation: None,
+            start_at: None,
+            failures: 0,
+            message: None,
+        }
+    }
+
+    /// The generation that starts, where one does.
+    pub fn starting(&self) -> Option<u64> {
+        let starting =
+            |generation: &Generation| matches!(generation.phase, Phase::Starting { .. } | Phase::Abandoned);
+        self.generations.iter().find(|(_, generation)| starting(generation)).map(|(&number, _)| number)
+    }
+
+    /// Whether the published table names its working generation.
+    pub fn is_published(&self) -> bool {
+        self.working
+            .and_then(|number| self.generations.get(&number))
+            .is_some_and(|generation| matches!(generation.phase, Phase::Working { .. }))
+    }
+}
+
+impl Default for Worker {
+    fn default() -> Self {
+        Self::new()
+    }
+}
