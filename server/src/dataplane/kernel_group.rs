@@ -181,11 +181,11 @@ fn follow_log(ebpf: &mut Ebpf) {
         return;
     };
     runtime.spawn(async move {
-        let Ok(mut logger) =
+        // SAFETY: the logger owns the ring buffer's descriptor, which stays open for as long as it lives.
+        let registered = unsafe {
             tokio::io::unix::AsyncFd::register_with_interest(logger, tokio::io::Interest::READABLE)
-        else {
-            return;
         };
+        let Ok(mut logger) = registered else { return };
         while let Ok(mut guard) = logger.readable_mut().await {
             guard.get_inner_mut().flush();
             guard.clear_ready();
