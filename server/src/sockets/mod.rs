@@ -1,3 +1,9 @@
 //! Listeners: making them, and reading what the kernel says of them.
 
 pub mod address;
+pub mod diag;
+pub mod holder;
+pub mod listener;
+pub mod options;
+pub mod pidfd;
+pub mod procfs;

@@ -1,0 +1,358 @@
+//! What the kernel says of sockets by address: sock_diag over netlink.
+//!
+//! No privilege is needed. A [`Diag`] sees the network namespace that it was opened in. A dump of a thousand
+//! sockets takes less than a millisecond, so these are plain calls.
+//!
+//! A dump that comes in several parts is no snapshot: `inet_diag_dump_icsk` takes its place up again by hash
+//! bucket and position, so a socket may be missed where another one of its bucket ended in between. Who proves
+//! an absence by it asks twice.
+
+mod age;
+mod wire;
+
+use std::{
+    collections::HashSet,
+    io,
+    net::{IpAddr, SocketAddr, SocketAddrV6},
+    os::fd::{AsRawFd, BorrowedFd},
+    time::Duration,
+};
+
+use netlink_packet_sock_diag::{
+    constants::{
+        TCP_CLOSE, TCP_CLOSE_WAIT, TCP_CLOSING, TCP_ESTABLISHED, TCP_FIN_WAIT1, TCP_FIN_WAIT2, TCP_LAST_ACK,
+        TCP_LISTEN, TCP_SYN_RECV,
+    },
+    inet::{InetResponseHeader, StateFlags, Timer},
+};
+use netlink_sys::{Socket, SocketAddr as NetlinkAddress, protocols::NETLINK_SOCK_DIAG};
+use thiserror::Error;
+
+use self::wire::{Dump, Family, Query};
+use super::address::{ListenAddress, Protocol};
+
+/// How often a dump is begun anew when the kernel calls it inconsistent.
+const ATTEMPTS_MAX: u32 = 5;
+
+/// Room for one datagram of a dump: the kernel makes them as large as the room last offered, up to 32 KiB.
+const DATAGRAM_MAX: usize = 64 * 1024;
+
+/// The kernel answers a dump at once; a silence this long is a failure, not a wait.
+const ANSWER_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// A connection to the kernel's sock_diag, for one network namespace.
+#[derive(Debug)]
+pub struct Diag {
+    socket: Socket,
+    sequence: u32,
+    buffer: Vec<u8>,
+}
+
+/// A socket that can receive new flows: TCP in LISTEN, or bound UDP.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListenerInfo {
+    /// The socket cookie, as in SO_COOKIE and in a sockarray.
+    pub cookie: u64,
+    /// The inode, as in `/proc/PID/fd`; 0 where no process holds the socket.
+    pub inode: u32,
+    /// The owner, which has to be the group's.
+    pub uid: u32,
+    /// The address it is bound to.
+    pub local: SocketAddr,
+    /// Connections that wait to be accepted; for UDP, bytes that wait to be read.
+    pub unaccepted: u32,
+    /// How many may wait: the backlog; for UDP, bytes that wait to be sent.
+    pub backlog: u32,
+}
+
+/// A half-open connection: its SYN-ACK has been sent, its last ACK has not come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Handshake {
+    /// This side, an IPv4 address never in its IPv6-mapped form.
+    pub local: SocketAddr,
+    /// The client's side, an IPv4 address never in its IPv6-mapped form.
+    pub remote: SocketAddr,
+    /// Time since its SYN came; may be more than the truth but not less, see `age.rs`.
+    pub age: Duration,
+}
+
+/// A connection that was accepted and is held by a process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Connection {
+    /// This side, an IPv4 address never in its IPv6-mapped form.
+    pub local: SocketAddr,
+    /// The client's side, an IPv4 address never in its IPv6-mapped form.
+    pub remote: SocketAddr,
+    /// The inode, as in `/proc/PID/fd`: whose it is.
+    pub inode: u32,
+    /// How far it is.
+    pub state: ConnectionState,
+}
+
+/// The states of a connection that a process can hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ConnectionState {
+    /// Accepted by Fast Open before its handshake was over.
+    SynReceived,
+    /// Open on both sides.
+    Established,
+    /// Closed by the client, not yet by the process.
+    CloseWait,
+    /// Closed for sending by the process, not by the client: FIN_WAIT1, FIN_WAIT2, CLOSING, LAST_ACK.
+    Closing,
+}
+
+/// sock_diag could not be asked or did not answer well.
+#[derive(Debug, Error)]
+pub enum DiagError {
+    /// No netlink socket.
+    #[error("cannot open a sock_diag socket")]
+    Open(#[source] io::Error),
+    /// The request could not be sent.
+    #[error("cannot send a request to sock_diag")]
+    Send(#[source] io::Error),
+    /// No answer came.
+    #[error("cannot receive the answer of sock_diag")]
+    Receive(#[source] io::Error),
+    /// The kernel answered with an error; ENOENT: its `tcp_diag` or `udp_diag` module is missing.
+    #[error("sock_diag refused the request")]
+    Refused(#[source] io::Error),
+    /// The answer does not read.
+    #[error("the answer of sock_diag is malformed: {0}")]
+    Malformed(String),
+    /// A part of the answer was longer than the room for it.
+    #[error("a part of sock_diag's answer has {length} bytes where {room} were expected at most")]
+    Truncated {
+        /// The part's length, in bytes.
+        length: usize,
+        /// The room there was, in bytes.
+        room: usize,
+    },
+    /// The kernel's tables changed under every attempt.
+    #[error("sock_diag's answer was inconsistent {0} times in a row")]
+    Inconsistent(u32),
+}
+
+impl DiagError {
+    /// The way out, for a `hint:` line.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Refused(source) if source.raw_os_error() == Some(libc::ENOENT) => {
+                Some("load the kernel's modules: modprobe tcp_diag udp_diag")
+            }
+            Self::Open(source) if source.raw_os_error() == Some(libc::EAFNOSUPPORT) => {
+                Some("netlink sockets must be allowed: RestrictAddressFamilies= needs AF_NETLINK")
+            }
+            _ => None,
+        }
+    }
+}
+
+impl Diag {
+    /// Opens a connection to the sock_diag of the calling thread's network namespace; it stays there.
+    pub fn open() -> Result<Self, DiagError> {
+        let mut socket = Socket::new(NETLINK_SOCK_DIAG).map_err(DiagError::Open)?;
+        socket.bind_auto().map_err(DiagError::Open)?;
+        socket.connect(&NetlinkAddress::new(0, 0)).map_err(DiagError::Open)?;
+        // SAFETY: the descriptor is the socket's, which outlives this borrow.
+        let borrowed = unsafe { BorrowedFd::borrow_raw(socket.as_raw_fd()) };
+        socket2::SockRef::from(&borrowed).set_read_timeout(Some(ANSWER_TIME_MAX)).map_err(DiagError::Open)?;
+        Ok(Self { socket, sequence: 0, buffer: Vec::with_capacity(DATAGRAM_MAX) })
+    }
+
+    /// The listeners bound to exactly this address: the members of its kernel group, and any socket beside it.
+    ///
+    /// `0.0.0.0` and `[::]` are two, and neither stands for the specific addresses of its port.
+    pub fn listeners(&mut self, address: ListenAddress) -> Result<Vec<ListenerInfo>, DiagError> {
+        let found = self.dump(address, family_of(address.address), listening_states(address.protocol))?;
+        Ok(found.iter().filter(|socket| is_bound_to(address.address, socket)).map(listener_info).collect())
+    }
+
+    /// The half-open handshakes whose destination the address takes; a wildcard takes every one of its port.
+    ///
+    /// Those of a dual-stack `[::]` listener with IPv4 clients are in AF_INET6 as the listener is
+    /// (`inet_reqsk_alloc` copies `sk_family`), so one family is dumped. SYN cookies leave no handshake to see.
+    pub fn handshakes(&mut self, address: ListenAddress) -> Result<Vec<Handshake>, DiagError> {
+        let found = self.dump(address, family_of(address.address), StateFlags::SYN_RECV)?;
+        // One that has an inode was accepted by Fast Open and is a connection.
+        let own = found.iter().filter(|socket| socket.inode == 0 && takes(address.address, local_of(socket)));
+        Ok(own.map(handshake).collect())
+    }
+
+    /// The connections that a process holds and whose local address the address takes; a wildcard takes every
+    /// one of its port.
+    ///
+    /// Not among them: the unaccepted, and those that were closed by their process and linger in the kernel.
+    pub fn connections(&mut self, address: ListenAddress) -> Result<Vec<Connection>, DiagError> {
+        let found = self.dump(address, family_of(address.address), connection_states())?;
+        let own = found.iter().filter(|socket| socket.inode != 0 && takes(address.address, local_of(socket)));
+        Ok(own.filter_map(connection).collect())
+    }
+
+    /// Every socket in whose way a bind to this address could be, with whether it listens: those that a process
+    /// holds on its port, in both families, at an overlapping address.
+    pub(super) fn overlapping(
+        &mut self,
+        address: ListenAddress,
+    ) -> Result<Vec<(bool, ListenerInfo)>, DiagError> {
+        let states = match address.protocol {
+            Protocol::Tcp => connection_states() | StateFlags::LISTEN,
+            Protocol::Udp => listening_states(Protocol::Udp) | StateFlags::ESTABLISHED,
+        };
+        let mut found = Vec::new();
+        for family in [Family::V4, Family::V6] {
+            found.extend(self.dump(address, family, states.clone())?);
+        }
+        let listening = if address.protocol == Protocol::Tcp { TCP_LISTEN } else { TCP_CLOSE };
+        let in_the_way = found.iter().filter(|socket| {
+            let local = local_of(socket);
+            socket.inode != 0 && (takes(address.address, local) || takes(local, address.address))
+        });
+        Ok(in_the_way.map(|socket| (socket.state == listening, listener_info(socket))).collect())
+    }
+
+    fn dump(
+        &mut self,
+        address: ListenAddress,
+        family: Family,
+        states: StateFlags,
+    ) -> Result<Vec<InetResponseHeader>, DiagError> {
+        let query = Query { family, protocol: address.protocol, port: address.address.port(), states };
+        for _ in 0..ATTEMPTS_MAX {
+            let dump = self.dump_once(&query)?;
+            if !dump.interrupted {
+                let mut seen = HashSet::new();
+                // A socket that moved within its bucket between two parts comes twice.
+                let first =
+                    |socket: &InetResponseHeader| seen.insert((socket.socket_id.cookie, remote_of(socket)));
+                return Ok({
+                    let mut sockets = dump.sockets;
+                    sockets.retain(first);
+                    sockets
+                });
+            }
+        }
+        Err(DiagError::Inconsistent(ATTEMPTS_MAX))
+    }
+
+    fn dump_once(&mut self, query: &Query) -> Result<Dump, DiagError> {
+        self.sequence = self.sequence.wrapping_add(1).max(1);
+        let request = query.serialize(self.sequence);
+        uninterrupted(|| self.socket.send(&request, 0)).map_err(DiagError::Send)?;
+        let mut dump = Dump::default();
+        while !dump.finished {
+            self.buffer.clear();
+            // With MSG_TRUNC the answer is the datagram's own length, however much of it there was room for.
+            let (socket, buffer) = (&self.socket, &mut self.buffer);
+            let length =
+                uninterrupted(|| socket.recv(buffer, libc::MSG_TRUNC)).map_err(DiagError::Receive)?;
+            if length > self.buffer.len() {
+                return Err(DiagError::Truncated { length, room: self.buffer.len() });
+            }
+            dump.add(&self.buffer, self.sequence)?;
+        }
+        Ok(dump)
+    }
+}
+
+fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
+
+fn family_of(address: SocketAddr) -> Family {
+    if address.is_ipv4() { Family::V4 } else { Family::V6 }
+}
+
+fn listening_states(protocol: Protocol) -> StateFlags {
+    match protocol {
+        Protocol::Tcp => StateFlags::LISTEN,
+        // A bound UDP socket that is not connected.
+        Protocol::Udp => StateFlags::CLOSE,
+    }
+}
+
+fn connection_states() -> StateFlags {
+    StateFlags::ESTABLISHED
+        | StateFlags::SYN_RECV
+        | StateFlags::FIN_WAIT1
+        | StateFlags::FIN_WAIT2
+        | StateFlags::CLOSE_WAIT
+        | StateFlags::LAST_ACK
+        | StateFlags::CLOSING
+}
+
+/// Whether a listener at `listen` takes what is sent to `local`.
+fn takes(listen: SocketAddr, local: SocketAddr) -> bool {
+    let ip = listen.ip().to_canonical();
+    listen.port() == local.port() && (ip.is_unspecified() || ip == local.ip().to_canonical())
+}
+
+/// Whether the socket is bound to this address and no other, mapped addresses told from IPv4 ones.
+fn is_bound_to(address: SocketAddr, socket: &InetResponseHeader) -> bool {
+    let scope = match address {
+        SocketAddr::V6(address) if address.scope_id() != 0 => {
+            address.scope_id() == socket.socket_id.interface_id
+        }
+        _ => true,
+    };
+    scope && address.port() == socket.socket_id.source_port && address.ip() == socket.socket_id.source_address
+}
+
+fn local_of(socket: &InetResponseHeader) -> SocketAddr {
+    canonical(socket.socket_id.source_address, socket.socket_id.source_port)
+}
+
+fn remote_of(socket: &InetResponseHeader) -> SocketAddr {
+    canonical(socket.socket_id.destination_address, socket.socket_id.destination_port)
+}
+
+fn canonical(address: IpAddr, port: u16) -> SocketAddr {
+    SocketAddr::new(address.to_canonical(), port)
+}
+
+fn listener_info(socket: &InetResponseHeader) -> ListenerInfo {
+    let id = &socket.socket_id;
+    ListenerInfo {
+        cookie: u64::from_ne_bytes(id.cookie),
+        inode: socket.inode,
+        uid: socket.uid,
+        local: match id.source_address {
+            IpAddr::V4(_) => SocketAddr::new(id.source_address, id.source_port),
+            IpAddr::V6(ip) => SocketAddrV6::new(ip, id.source_port, 0, id.interface_id).into(),
+        },
+        unaccepted: socket.recv_queue,
+        backlog: socket.send_queue,
+    }
+}
+
+fn handshake(socket: &InetResponseHeader) -> Handshake {
+    let (expires, retransmits) = match socket.timer {
+        Some(Timer::Retransmit(expires, retransmits)) => (expires, retransmits),
+        // A Fast Open child has sent its SYN-ACK and may have no timer: as old as it can be.
+        _ => (Duration::ZERO, u8::MAX),
+    };
+    Handshake {
+        local: local_of(socket),
+        remote: remote_of(socket),
+        age: age::handshake_age(retransmits, expires),
+    }
+}
+
+fn connection(socket: &InetResponseHeader) -> Option<Connection> {
+    let state = match socket.state {
+        TCP_SYN_RECV => ConnectionState::SynReceived,
+        TCP_ESTABLISHED => ConnectionState::Established,
+        TCP_CLOSE_WAIT => ConnectionState::CloseWait,
+        TCP_FIN_WAIT1 | TCP_FIN_WAIT2 | TCP_CLOSING | TCP_LAST_ACK => ConnectionState::Closing,
+        _ => return None,
+    };
+    Some(Connection { local: local_of(socket), remote: remote_of(socket), inode: socket.inode, state })
+}
+
+#[cfg(test)]
+mod tests;

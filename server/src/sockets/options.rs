@@ -1,0 +1,161 @@
+//! What one socket says of itself, and the two ways to shut a listener down.
+
+use std::{
+    io,
+    net::{Shutdown, SocketAddr},
+    os::fd::AsFd,
+};
+
+use socket2::SockRef;
+use thiserror::Error;
+
+/// A socket that could not be asked or changed. The object is always the descriptor that was passed.
+#[derive(Debug, Error)]
+#[error("cannot {operation}")]
+pub struct SocketError {
+    /// What was tried, as in "read the cookie of the socket".
+    pub operation: &'static str,
+    /// The kernel's answer.
+    #[source]
+    pub source: io::Error,
+}
+
+fn failed(operation: &'static str) -> impl FnOnce(io::Error) -> SocketError {
+    move |source| SocketError { operation, source }
+}
+
+/// The address that the socket is bound to; the port that the kernel chose where 0 was asked for.
+///
+/// Fails on a descriptor that is no IP socket.
+pub fn local_address(socket: impl AsFd) -> Result<SocketAddr, SocketError> {
+    let operation = "read the local address of the socket";
+    let address = SockRef::from(&socket).local_addr().map_err(failed(operation))?;
+    address
+        .as_socket()
+        .ok_or_else(|| failed(operation)(io::Error::new(io::ErrorKind::InvalidInput, "it is no IP socket")))
+}
+
+/// The socket cookie (SO_COOKIE, Linux 4.12): unique for as long as the kernel runs, the same in sock_diag and
+/// in a sockarray's values.
+pub fn socket_cookie(socket: impl AsFd) -> Result<u64, SocketError> {
+    SockRef::from(&socket).cookie().map_err(failed("read the cookie of the socket"))
+}
+
+/// Whether the socket is an MPTCP one (SO_PROTOCOL is 262). A sockarray refuses these with -524.
+pub fn is_mptcp(socket: impl AsFd) -> Result<bool, SocketError> {
+    let protocol = rustix::net::sockopt::socket_protocol(&socket)
+        .map_err(|errno| failed("read the protocol of the socket")(errno.into()))?;
+    Ok(protocol == Some(rustix::net::ipproto::MPTCP))
+}
+
+/// Whether SO_REUSEPORT is set: without it a socket is in no group.
+pub fn has_reuseport(socket: impl AsFd) -> Result<bool, SocketError> {
+    SockRef::from(&socket).reuse_port().map_err(failed("read SO_REUSEPORT of the socket"))
+}
+
+/// Whether the socket listens now (SO_ACCEPTCONN): false before `listen` and after [`shut_listener`].
+pub fn listens(socket: impl AsFd) -> Result<bool, SocketError> {
+    SockRef::from(&socket).is_listener().map_err(failed("read SO_ACCEPTCONN of the socket"))
+}
+
+/// Whether an IPv6 socket takes no IPv4 traffic; always false for an IPv4 socket.
+///
+/// The kernel puts two `[::]` sockets that differ in it into two groups (`inet_reuseport_add_sock`).
+pub fn is_v6_only(socket: impl AsFd) -> Result<bool, SocketError> {
+    if local_address(&socket)?.is_ipv4() {
+        return Ok(false);
+    }
+    SockRef::from(&socket).only_v6().map_err(failed("read IPV6_V6ONLY of the socket"))
+}
+
+/// Stops a listener at once, whatever duplicates of it exist in this process or another: `shutdown(SHUT_RD)`.
+///
+/// With a select-or-migrate program (5.14) the kernel moves its half-open and unaccepted connections to the
+/// listener that the program selects; without one it resets the unaccepted. The socket stays bound and can
+/// `listen` again. A blocked or later `accept` on it fails with EINVAL. On a socket that does not listen this
+/// fails with ENOTCONN.
+pub fn shut_listener(listener: impl AsFd) -> Result<(), SocketError> {
+    SockRef::from(&listener).shutdown(Shutdown::Read).map_err(failed("shut the listener down"))
+}
+
+/// Wakes everything that polls a listener or blocks in `accept` on it, and changes nothing else:
+/// `shutdown(SHUT_WR)`.
+///
+/// `inet_shutdown` leaves a socket in LISTEN alone unless RCV_SHUTDOWN is asked for, but ends in
+/// `sk_state_change`, which wakes. Needed after a migration on kernels from 5.14 to those that fix
+/// CVE-2026-46015, where a connection that was moved wakes nobody; harmless on the others.
+pub fn wake_receivers(listener: impl AsFd) -> Result<(), SocketError> {
+    SockRef::from(&listener).shutdown(Shutdown::Write).map_err(failed("wake the receivers of the listener"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        net::{TcpListener, TcpStream},
+        os::fd::AsRawFd,
+    };
+
+    use super::*;
+
+    #[test]
+    fn a_plain_listener_is_described() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        assert_eq!(local_address(&listener).unwrap(), listener.local_addr().unwrap());
+        assert!(listens(&listener).unwrap());
+        assert!(!has_reuseport(&listener).unwrap());
+        assert!(!is_mptcp(&listener).unwrap());
+        assert!(!is_v6_only(&listener).unwrap());
+        let cookie = socket_cookie(&listener).unwrap();
+        assert_ne!(cookie, 0);
+        assert_eq!(
+            cookie,
+            socket_cookie(listener.try_clone().unwrap()).unwrap(),
+            "a duplicate is the same socket"
+        );
+    }
+
+    #[test]
+    fn what_is_no_ip_socket_has_no_address() {
+        let (socket, _other) = std::os::unix::net::UnixStream::pair().unwrap();
+        assert!(local_address(&socket).is_err());
+    }
+
+    #[test]
+    fn shutting_acts_on_duplicates_and_can_be_undone() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let duplicate = listener.try_clone().unwrap();
+        shut_listener(&listener).unwrap();
+        assert!(!listens(&duplicate).unwrap());
+        assert_eq!(duplicate.accept().unwrap_err().raw_os_error(), Some(libc::EINVAL));
+        assert_eq!(shut_listener(&listener).unwrap_err().source.raw_os_error(), Some(libc::ENOTCONN));
+        SockRef::from(&listener).listen(8).unwrap();
+        assert!(listens(&duplicate).unwrap());
+    }
+
+    /// A level-less poller that has had its event gets it again: that is the wake-up.
+    #[test]
+    fn waking_changes_nothing_and_wakes_an_edge_triggered_poller() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        // SAFETY: plain system calls on descriptors that outlive them; the event is a local.
+        let (epoll, ready) = unsafe {
+            let epoll = libc::epoll_create1(libc::EPOLL_CLOEXEC);
+            assert!(epoll >= 0);
+            let mut event = libc::epoll_event { events: (libc::EPOLLIN | libc::EPOLLET) as u32, u64: 7 };
+            assert_eq!(libc::epoll_ctl(epoll, libc::EPOLL_CTL_ADD, listener.as_raw_fd(), &mut event), 0);
+            let ready = move |timeout| {
+                let mut event = libc::epoll_event { events: 0, u64: 0 };
+                libc::epoll_wait(epoll, &mut event, 1, timeout)
+            };
+            (epoll, ready)
+        };
+        let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        assert_eq!(ready(5000), 1);
+        assert_eq!(ready(0), 0, "the edge has been seen");
+        wake_receivers(&listener).unwrap();
+        assert_eq!(ready(5000), 1, "woken again");
+        assert!(listens(&listener).unwrap());
+        listener.accept().unwrap();
+        // SAFETY: the descriptor is ours and is used no more.
+        unsafe { libc::close(epoll) };
+    }
+}

@@ -1,0 +1,99 @@
+//! Processes by pidfd: a handle that no reuse of the number can redirect, and what can be taken through it.
+
+use std::{
+    io,
+    os::fd::{AsFd, OwnedFd, RawFd},
+};
+
+use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags};
+use thiserror::Error;
+
+use super::procfs;
+
+/// A process that could not be opened, or that did not give a descriptor.
+#[derive(Debug, Error)]
+pub enum PidfdError {
+    /// `pidfd_open` failed; ESRCH: there is no such process.
+    #[error("cannot open process {pid}")]
+    Open {
+        /// The process.
+        pid: u32,
+        /// The kernel's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// `pidfd_getfd` failed; EBADF: the process has no such descriptor (any more); EPERM: it may not be traced.
+    #[error("cannot take descriptor {descriptor} of another process")]
+    Take {
+        /// Its number in that process.
+        descriptor: RawFd,
+        /// The kernel's answer.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl PidfdError {
+    /// The way out, for a `hint:` line.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Take { source, .. } if source.raw_os_error() == Some(libc::EPERM) => {
+                Some("taking a descriptor of another user's process needs CAP_SYS_PTRACE")
+            }
+            _ => None,
+        }
+    }
+}
+
+/// A pidfd of the process (Linux 5.3); it is closed on exec and readable once the process has ended.
+pub fn open(pid: u32) -> Result<OwnedFd, PidfdError> {
+    let error = |source| PidfdError::Open { pid, source };
+    let raw = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    let raw = raw.ok_or_else(|| error(io::Error::from_raw_os_error(libc::ESRCH)))?;
+    rustix::process::pidfd_open(raw, PidfdFlags::empty()).map_err(|errno| error(errno.into()))
+}
+
+/// A duplicate of the descriptor `descriptor` of the process behind `pidfd` (Linux 5.6), closed on exec.
+///
+/// Both then refer to one open file: the other process goes on with its own, and a listener stays open until
+/// both are closed. Needs the right to trace that process: the same user, or CAP_SYS_PTRACE.
+pub fn take_fd(pidfd: impl AsFd, descriptor: RawFd) -> Result<OwnedFd, PidfdError> {
+    rustix::process::pidfd_getfd(pidfd, descriptor, PidfdGetfdFlags::empty())
+        .map_err(|errno| PidfdError::Take { descriptor, source: errno.into() })
+}
+
+/// The first process of `pids` that holds the socket with this inode, and its descriptor there.
+pub fn find_listener(pids: &[u32], inode: u64) -> Option<(u32, RawFd)> {
+    pids.iter().find_map(|&pid| {
+        procfs::sockets_of(pid).into_iter().find(|&(_, held)| held == inode).map(|(fd, _)| (pid, fd))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        net::TcpListener,
+        os::{fd::AsRawFd, unix::fs::MetadataExt},
+    };
+
+    use super::*;
+    use crate::sockets::options;
+
+    #[test]
+    fn a_listener_is_found_by_inode_and_taken() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let inode = std::fs::metadata(format!("/proc/self/fd/{}", listener.as_raw_fd())).unwrap().ino();
+        let pid = std::process::id();
+        assert_eq!(find_listener(&[pid], inode), Some((pid, listener.as_raw_fd())));
+        let taken = take_fd(open(pid).unwrap(), listener.as_raw_fd()).unwrap();
+        assert_eq!(options::socket_cookie(&taken).unwrap(), options::socket_cookie(&listener).unwrap());
+    }
+
+    #[test]
+    fn what_is_not_there_is_said() {
+        assert!(matches!(open(0), Err(PidfdError::Open { pid: 0, .. })));
+        assert!(matches!(open(u32::MAX), Err(PidfdError::Open { .. })));
+        let this = open(std::process::id()).unwrap();
+        assert!(matches!(take_fd(this, 1_000_000), Err(PidfdError::Take { descriptor: 1_000_000, .. })));
+    }
+}
