@@ -1,3 +1,107 @@
 //! The daemon: carries the engine's effects out and brings it events.
+//!
+//! One task per group ([`actor`]) owns everything of that group; groups share the journal and the control socket only.
 
+mod actor;
+mod carry;
+pub mod clock;
+mod controller;
+mod convert;
+mod endpoint;
+pub mod flows;
+mod journal;
+mod observe;
+pub mod open;
+mod running;
 pub mod settings;
+mod start;
+mod status;
+mod supervise;
+mod totals;
+mod waiter;
+
+use std::{collections::BTreeMap, path::PathBuf, process::ExitCode};
+
+use anyhow::Context as _;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::{mpsc, watch},
+    task::JoinSet,
+};
+
+use crate::{
+    control::{Access, ControlSocket, serve},
+    workers::output::OutputSink,
+};
+
+use self::{clock::Clock, controller::Daemon, journal::Journal, settings::GroupSettings};
+
+/// Runs groups in the foreground until they are stopped: by `steer stop`, SIGTERM or SIGINT, all of which drain.
+///
+/// Needs CAP_BPF and CAP_NET_ADMIN for the programs, and CAP_SYS_PTRACE to see other users' sockets. Errors are
+/// found before any worker is started: an address in use, a missing capability, a daemon that runs already.
+pub fn run(groups: Vec<GroupSettings>, socket: PathBuf) -> anyhow::Result<ExitCode> {
+    raise_descriptor_limit();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    runtime.block_on(serve_groups(groups, socket))
+}
+
+async fn serve_groups(groups: Vec<GroupSettings>, socket: PathBuf) -> anyhow::Result<ExitCode> {
+    let control = ControlSocket::bind(&socket)?;
+    let (clock, journal) = (Clock::new(), Journal::new());
+    let (output, _) = OutputSink::to_stderr();
+    let mut actors = Vec::new();
+    let mut senders = BTreeMap::new();
+    let mut program = "none";
+    for settings in groups {
+        let name = settings.name.clone();
+        let (actor, sender, kind) = open::open(settings, clock, journal.clone(), output.clone(), &socket)?;
+        tracing::info!("{name} serves {} with the program {kind}", actor.addresses());
+        program = kind;
+        senders.insert(name, sender);
+        actors.push(actor);
+    }
+    let (stopped, mut is_stopped) = watch::channel(false);
+    let daemon = Daemon::new(senders, journal, clock, program, stopped);
+    let mut tasks = JoinSet::new();
+    for actor in actors {
+        tasks.spawn(actor.run());
+    }
+    tokio::spawn(stop_on_signal(daemon.clone())?);
+    let shutdown = async move {
+        // The sender lives as long as the daemon: an error cannot come first.
+        let _ = is_stopped.wait_for(|stopped| *stopped).await;
+    };
+    serve(control, daemon, Access::new(Vec::new())?, shutdown).await?;
+    while tasks.join_next().await.is_some() {}
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Stops the daemon at the first SIGTERM or SIGINT.
+fn stop_on_signal(daemon: Daemon) -> anyhow::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        let (answers, _) = mpsc::channel(1);
+        if let Err(fault) = daemon.stop(None, answers).await {
+            tracing::error!("{}", fault.message);
+        }
+    })
+}
+
+/// The daemon holds a descriptor for each listener: the soft limit, 1024 by tradition, is for `select`.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!("cannot raise the limit of open files: {error}");
+    }
+}

@@ -20,6 +20,13 @@ pub struct SocketError {
     pub source: io::Error,
 }
 
+impl SocketError {
+    /// Whether a listener was to be shut down that did not listen.
+    pub fn is_not_listening(&self) -> bool {
+        self.source.raw_os_error() == Some(libc::ENOTCONN)
+    }
+}
+
 fn failed(operation: &'static str) -> impl FnOnce(io::Error) -> SocketError {
     move |source| SocketError { operation, source }
 }

@@ -1,0 +1,164 @@
+//! One group's task: brings the engine events, and carries its effects out.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+use server_common::counters::SlotCounters;
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::{Instant, MissedTickBehavior},
+};
+
+use crate::{
+    control::api::{Fault, GroupStatus, Response, Table},
+    engine::{
+        effect::Effect,
+        event::{Command, Event, GenerationId, OperationId},
+        group::Group,
+        layout::Layout,
+    },
+    sockets::diag::Diag,
+    workers::{
+        notify::{self, Notification, NotifySocket},
+        output::OutputSink,
+        user::ResolvedUser,
+    },
+};
+
+use super::{
+    clock::Clock, endpoint::Endpoint, journal::Journal, running::Running, settings::GroupSettings,
+    totals::Totals, waiter::Waiter,
+};
+
+/// How often the group looks for what nobody tells: lost listeners, strangers, an occupied hold.
+const SUPERVISION: Duration = Duration::from_millis(250);
+
+/// How often it looks for the listeners of workers that bind themselves, while one is starting.
+const DISCOVERY: Duration = Duration::from_millis(5);
+
+/// What can be sent to a group's task.
+#[derive(Debug)]
+pub(super) enum Message {
+    /// Someone asks for a change.
+    Command {
+        command: Command,
+        answers: mpsc::Sender<Response>,
+        done: oneshot::Sender<Result<Response, Fault>>,
+    },
+    /// Someone asks for the state.
+    Status(oneshot::Sender<Result<GroupStatus, Fault>>),
+    /// Someone asks for the table.
+    Table(oneshot::Sender<Result<Table, Fault>>),
+    /// A process has lived long enough to count as ready.
+    Told { pid: u32 },
+    /// A process has written to the notification socket.
+    Notified(Notification),
+    /// A generation's process has ended.
+    Exited { generation: GenerationId, exit: String },
+    /// A table is published on every listen address, or could not be on one.
+    Publication { epoch: u64, result: Result<(), String> },
+    /// An effect that could not be carried out before, once more.
+    Again(Effect),
+}
+
+/// A group and all that the daemon holds for it.
+pub(super) struct Actor {
+    pub(super) settings: Arc<GroupSettings>,
+    pub(super) engine: Group,
+    pub(super) clock: Clock,
+    pub(super) journal: Journal,
+    pub(super) endpoints: Vec<Endpoint>,
+    pub(super) diag: Diag,
+    pub(super) notify: Arc<NotifySocket>,
+    pub(super) output: OutputSink,
+    /// Whom the workers run as, where that is not the daemon's user.
+    pub(super) user: Option<ResolvedUser>,
+    pub(super) generations: BTreeMap<GenerationId, Running>,
+    pub(super) totals: Totals,
+    pub(super) strangers: u64,
+    /// The layout whose publication is under way or was last.
+    pub(super) layout: Option<Arc<Layout>>,
+    pub(super) sender: mpsc::UnboundedSender<Message>,
+    pub(super) messages: mpsc::UnboundedReceiver<Message>,
+    pub(super) waiters: BTreeMap<OperationId, Waiter>,
+    pub(super) last_operation: OperationId,
+}
+
+impl Actor {
+    /// Runs until the group has been stopped.
+    pub(super) async fn run(mut self) {
+        let mut supervision = tokio::time::interval(SUPERVISION);
+        supervision.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        self.feed(Event::Tick);
+        while !self.engine.is_stopped() {
+            let now = self.clock.now();
+            let wake = self.engine.wakes_at(now).map(|at| Instant::from_std(self.clock.instant(at)));
+            let far = Instant::now() + Duration::from_secs(3600);
+            let discovers = self.discovers();
+            tokio::select! {
+                message = self.messages.recv() => match message {
+                    Some(message) => self.receive(message),
+                    None => break,
+                },
+                () = tokio::time::sleep_until(wake.unwrap_or(far)) => self.feed(Event::Tick),
+                () = tokio::time::sleep(DISCOVERY), if discovers => self.discover(),
+                _ = supervision.tick() => self.supervise(),
+            }
+        }
+    }
+
+    fn receive(&mut self, message: Message) {
+        match message {
+            Message::Command { command, answers, done } => {
+                self.last_operation += 1;
+                let operation = self.last_operation;
+                self.waiters.insert(operation, Waiter::new(answers, done));
+                self.feed(Event::Command { operation, command });
+            }
+            // Whoever asked may be gone.
+            Message::Status(answer) => drop(answer.send(self.status())),
+            Message::Table(answer) => drop(answer.send(self.table())),
+            Message::Told { pid } => self.told(|leader| leader == pid),
+            Message::Notified(said) => {
+                if said.messages.contains(&notify::Message::Ready) {
+                    self.told(|leader| said.is_from(leader));
+                }
+            }
+            Message::Exited { generation, exit } => self.process_exited(generation, exit),
+            Message::Publication { epoch, result } => self.publication_ended(epoch, result),
+            Message::Again(effect) => {
+                for event in self.carry(effect) {
+                    self.feed(event);
+                }
+            }
+        }
+    }
+
+    /// Gives the engine an event and carries out what it wants, and what comes of that, until nothing is left to do
+    /// at once.
+    pub(super) fn feed(&mut self, event: Event) {
+        let mut events = VecDeque::from([event]);
+        while let Some(event) = events.pop_front() {
+            tracing::trace!(?event, "event");
+            for effect in self.engine.handle(self.clock.now(), event) {
+                tracing::trace!(?effect, "effect");
+                events.extend(self.carry(effect));
+            }
+        }
+    }
+
+    /// The group's listen addresses, for people.
+    pub(super) fn addresses(&self) -> String {
+        let addresses: Vec<String> =
+            self.endpoints.iter().map(|endpoint| endpoint.address.to_string()).collect();
+        addresses.join(", ")
+    }
+
+    /// Sums up what was counted, over the listen addresses.
+    pub(super) fn sum(parts: impl IntoIterator<Item = SlotCounters>) -> SlotCounters {
+        parts.into_iter().fold(SlotCounters::default(), |sum, part| sum.plus(&part))
+    }
+}

@@ -1,0 +1,213 @@
+//! Carries the engine's effects out, one after another.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::task::JoinSet;
+
+use crate::{
+    engine::{
+        effect::{Effect, Note, Receipt, Signal},
+        event::{Event, GenerationId, Millis, Moved, Slot},
+        layout::Layout,
+    },
+    sockets::diag::Diag,
+};
+
+use super::{
+    actor::{Actor, Message},
+    convert,
+    observe::observe,
+};
+
+/// How long to wait before an observation that failed is tried again.
+const RETRY: Duration = Duration::from_millis(100);
+
+impl Actor {
+    /// Carries one effect out; returns the events that it has at once.
+    pub(super) fn carry(&mut self, effect: Effect) -> Option<Event> {
+        match effect {
+            Effect::MakeHold { slot } => Some(self.make_hold(slot)),
+            Effect::ShutHold { slot } => Some(self.shut_hold(slot)),
+            Effect::Start { generation, slot } => Some(self.start(generation, slot)),
+            Effect::Publish(layout) => {
+                self.publish(layout);
+                None
+            }
+            Effect::Observe { generation, first_instant } => self.observe(generation, first_instant),
+            Effect::Signal { generation, signal } => {
+                self.signal(generation, signal);
+                None
+            }
+            Effect::ShutListener { generation, slot } => {
+                let moved = self.shut(slot);
+                let totals = self.totals.workers.entry(generation.worker).or_default();
+                totals.migrated_out += moved.values().sum::<u64>();
+                Some(Event::ListenerShut { generation, moved })
+            }
+            Effect::Forget { generation, slot } => {
+                self.forget(generation, slot);
+                None
+            }
+            Effect::Receipt { operation, receipt } => {
+                self.receipt(operation, receipt);
+                None
+            }
+            Effect::Finished { operation, result } => {
+                if let Some(waiter) = self.waiters.remove(&operation) {
+                    waiter.finish(result.map_err(|failure| convert::fault(&self.settings.name, failure)));
+                }
+                None
+            }
+            Effect::Note(Note { kind, generation, detail }) => {
+                let worker = generation.map(|id| self.settings.name.worker(id.worker));
+                let number = generation.map(|id| id.number);
+                self.journal.add(kind, &self.settings.name, worker, number, detail);
+                None
+            }
+        }
+    }
+
+    fn make_hold(&mut self, slot: Slot) -> Event {
+        match self.endpoints.iter_mut().try_for_each(|endpoint| endpoint.make(slot)) {
+            Ok(()) => Event::HoldMade { slot },
+            Err(error) => {
+                self.forget_slot(slot);
+                Event::HoldFailed { slot, why: describe(&error) }
+            }
+        }
+    }
+
+    fn shut_hold(&mut self, slot: Slot) -> Event {
+        let moved = self.shut(slot);
+        let counted = self.forget_slot(slot);
+        self.totals.held = self.totals.held.plus(&counted);
+        Event::HoldShut { slot, moved }
+    }
+
+    /// Shuts a slot's listener down on every address.
+    fn shut(&mut self, slot: Slot) -> Moved {
+        let mut moved = Moved::new();
+        for endpoint in &mut self.endpoints {
+            match endpoint.shut(slot) {
+                Ok(part) => {
+                    part.into_iter().for_each(|(slot, count)| *moved.entry(slot).or_default() += count)
+                }
+                Err(error) => tracing::error!("{}: {}", endpoint.address, describe(&error)),
+            }
+        }
+        moved
+    }
+
+    fn publish(&mut self, layout: Layout) {
+        let layout = Arc::new(layout);
+        let mut by_slot = std::collections::BTreeMap::new();
+        for running in self.generations.values_mut() {
+            by_slot.insert(running.slot, &mut running.buckets);
+        }
+        for (bucket, slot) in layout.buckets.iter().enumerate() {
+            if let Some(buckets) = by_slot.get_mut(slot) {
+                buckets.insert(bucket);
+            }
+        }
+        let publications: Vec<_> =
+            self.endpoints.iter().map(|endpoint| endpoint.publication(layout.clone())).collect();
+        let (sender, epoch) = (self.sender.clone(), layout.epoch);
+        self.layout = Some(layout);
+        tokio::spawn(async move {
+            // Side by side: each waits for a grace period of its own.
+            let mut running = JoinSet::new();
+            for publication in publications {
+                running.spawn_blocking(publication);
+            }
+            let mut result = Ok(());
+            while let Some(ended) = running.join_next().await {
+                result = result.and(match ended {
+                    Ok(published) => published.map_err(|error| describe(&error)),
+                    Err(panic) => Err(panic.to_string()),
+                });
+            }
+            // The group's task is gone only where the daemon ends.
+            let _ = sender.send(Message::Publication { epoch, result });
+        });
+    }
+
+    pub(super) fn publication_ended(&mut self, epoch: u64, result: Result<(), String>) {
+        let attached = result.and_then(|()| {
+            self.endpoints
+                .iter_mut()
+                .try_for_each(|endpoint| endpoint.attach().map_err(|error| describe(&error)))
+        });
+        self.feed(match attached {
+            Ok(()) => Event::Published { epoch },
+            Err(why) => Event::PublishFailed { epoch, why },
+        });
+    }
+
+    fn observe(&mut self, generation: GenerationId, first_instant: Option<Millis>) -> Option<Event> {
+        let running = self.generations.get(&generation)?;
+        let since = first_instant.map(|first| Duration::from_millis(self.clock.now().saturating_sub(first)));
+        let seed = self.layout.as_ref()?.seed;
+        match observe(&mut self.diag, &self.endpoints, running, &seed, since) {
+            Ok(observation) => Some(Event::Observed { generation, first_instant, observation }),
+            Err(error) => {
+                tracing::warn!("cannot see what is left at {generation:?}: {}", describe(&error));
+                if let Ok(diag) = Diag::open() {
+                    self.diag = diag;
+                }
+                let sender = self.sender.clone();
+                tokio::spawn(async move {
+                    tokio::time::sleep(RETRY).await;
+                    let _ = sender.send(Message::Again(Effect::Observe { generation, first_instant }));
+                });
+                None
+            }
+        }
+    }
+
+    fn signal(&mut self, generation: GenerationId, signal: Signal) {
+        let Some(running) = self.generations.get(&generation) else { return };
+        let Some(process) = &running.process else { return };
+        let sent = match signal {
+            Signal::Stop => process.signal(self.settings.stop_signal),
+            Signal::Kill => process.signal_tree(libc::SIGKILL),
+        };
+        if let (Err(error), false) = (sent, running.has_exited) {
+            tracing::warn!("cannot signal {generation:?}: {}", describe(&error));
+        }
+    }
+
+    fn forget(&mut self, generation: GenerationId, slot: Slot) {
+        let counted = self.forget_slot(slot);
+        let totals = self.totals.workers.entry(generation.worker).or_default();
+        totals.counters = totals.counters.plus(&counted);
+        self.generations.remove(&generation);
+    }
+
+    fn forget_slot(&mut self, slot: Slot) -> server_common::counters::SlotCounters {
+        let parts: Vec<_> = self
+            .endpoints
+            .iter_mut()
+            .filter_map(|endpoint| match endpoint.forget(slot) {
+                Ok(counted) => Some(counted),
+                Err(error) => {
+                    tracing::error!("{}: {}", endpoint.address, describe(&error));
+                    None
+                }
+            })
+            .collect();
+        Self::sum(parts)
+    }
+
+    fn receipt(&mut self, operation: Option<u64>, receipt: Receipt) {
+        let receipt = convert::receipt(&self.settings.name, receipt);
+        if let Some(waiter) = operation.and_then(|operation| self.waiters.get_mut(&operation)) {
+            waiter.send(receipt);
+        }
+    }
+}
+
+/// An error with its causes, in one line.
+pub(super) fn describe(error: &(dyn std::error::Error + 'static)) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}

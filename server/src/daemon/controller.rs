@@ -1,0 +1,192 @@
+//! Carries requests of the control socket to the groups they are for.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use tokio::sync::{broadcast::error::RecvError, mpsc, oneshot, watch};
+
+use crate::{
+    control::{
+        Controller,
+        api::{self, Done, Fault, FaultKind, Info, Request, Response, SCHEMA, Status},
+    },
+    engine::event::Command,
+    names::GroupName,
+};
+
+use super::{
+    actor::Message,
+    clock::{Clock, millis},
+    journal::Journal,
+};
+
+/// The daemon, as its clients reach it; cheap to clone.
+#[derive(Debug, Clone)]
+pub(super) struct Daemon {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    groups: BTreeMap<GroupName, mpsc::UnboundedSender<Message>>,
+    journal: Journal,
+    clock: Clock,
+    program: &'static str,
+    stopped: watch::Sender<bool>,
+}
+
+impl Daemon {
+    pub(super) fn new(
+        groups: BTreeMap<GroupName, mpsc::UnboundedSender<Message>>,
+        journal: Journal,
+        clock: Clock,
+        program: &'static str,
+        stopped: watch::Sender<bool>,
+    ) -> Self {
+        Self { inner: Arc::new(Inner { groups, journal, clock, program, stopped }) }
+    }
+
+    fn group(&self, name: &GroupName) -> Result<&mpsc::UnboundedSender<Message>, Fault> {
+        self.inner.groups.get(name).ok_or_else(|| {
+            let known: Vec<&str> = self.inner.groups.keys().map(GroupName::as_str).collect();
+            Fault {
+                kind: FaultKind::NoSuch,
+                message: format!("there is no group {name}; this daemon has: {}", known.join(", ")),
+                hint: Some("`steer status` lists the groups and their workers".to_owned()),
+            }
+        })
+    }
+
+    async fn command(
+        &self,
+        group: &GroupName,
+        command: Command,
+        answers: mpsc::Sender<Response>,
+    ) -> Result<Response, Fault> {
+        let (done, result) = oneshot::channel();
+        let sent = self.group(group)?.send(Message::Command { command, answers, done });
+        sent.map_err(|_| has_ended(group))?;
+        result.await.unwrap_or_else(|_| Err(has_ended(group)))
+    }
+
+    async fn ask<T>(
+        &self,
+        group: &GroupName,
+        message: impl FnOnce(oneshot::Sender<Result<T, Fault>>) -> Message,
+    ) -> Result<T, Fault> {
+        let (sender, answer) = oneshot::channel();
+        self.group(group)?.send(message(sender)).map_err(|_| has_ended(group))?;
+        answer.await.unwrap_or_else(|_| Err(has_ended(group)))
+    }
+
+    async fn status(&self, group: Option<GroupName>) -> Result<Response, Fault> {
+        let names = group.map_or_else(|| self.inner.groups.keys().cloned().collect(), |name| vec![name]);
+        let mut groups = Vec::new();
+        for name in &names {
+            groups.push(self.ask(name, Message::Status).await?);
+        }
+        Ok(Response::Status(Status { schema: SCHEMA, groups }))
+    }
+
+    /// Drains and ends every group at once, then the daemon.
+    pub(super) async fn stop(
+        &self,
+        timeout: Option<u64>,
+        answers: mpsc::Sender<Response>,
+    ) -> Result<Response, Fault> {
+        let began = std::time::Instant::now();
+        let stops = self.inner.groups.keys().cloned().map(|name| {
+            let (daemon, answers) = (self.clone(), answers.clone());
+            tokio::spawn(async move { daemon.command(&name, Command::Stop { timeout }, answers).await })
+        });
+        let stops: Vec<_> = stops.collect();
+        let mut total = Done { answers: 0, milliseconds: 0 };
+        for stop in stops {
+            if let Ok(Ok(Response::Done(done))) = stop.await {
+                total.answers += done.answers;
+            }
+        }
+        total.milliseconds = millis(began.elapsed());
+        self.inner.stopped.send_replace(true);
+        Ok(Response::Done(total))
+    }
+
+    async fn events(
+        &self,
+        group: Option<GroupName>,
+        since: u64,
+        follow: bool,
+        answers: mpsc::Sender<Response>,
+    ) -> Result<Response, Fault> {
+        if let Some(name) = &group {
+            self.group(name)?;
+        }
+        let began = std::time::Instant::now();
+        let wanted = |event: &api::Event| group.is_none() || event.group == group;
+        let (remembered, mut following) = self.inner.journal.read(since);
+        let mut sent = 0;
+        for event in remembered.into_iter().filter(wanted) {
+            sent += 1;
+            if answers.send(Response::Event(event)).await.is_err() {
+                break;
+            }
+        }
+        let mut stopped = self.inner.stopped.subscribe();
+        while follow {
+            let event = tokio::select! {
+                event = following.recv() => event,
+                _ = stopped.wait_for(|stopped| *stopped) => break,
+            };
+            match event {
+                Ok(event) if wanted(&event) => {
+                    sent += 1;
+                    if answers.send(Response::Event(event)).await.is_err() {
+                        break;
+                    }
+                }
+                Ok(_) => {}
+                Err(RecvError::Lagged(missed)) => {
+                    return Err(Fault {
+                        kind: FaultKind::Failed,
+                        message: format!("{missed} events were missed: this client reads too slowly"),
+                        hint: Some("ask again with the last sequence number that came".to_owned()),
+                    });
+                }
+                Err(RecvError::Closed) => break,
+            }
+        }
+        Ok(Response::Done(Done { answers: sent, milliseconds: millis(began.elapsed()) }))
+    }
+}
+
+impl Controller for Daemon {
+    async fn call(&self, request: Request, answers: mpsc::Sender<Response>) -> Result<Response, Fault> {
+        match request {
+            Request::Info {} => Ok(Response::Info(Info {
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                pid: std::process::id(),
+                uptime_ms: self.inner.clock.now(),
+                program: self.inner.program.to_owned(),
+            })),
+            Request::Status { group } => self.status(group).await,
+            Request::Table { group } => Ok(Response::Table(self.ask(&group, Message::Table).await?)),
+            Request::Events { group, since, follow } => self.events(group, since, follow, answers).await,
+            Request::Restart { group, worker, timeout_ms: timeout } => {
+                self.command(&group, Command::Restart { worker, timeout }, answers).await
+            }
+            Request::Drain { worker, timeout_ms: timeout } => {
+                self.command(&worker.group, Command::Drain { worker: worker.index, timeout }, answers).await
+            }
+            Request::Undrain { worker } => {
+                self.command(&worker.group, Command::Undrain { worker: worker.index }, answers).await
+            }
+            Request::Scale { group, workers, timeout_ms: timeout } => {
+                self.command(&group, Command::Scale { workers, timeout }, answers).await
+            }
+            Request::Stop { timeout_ms } => self.stop(timeout_ms, answers).await,
+        }
+    }
+}
+
+fn has_ended(group: &GroupName) -> Fault {
+    Fault { kind: FaultKind::Refused, message: format!("the group {group} has ended"), hint: None }
+}

@@ -1,0 +1,192 @@
+//! One listen address of a group: its kernel group, and the listeners that the daemon holds in it.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    os::fd::{AsFd, OwnedFd},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use server_common::{counters::SlotCounters, limits::DROPPED_SLOT};
+
+use crate::{
+    dataplane::{error::DataplaneError, kernel_group::KernelGroup, publisher::Publisher},
+    engine::{
+        event::{Moved, Slot},
+        layout::Layout,
+    },
+    sockets::{
+        address::ListenAddress,
+        listener::{ListenerError, make_listener},
+        options,
+    },
+};
+
+/// The kernel cuts this down to `net.core.somaxconn`.
+const BACKLOG: i32 = i32::MAX;
+
+/// A listen address with everything of it that is in the kernel.
+#[derive(Debug)]
+pub(super) struct Endpoint {
+    pub(super) address: ListenAddress,
+    pub(super) kernel: KernelGroup,
+    publisher: Arc<Mutex<Publisher>>,
+    /// The daemon's own descriptor of each listener, by slot. In `inherit` mode it is what keeps unaccepted
+    /// connections alive when a worker crashes.
+    listeners: BTreeMap<Slot, Listener>,
+    /// Listeners whose slot is not yet theirs: the first holding listener, made before the engine's first effect.
+    prepared: Option<OwnedFd>,
+    /// The user who owns the group's sockets, where that is not the daemon's.
+    owner: Option<u32>,
+    is_attached: bool,
+}
+
+#[derive(Debug)]
+struct Listener {
+    descriptor: OwnedFd,
+    cookie: u64,
+}
+
+impl Endpoint {
+    /// Takes the address: makes the first holding listener (which finds a free port for port 0) and loads the program.
+    pub(super) fn open(address: ListenAddress, owner: Option<u32>, slots: u32) -> anyhow::Result<Self> {
+        let anchor = make_listener(address, owner, BACKLOG)?;
+        let bound = options::local_address(&anchor)?;
+        let (kernel, publisher) = KernelGroup::load(slots)?;
+        Ok(Self {
+            address: ListenAddress { address: bound, ..address },
+            kernel,
+            publisher: Arc::new(Mutex::new(publisher)),
+            listeners: BTreeMap::new(),
+            prepared: Some(anchor),
+            owner,
+            is_attached: false,
+        })
+    }
+
+    /// Makes a listener of the daemon's and puts it into a slot.
+    pub(super) fn make(&mut self, slot: Slot) -> Result<(), EndpointError> {
+        let listener = match self.prepared.take() {
+            Some(listener) => listener,
+            None => make_listener(self.address, self.owner, BACKLOG)?,
+        };
+        self.put(slot, listener)
+    }
+
+    /// Puts a listener into a slot that was free.
+    pub(super) fn put(&mut self, slot: Slot, listener: OwnedFd) -> Result<(), EndpointError> {
+        let cookie = options::socket_cookie(&listener)?;
+        self.kernel.put(slot, listener.as_fd())?;
+        self.listeners.insert(slot, Listener { descriptor: listener, cookie });
+        Ok(())
+    }
+
+    /// The daemon's descriptor of a slot's listener.
+    pub(super) fn listener(&self, slot: Slot) -> Option<&OwnedFd> {
+        self.listeners.get(&slot).map(|listener| &listener.descriptor)
+    }
+
+    /// Any listener of the group: in what makes a group, they are all alike.
+    pub(super) fn any_listener(&self) -> Option<&OwnedFd> {
+        self.listeners.values().map(|listener| &listener.descriptor).next()
+    }
+
+    /// The cookie of a slot's listener.
+    pub(super) fn cookie(&self, slot: Slot) -> Option<u64> {
+        self.listeners.get(&slot).map(|listener| listener.cookie)
+    }
+
+    /// The slots in use, with their listeners' cookies.
+    pub(super) fn slots(&self) -> impl Iterator<Item = (Slot, u64)> {
+        self.listeners.iter().map(|(&slot, listener)| (slot, listener.cookie))
+    }
+
+    /// The cookies of all listeners that are the group's.
+    pub(super) fn cookies(&self) -> HashSet<u64> {
+        let prepared = self.prepared.as_ref().and_then(|listener| options::socket_cookie(listener).ok());
+        self.listeners.values().map(|listener| listener.cookie).chain(prepared).collect()
+    }
+
+    /// Attaches the program, once: a table has been published, so it always has an answer.
+    pub(super) fn attach(&mut self) -> Result<(), DataplaneError> {
+        if let (false, Some(member)) = (self.is_attached, self.listeners.values().next()) {
+            self.kernel.attach(member.descriptor.as_fd())?;
+            self.is_attached = true;
+        }
+        Ok(())
+    }
+
+    /// A function that publishes a layout, for a thread that may block.
+    pub(super) fn publication(
+        &self,
+        layout: Arc<Layout>,
+    ) -> impl FnOnce() -> Result<(), DataplaneError> + Send + 'static {
+        let publisher = self.publisher.clone();
+        move || publisher.lock().unwrap_or_else(PoisonError::into_inner).publish(&layout)
+    }
+
+    /// Shuts a slot's listener down, has the kernel migrate what it holds, and wakes who received it.
+    ///
+    /// Who received what is read from the program's counters before and after. A migration of another listener's
+    /// half-open connection in between would be counted here too; in the receipts' sum it is in its place.
+    pub(super) fn shut(&mut self, slot: Slot) -> Result<Moved, EndpointError> {
+        let Some(listener) = self.listeners.get(&slot) else { return Ok(Moved::new()) };
+        let before = self.migrations()?;
+        match options::shut_listener(&listener.descriptor) {
+            Ok(()) => {}
+            // The worker has shut it down itself: what it held has moved before.
+            Err(error) if error.is_not_listening() => return Ok(Moved::new()),
+            Err(error) => return Err(error.into()),
+        }
+        let after = self.migrations()?;
+        let gained = |(slot, count): (Slot, u64)| {
+            let gain = count.saturating_sub(before.get(&slot).copied().unwrap_or(0));
+            (gain > 0).then_some((slot, gain))
+        };
+        let moved: Moved = after.into_iter().filter_map(gained).collect();
+        for receiver in moved.keys().filter_map(|receiver| self.listeners.get(receiver)) {
+            options::wake_receivers(&receiver.descriptor)?;
+        }
+        Ok(moved)
+    }
+
+    fn migrations(&self) -> Result<Moved, DataplaneError> {
+        let asked = server_common::counters::Asked::Migration as usize;
+        self.listeners.keys().map(|&slot| Ok((slot, self.kernel.counters(slot)?.asked[asked]))).collect()
+    }
+
+    /// Closes a slot's listener and clears the slot. Returns what was counted for it, and begins anew.
+    pub(super) fn forget(&mut self, slot: Slot) -> Result<SlotCounters, DataplaneError> {
+        let counted = self.kernel.counters(slot)?;
+        self.kernel.reset_counters(slot)?;
+        self.kernel.clear(slot)?;
+        self.listeners.remove(&slot);
+        Ok(counted)
+    }
+
+    /// What the program has counted for the slots in use and for what it dropped.
+    pub(super) fn counted(&self) -> Result<BTreeMap<Slot, SlotCounters>, DataplaneError> {
+        let slots = self.listeners.keys().copied().chain([DROPPED_SLOT]);
+        slots.map(|slot| Ok((slot, self.kernel.counters(slot)?))).collect()
+    }
+}
+
+/// A listener could not be made, put or shut down.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum EndpointError {
+    #[error(transparent)]
+    Listener(#[from] ListenerError),
+    #[error(transparent)]
+    Socket(#[from] options::SocketError),
+    #[error(transparent)]
+    Dataplane(#[from] DataplaneError),
+}
+
+impl EndpointError {
+    pub(super) fn hint(&self) -> Option<String> {
+        match self {
+            Self::Listener(error) => error.hint(),
+            Self::Socket(_) => None,
+            Self::Dataplane(error) => error.hint().map(str::to_owned),
+        }
+    }
+}

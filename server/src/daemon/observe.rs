@@ -1,0 +1,54 @@
+//! What is left at a draining generation, as the kernel shows it.
+
+use std::time::Duration;
+
+use crate::{
+    engine::event::Observation,
+    sockets::{
+        diag::{Diag, DiagError},
+        procfs,
+    },
+};
+
+use super::{endpoint::Endpoint, flows::bucket_of, running::Running};
+
+/// How much older than it is a handshake may be taken for: the kernel's timers count in jiffies (10 ms at
+/// most), rounded twice. Taking one too many for the generation's own is the safe side: it only waits for it.
+const AGE_SLACK: Duration = Duration::from_millis(20);
+
+/// Counts what is left. `since_first_instant` is how long ago the last new flow can have reached the generation;
+/// without it every handshake in its buckets counts.
+pub(super) fn observe(
+    diag: &mut Diag,
+    endpoints: &[Endpoint],
+    running: &Running,
+    seed: &[u64; 2],
+    since_first_instant: Option<Duration>,
+) -> Result<Observation, DiagError> {
+    let mut found = Observation::default();
+    let held = match &running.process {
+        Some(process) => procfs::socket_inodes_of(&process.tree()),
+        None => Default::default(),
+    };
+    for endpoint in endpoints {
+        // Own are the half-open handshakes in its buckets that began before its first instant: the kernel does not
+        // say which listener a request belongs to, but the table that was published then does.
+        let handshakes = diag.handshakes(endpoint.address)?;
+        let is_own = |age: Duration| since_first_instant.is_none_or(|since| age + AGE_SLACK >= since);
+        let own = handshakes.iter().filter(|handshake| {
+            is_own(handshake.age)
+                && running.buckets.contains(bucket_of(seed, handshake.remote, handshake.local))
+        });
+        found.handshakes += own.count() as u64;
+        let cookie = endpoint.cookie(running.slot);
+        let listeners = diag.listeners(endpoint.address)?;
+        let queue = listeners.iter().find(|listener| Some(listener.cookie) == cookie);
+        found.unaccepted += queue.map_or(0, |listener| u64::from(listener.unaccepted));
+        if !held.is_empty() {
+            let connections = diag.connections(endpoint.address)?;
+            let own = connections.iter().filter(|connection| held.contains(&u64::from(connection.inode)));
+            found.connections += own.count() as u64;
+        }
+    }
+    Ok(found)
+}

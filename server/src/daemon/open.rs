@@ -1,0 +1,153 @@
+//! Opens a group: everything that can be wrong with it is found here, before anything is started.
+
+use std::{path::Path, sync::Arc};
+
+use server_common::limits::SLOTS_DEFAULT;
+use thiserror::Error;
+use tokio::sync::mpsc;
+
+use crate::{
+    engine::{
+        drain::Limits,
+        group::{Group, Rules},
+    },
+    sockets::{address::ListenAddress, diag::Diag, holder, procfs},
+    workers::{notify::NotifySocket, output::OutputSink, user::ResolvedUser},
+};
+
+use super::{
+    actor::{Actor, Message},
+    clock::{Clock, millis},
+    endpoint::Endpoint,
+    journal::Journal,
+    settings::{GroupSettings, Mode, RestartKind, WhenEmpty},
+    totals::Totals,
+};
+
+/// Somebody serves the address already, and would share it with us.
+#[derive(Debug, Error)]
+#[error(
+    "cannot take {address}: {holder} serves it already, and a group that is joined unasked is two owners' ruin"
+)]
+pub struct AddressServed {
+    address: ListenAddress,
+    holder: holder::Holder,
+}
+
+impl AddressServed {
+    /// The way out, for a `hint:` line.
+    pub fn hint(&self) -> String {
+        "stop it first, or choose another address".to_owned()
+    }
+}
+
+/// Opens a group. What it returns runs with [`Actor::run`]; the sender reaches it.
+pub(super) fn open(
+    settings: GroupSettings,
+    clock: Clock,
+    journal: Journal,
+    output: OutputSink,
+    control_socket: &Path,
+) -> anyhow::Result<(Actor, mpsc::UnboundedSender<Message>, &'static str)> {
+    let user = settings.user.as_deref().map(ResolvedUser::resolve).transpose()?;
+    // The kernel lets only sockets of one owner into a group: where workers bind themselves, that is their user.
+    let owner = match settings.mode {
+        Mode::Own => user.as_ref().map(|user| user.uid),
+        Mode::Inherit => None,
+    };
+    let mut endpoints = Vec::new();
+    for &address in &settings.listen {
+        refuse_shared(address)?;
+        endpoints.push(Endpoint::open(address, owner, SLOTS_DEFAULT)?);
+    }
+    let program = endpoints.first().map_or("none", |endpoint| endpoint.kernel.kind().as_str());
+    let mut notify_path = control_socket.as_os_str().to_owned();
+    notify_path.push(format!(".{}.notify", settings.name));
+    let notify = Arc::new(NotifySocket::bind(notify_path)?);
+    let deadlines = settings.deadlines;
+    let rules = Rules {
+        seed: settings.seed.map_or_else(random_seed, Ok)?,
+        slots: SLOTS_DEFAULT,
+        workers: settings.workers,
+        replace: settings.restart == RestartKind::Replace,
+        hold: settings.when_empty == WhenEmpty::Hold,
+        start: millis(deadlines.start),
+        drain: millis(deadlines.drain),
+        limits: Limits { settle: millis(deadlines.settle), stop: millis(deadlines.stop) },
+    };
+    let (sender, messages) = mpsc::unbounded_channel();
+    listen_for_readiness(notify.clone(), sender.clone());
+    let actor = Actor {
+        settings: Arc::new(settings),
+        engine: Group::new(rules),
+        clock,
+        journal,
+        endpoints,
+        diag: Diag::open()?,
+        notify,
+        output,
+        user,
+        generations: Default::default(),
+        totals: Totals::default(),
+        strangers: 0,
+        layout: None,
+        sender: sender.clone(),
+        messages,
+        waiters: Default::default(),
+        last_operation: 0,
+    };
+    Ok((actor, sender, program))
+}
+
+/// Refuses an address that another's SO_REUSEPORT sockets serve: to bind beside them would take half of their
+/// connections, and to attach would steer the other half.
+fn refuse_shared(address: ListenAddress) -> anyhow::Result<()> {
+    if address.address.port() == 0 {
+        return Ok(());
+    }
+    let listeners = Diag::open()?.listeners(address)?;
+    if let Some(listener) = listeners.first() {
+        let processes = procfs::who_holds(u64::from(listener.inode));
+        let holder = holder::Holder {
+            inode: listener.inode,
+            uid: listener.uid,
+            local: listener.local,
+            listens: true,
+            shares: None,
+            processes: processes
+                .into_iter()
+                .filter_map(|pid| Some((pid, procfs::stat(pid)?.command)))
+                .collect(),
+        };
+        return Err(AddressServed { address, holder }.into());
+    }
+    Ok(())
+}
+
+fn random_seed() -> anyhow::Result<[u64; 2]> {
+    let mut seed = [0_u64; 2];
+    for word in &mut seed {
+        let mut bytes = [0; 8];
+        rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
+        *word = u64::from_ne_bytes(bytes);
+    }
+    Ok(seed)
+}
+
+fn listen_for_readiness(notify: Arc<NotifySocket>, sender: mpsc::UnboundedSender<Message>) {
+    tokio::spawn(async move {
+        loop {
+            match notify.receive().await {
+                Ok(notification) => {
+                    if sender.send(Message::Notified(notification)).is_err() {
+                        break;
+                    }
+                }
+                Err(error) => {
+                    tracing::error!("workers cannot say that they are ready any more: {error}");
+                    break;
+                }
+            }
+        }
+    });
+}

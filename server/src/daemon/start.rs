@@ -1,0 +1,216 @@
+//! Starts generations, and finds out when they are ready.
+
+use std::{os::fd::AsFd, time::Duration};
+
+use crate::{
+    engine::event::{Event, GenerationId, Slot},
+    sockets::options,
+    workers::{
+        command::{SpawnSpec, sample_command},
+        discover::{Membership, Refusal, discover},
+        process::Process,
+        spawn::{SpawnError, spawn},
+    },
+};
+
+use super::{
+    actor::{Actor, Message},
+    carry::describe,
+    endpoint::EndpointError,
+    running::Running,
+    settings::{Mode, Readiness},
+};
+
+/// How long a process must live to count as ready, where nothing else tells.
+const LIVES: Duration = Duration::from_millis(100);
+
+impl Actor {
+    /// Starts a generation: its listeners, where they are the daemon's to make, and its process.
+    pub(super) fn start(&mut self, generation: GenerationId, slot: Slot) -> Event {
+        self.generations.insert(generation, Running::new(slot));
+        match self.try_start(generation, slot) {
+            Ok(pid) => Event::Started { generation, pid },
+            Err(error) => {
+                let hint = error.hint().map(|hint| format!(" (hint: {hint})")).unwrap_or_default();
+                Event::StartFailed { generation, why: format!("{}{hint}", describe(&error)) }
+            }
+        }
+    }
+
+    fn try_start(&mut self, generation: GenerationId, slot: Slot) -> Result<u32, StartError> {
+        let settings = self.settings.clone();
+        if settings.mode == Mode::Inherit {
+            for endpoint in &mut self.endpoints {
+                endpoint.make(slot)?;
+            }
+        }
+        let name = settings.name.worker(generation.worker);
+        let command = match (&settings.command, settings.mode) {
+            (Some(command), _) => Some(command.clone()),
+            (None, Mode::Inherit) => None,
+            (None, Mode::Own) => {
+                let own: Vec<_> = self.endpoints.iter().map(|endpoint| endpoint.address).collect();
+                Some(sample_command(&own))
+            }
+        };
+        let listeners = self
+            .endpoints
+            .iter()
+            .filter_map(|endpoint| Some((endpoint.listener(slot)?.as_fd(), endpoint.address.to_string())))
+            .collect();
+        let spawned = spawn(&SpawnSpec {
+            name: name.clone(),
+            generation: generation.number,
+            command,
+            user: self.user.clone(),
+            directory: settings.directory.clone(),
+            environment: settings.environment.clone(),
+            listeners,
+            notify: Some(self.notify.path().to_owned()),
+        })?;
+        let process = spawned.process;
+        if let Err(error) = self.output.follow(&name, spawned.output) {
+            tracing::warn!("cannot pass on the output of {name}: {}", describe(&error));
+        }
+        self.watch(generation, process.clone());
+        let pid = process.pid();
+        if let Some(running) = self.generations.get_mut(&generation) {
+            running.process = Some(process);
+        }
+        Ok(pid)
+    }
+
+    /// Waits for the process in a task of its own, and for its moment where living is being ready.
+    fn watch(&self, generation: GenerationId, process: Process) {
+        let sender = self.sender.clone();
+        let lives = (self.settings.ready == Readiness::Started).then_some(LIVES);
+        tokio::spawn(async move {
+            let ended = process.wait();
+            tokio::pin!(ended);
+            if let Some(lives) = lives
+                && tokio::time::timeout(lives, &mut ended).await.is_err()
+            {
+                let _ = sender.send(Message::Told { pid: process.pid() });
+            }
+            let exit = match ended.await {
+                Ok(exit) => exit.to_string(),
+                Err(error) => describe(&error),
+            };
+            let _ = sender.send(Message::Exited { generation, exit });
+        });
+    }
+
+    pub(super) fn process_exited(&mut self, generation: GenerationId, exit: String) {
+        if let Some(running) = self.generations.get_mut(&generation) {
+            running.has_exited = true;
+        }
+        self.feed(Event::Exited { generation, exit });
+    }
+
+    /// A process has said that it is ready: it, or its parent, is a generation's.
+    pub(super) fn told(&mut self, belongs_to: impl Fn(u32) -> bool) {
+        let is_it =
+            |running: &Running| running.process.as_ref().is_some_and(|process| belongs_to(process.pid()));
+        let Some((&generation, running)) = self.generations.iter_mut().find(|(_, running)| is_it(running))
+        else {
+            return;
+        };
+        running.has_told = true;
+        self.ready_if_complete(generation);
+    }
+
+    /// Whether there are listeners to look for: of workers that bind them themselves and are starting.
+    pub(super) fn discovers(&self) -> bool {
+        self.settings.mode == Mode::Own
+            && self.generations.values().any(|running| !running.is_ready && !running.has_exited)
+    }
+
+    /// Looks for the listeners of workers that bind them themselves, and takes them in.
+    pub(super) fn discover(&mut self) {
+        let starting: Vec<GenerationId> = self
+            .generations
+            .iter()
+            .filter(|(_, running)| !running.is_ready && !running.has_exited)
+            .map(|(&id, _)| id)
+            .collect();
+        for generation in starting {
+            match self.discover_for(generation) {
+                Ok(()) => self.ready_if_complete(generation),
+                // The process may be between `socket` and `setsockopt`, or about to end: only what cannot change any
+                // more is a refusal.
+                Err(DiscoverError::Refused(Refusal::NotTaken { .. } | Refusal::NotListed { .. })) => {}
+                Err(error) => {
+                    let hint = error.hint().map(|hint| format!(" (hint: {hint})")).unwrap_or_default();
+                    let why = format!("{}{hint}", describe(&error));
+                    self.feed(Event::ListenerLost { generation, why });
+                }
+            }
+        }
+    }
+
+    fn discover_for(&mut self, generation: GenerationId) -> Result<(), DiscoverError> {
+        let Some(running) = self.generations.get(&generation) else { return Ok(()) };
+        let (slot, Some(process)) = (running.slot, running.process.clone()) else { return Ok(()) };
+        let owner_uid = self.user.as_ref().map_or_else(effective_uid, |user| user.uid);
+        for endpoint in self.endpoints.iter_mut().filter(|endpoint| endpoint.listener(slot).is_none()) {
+            let v6_only = endpoint.any_listener().and_then(|listener| options::is_v6_only(listener).ok());
+            let membership = Membership { address: endpoint.address, owner_uid, v6_only };
+            let known = endpoint.cookies();
+            if let Some(found) = discover(&mut self.diag, &membership, &process.tree(), &known)? {
+                endpoint.put(slot, found.listener)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells the engine that a generation is ready, once it has a listener at every address and has said what it was
+    /// to say.
+    fn ready_if_complete(&mut self, generation: GenerationId) {
+        let Some(running) = self.generations.get_mut(&generation) else { return };
+        let slot = running.slot;
+        let has_told = running.has_told || self.settings.ready == Readiness::Listener;
+        let has_listeners = self.endpoints.iter().all(|endpoint| endpoint.listener(slot).is_some());
+        if has_told && has_listeners && !running.is_ready {
+            running.is_ready = true;
+            self.feed(Event::Ready { generation });
+        }
+    }
+}
+
+fn effective_uid() -> u32 {
+    rustix::process::geteuid().as_raw()
+}
+
+#[derive(Debug, thiserror::Error)]
+enum StartError {
+    #[error(transparent)]
+    Listener(#[from] EndpointError),
+    #[error(transparent)]
+    Spawn(#[from] SpawnError),
+}
+
+impl StartError {
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Listener(error) => error.hint(),
+            Self::Spawn(error) => error.hint().map(str::to_owned),
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum DiscoverError {
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    #[error(transparent)]
+    Put(#[from] EndpointError),
+}
+
+impl DiscoverError {
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Refused(refusal) => refusal.hint(),
+            Self::Put(error) => error.hint(),
+        }
+    }
+}
