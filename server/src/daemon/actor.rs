@@ -130,7 +130,7 @@ impl Actor {
             Message::Exited { generation, exit } => self.process_exited(generation, exit),
             Message::Publication { epoch, result } => self.publication_ended(epoch, result),
             Message::Again(effect) => {
-                for event in self.carry(effect) {
+                if let Some(event) = self.carry(effect) {
                     self.feed(event);
                 }
             }

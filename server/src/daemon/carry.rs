@@ -11,6 +11,7 @@ use crate::{
         layout::Layout,
     },
     sockets::diag::Diag,
+    workers::process::{Process, ProcessError},
 };
 
 use super::{
@@ -169,7 +170,7 @@ impl Actor {
         let Some(process) = &running.process else { return };
         let sent = match signal {
             Signal::Stop => process.signal(self.settings.stop_signal),
-            Signal::Kill => process.signal_tree(libc::SIGKILL),
+            Signal::Kill => kill_tree(process),
         };
         if let (Err(error), false) = (sent, running.has_exited) {
             tracing::warn!("cannot signal {generation:?}: {}", describe(&error));
@@ -204,6 +205,19 @@ impl Actor {
             waiter.send(receipt);
         }
     }
+}
+
+/// Kills a worker's processes. One that forks meanwhile can leave a child behind, which a further pass finds.
+fn kill_tree(process: &Process) -> Result<bool, ProcessError> {
+    const PASSES: u32 = 3;
+    let mut any = false;
+    for _ in 0..PASSES {
+        if process.signal_tree(libc::SIGKILL)? == 0 {
+            break;
+        }
+        any = true;
+    }
+    Ok(any)
 }
 
 /// An error with its causes, in one line.

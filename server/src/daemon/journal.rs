@@ -19,7 +19,7 @@ const REMEMBERED: usize = 4096;
 
 /// Shared by all groups of a daemon; cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Journal {
+pub(super) struct Journal {
     inner: Arc<Mutex<Inner>>,
 }
 
@@ -32,14 +32,14 @@ struct Inner {
 
 impl Journal {
     /// An empty journal.
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         let (followers, _) = broadcast::channel(REMEMBERED);
         let inner = Inner { last: 0, events: VecDeque::new(), followers };
         Self { inner: Arc::new(Mutex::new(inner)) }
     }
 
     /// Adds an event, logs it and tells those who follow.
-    pub fn add(
+    pub(super) fn add(
         &self,
         kind: &str,
         group: &GroupName,
@@ -72,7 +72,7 @@ impl Journal {
     }
 
     /// The events remembered from `since` on, and those that come after them: none is missed in between.
-    pub fn read(&self, since: u64) -> (Vec<Event>, broadcast::Receiver<Event>) {
+    pub(super) fn read(&self, since: u64) -> (Vec<Event>, broadcast::Receiver<Event>) {
         let inner = self.lock();
         let events = inner.events.iter().filter(|event| event.sequence >= since).cloned().collect();
         (events, inner.followers.subscribe())
