@@ -259,7 +259,7 @@ mod tests {
 
     use super::*;
 
-    /// A process of this test that nobody else waits for.
+    #[expect(clippy::zombie_processes, reason = "reaped through its pidfd, which is what is tested")]
     fn start(script: &str) -> Process {
         let mut command = Command::new("/bin/sh");
         let child = command.args(["-c", script]).stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
