@@ -218,3 +218,156 @@ pub fn connections_of(diag: &mut Diag, address: ListenAddress, tree: &[u32]) -> 
     let held = procfs::socket_inodes_of(tree);
     Ok(open.iter().filter(|connection| held.contains(&u64::from(connection.inode))).count())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{net::TcpStream, os::fd::AsFd, time::Instant};
+
+    use super::*;
+    use crate::{
+        sockets::listener::make_listener,
+        workers::{
+            command::SpawnSpec,
+            process::Process,
+            spawn::{Spawned, spawn},
+        },
+    };
+
+    /// A Python program that knows nothing of us: it makes a socket in its own way and waits.
+    fn start(address: ListenAddress, setup: &str) -> Spawned {
+        let script = format!(
+            "import socket,time\n\
+             {setup}\n\
+             s.bind(('127.0.0.1', {})); s.listen(8)\n\
+             time.sleep(60)\n",
+            address.address.port()
+        );
+        let spec = SpawnSpec {
+            name: "web/0".parse().unwrap(),
+            generation: 1,
+            command: Some(vec!["python3".to_owned(), "-c".to_owned(), script]),
+            user: None,
+            directory: None,
+            environment: Vec::new(),
+            listeners: Vec::new(),
+            notify: None,
+        };
+        spawn(&spec).unwrap()
+    }
+
+    const TCP: &str = "s = socket.socket()";
+    const REUSEPORT: &str = "s = socket.socket(); s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)";
+    const MPTCP: &str = "s = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 262); \
+                         s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)";
+
+    fn free_address() -> ListenAddress {
+        let probe = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        ListenAddress { address: probe.local_addr().unwrap(), ..("127.0.0.1:0".parse().unwrap()) }
+    }
+
+    fn membership(address: ListenAddress) -> Membership {
+        Membership { address, owner_uid: rustix::process::geteuid().as_raw(), v6_only: Some(false) }
+    }
+
+    async fn await_outcome(
+        process: &Process,
+        membership: &Membership,
+        known: &HashSet<u64>,
+    ) -> Result<Discovered, Refusal> {
+        let begun = Instant::now();
+        let mut diag = Diag::open().unwrap();
+        loop {
+            if let Some(found) = discover(&mut diag, membership, &process.tree(), known)? {
+                return Ok(found);
+            }
+            assert!(
+                process.exit().is_none() && begun.elapsed().as_secs() < 10,
+                "no listener: {:?}",
+                process.tree()
+            );
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    }
+
+    async fn end(process: &Process) {
+        process.signal_tree(libc::SIGKILL).unwrap();
+        process.wait().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_workers_own_listener_is_found_beside_those_of_others() {
+        let holding = make_listener("127.0.0.1:0".parse().unwrap(), None, 8).unwrap();
+        let bound = options::local_address(&holding).unwrap();
+        let address = ListenAddress { address: bound, ..("127.0.0.1:0".parse().unwrap()) };
+        let stranger = make_listener(address, None, 8).unwrap();
+        let mut known = HashSet::from([options::socket_cookie(&holding).unwrap()]);
+
+        let Spawned { process, output: _output } = start(address, REUSEPORT);
+        let found = await_outcome(&process, &membership(address), &known).await.unwrap();
+        assert_eq!(options::local_address(&found.listener).unwrap(), bound);
+        assert_eq!(options::socket_cookie(&found.listener).unwrap(), found.cookie);
+        assert!(process.tree().contains(&found.pid));
+
+        known.insert(found.cookie);
+        let mut diag = Diag::open().unwrap();
+        assert!(discover(&mut diag, &membership(address), &process.tree(), &known).unwrap().is_none());
+        let strangers = strangers(&mut diag, address, &known).unwrap();
+        assert_eq!(strangers.len(), 1);
+        assert_eq!(strangers[0].cookie, options::socket_cookie(stranger.as_fd()).unwrap());
+        end(&process).await;
+        assert!(options::listens(&found.listener).unwrap(), "the duplicate keeps it open");
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_a_member_is_refused_with_a_hint() {
+        let known = HashSet::new();
+        let address = free_address();
+        let Spawned { process, output: _output } = start(address, TCP);
+        let refusal = await_outcome(&process, &membership(address), &known).await.unwrap_err();
+        assert!(matches!(refusal, Refusal::NoReuseport { .. }), "{refusal:?}");
+        assert!(refusal.hint().unwrap().contains("SO_REUSEPORT"));
+        end(&process).await;
+
+        let address = free_address();
+        let Spawned { process, output: _output } = start(address, REUSEPORT);
+        let expected = membership(address);
+        let other = Membership { owner_uid: expected.owner_uid + 1, ..expected };
+        let refusal = await_outcome(&process, &other, &known).await.unwrap_err();
+        assert!(matches!(refusal, Refusal::WrongOwner { .. }), "{refusal:?}");
+        for uid in [expected.owner_uid, other.owner_uid] {
+            assert!(refusal.to_string().contains(&format!("user {uid}")), "{refusal}");
+        }
+        end(&process).await;
+    }
+
+    #[tokio::test]
+    async fn an_mptcp_listener_is_refused_with_the_way_out_for_go() {
+        // A kernel without MPTCP has no such listeners to refuse.
+        let available = std::fs::read_to_string("/proc/sys/net/mptcp/enabled");
+        if !available.as_ref().is_ok_and(|value| value.trim() == "1") {
+            println!("net.mptcp.enabled is {available:?}: no MPTCP listener can be made here");
+            return;
+        }
+        let address = free_address();
+        let Spawned { process, output: _output } = start(address, MPTCP);
+        let refusal = await_outcome(&process, &membership(address), &HashSet::new()).await.unwrap_err();
+        assert!(matches!(refusal, Refusal::Mptcp { .. }), "{refusal:?}");
+        assert!(refusal.hint().unwrap().contains("GODEBUG=multipathtcp=0"));
+        end(&process).await;
+    }
+
+    #[test]
+    fn a_workers_connections_are_those_that_it_holds() {
+        let listener = make_listener("127.0.0.1:0".parse().unwrap(), None, 8).unwrap();
+        let bound = options::local_address(&listener).unwrap();
+        let address = ListenAddress { address: bound, ..("127.0.0.1:0".parse().unwrap()) };
+        let listener = std::net::TcpListener::from(listener);
+        let mut diag = Diag::open().unwrap();
+        let own = [std::process::id()];
+        assert_eq!(connections_of(&mut diag, address, &own).unwrap(), 0);
+        let _clients = [TcpStream::connect(bound).unwrap(), TcpStream::connect(bound).unwrap()];
+        let _accepted = listener.accept().unwrap();
+        assert_eq!(connections_of(&mut diag, address, &own).unwrap(), 1, "one is not accepted");
+        assert_eq!(connections_of(&mut diag, address, &[]).unwrap(), 0);
+    }
+}

@@ -142,7 +142,8 @@ async fn directory_user_and_environment_are_as_specified() {
 /// The daemon is gone: its ends of the pipes are closed, and the worker goes on writing.
 #[tokio::test]
 async fn a_worker_outlives_the_reader_of_its_output() {
-    let script = "trap 'echo after && echo after >&2 && exit 7' TERM; echo ready; while :; do sleep 0.01; done";
+    let script =
+        "trap 'echo after && echo after >&2 && exit 7' TERM; echo ready; while :; do sleep 0.01; done";
     let Spawned { process, output } = spawn(&shell(script)).unwrap();
     let mut pipe = tokio::net::unix::pipe::Receiver::from_owned_fd(output.stdout).unwrap();
     pipe.read_exact(&mut [0; 6]).await.unwrap();
