@@ -1,1 +1,10 @@
-//! (skeleton)
+//! Workers' processes: starting, watching and stopping them, and finding the listeners that they make.
+
+pub mod command;
+pub mod discover;
+pub mod notify;
+pub mod output;
+pub mod process;
+pub mod sample;
+pub mod spawn;
+pub mod user;

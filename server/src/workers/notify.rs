@@ -1,0 +1,293 @@
+//! The socket on which workers say that they are ready: the `sd_notify` protocol, as its receiver.
+
+use std::{
+    fs, io,
+    os::{
+        fd::{AsRawFd, FromRawFd, OwnedFd},
+        unix::{
+            fs::{FileTypeExt, PermissionsExt},
+            net::UnixDatagram as StdDatagram,
+        },
+    },
+    path::{Path, PathBuf},
+};
+
+use thiserror::Error;
+use tokio::{io::Interest, net::UnixDatagram};
+
+use crate::sockets::procfs;
+
+/// Longer datagrams are ignored, in bytes; `systemd` has the same bound.
+const DATAGRAM_MAX: usize = 4096;
+
+/// Longer texts are cut, in characters.
+const STATUS_MAX: usize = 256;
+
+/// What a worker can say that we act on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Message {
+    /// `READY=1`: it accepts.
+    Ready,
+    /// `STOPPING=1`: it ends by itself.
+    Stopping,
+    /// `STATUS=`: for people; one line of at most 256 characters.
+    Status(String),
+}
+
+/// One datagram, from a sender that the kernel vouches for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Notification {
+    /// The process that sent it.
+    pub pid: u32,
+    /// Its user.
+    pub uid: u32,
+    /// The process, its parents and their sessions, as they were when the datagram was received; only the process
+    /// itself where it had ended by then.
+    pub lineage: Vec<u32>,
+    /// What it said, in order; never empty.
+    pub messages: Vec<Message>,
+}
+
+impl Notification {
+    /// Whether the sender belongs to the worker whose process, and session, `leader` is.
+    pub fn is_from(&self, leader: u32) -> bool {
+        self.pid == leader || self.lineage.contains(&leader)
+    }
+}
+
+/// A notification socket that could not be made or read.
+#[derive(Debug, Error)]
+#[error("cannot {operation} the notification socket {path:?}")]
+pub struct NotifyError {
+    operation: &'static str,
+    path: PathBuf,
+    #[source]
+    source: io::Error,
+}
+
+/// The daemon's end of NOTIFY_SOCKET. Dropping it removes its path.
+#[derive(Debug)]
+pub struct NotifySocket {
+    path: PathBuf,
+    socket: UnixDatagram,
+}
+
+impl NotifySocket {
+    /// Makes the socket at `path`, in place of one that an earlier daemon left, writable for every user: workers
+    /// run as others. Who may write is decided by who the sender is, see [`Notification::is_from`]; the directory
+    /// must let workers through. Needs a tokio runtime with I/O.
+    ///
+    /// A path rather than an abstract name: many programs only know the former, and the latter would be another
+    /// one in each network namespace.
+    pub fn bind(path: impl Into<PathBuf>) -> Result<Self, NotifyError> {
+        let path = path.into();
+        let failed = |operation| {
+            let path = path.clone();
+            move |source| NotifyError { operation, path, source }
+        };
+        remove_stale(&path).map_err(failed("replace"))?;
+        let socket = StdDatagram::bind(&path).map_err(failed("bind"))?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).map_err(failed("open up"))?;
+        socket.set_nonblocking(true).map_err(failed("set up"))?;
+        socket2::SockRef::from(&socket).set_passcred(true).map_err(failed("set up"))?;
+        let socket = UnixDatagram::from_std(socket).map_err(failed("set up"))?;
+        Ok(Self { path, socket })
+    }
+
+    /// The path, for a worker's NOTIFY_SOCKET.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The next notification that says something we act on; everything else is ignored. Cancelling loses nothing.
+    pub async fn receive(&self) -> Result<Notification, NotifyError> {
+        loop {
+            let received =
+                self.socket.async_io(Interest::READABLE, || receive(self.socket.as_raw_fd())).await;
+            let received = received.map_err(|source| NotifyError {
+                operation: "read",
+                path: self.path.clone(),
+                source,
+            })?;
+            let Some(datagram) = received else { continue };
+            let messages = parse(&datagram.bytes);
+            if messages.is_empty() {
+                continue;
+            }
+            let mut lineage = procfs::lineage(datagram.pid);
+            if lineage.is_empty() {
+                lineage.push(datagram.pid);
+            }
+            // Only now are the descriptors closed that came along: `systemd-notify` waits for that with BARRIER=1,
+            // so as to live until it is known whose child it is.
+            drop(datagram.descriptors);
+            return Ok(Notification { pid: datagram.pid, uid: datagram.uid, lineage, messages });
+        }
+    }
+}
+
+impl Drop for NotifySocket {
+    fn drop(&mut self) {
+        // What cannot be removed is replaced by the next daemon.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+fn remove_stale(path: &Path) -> io::Result<()> {
+    match fs::symlink_metadata(path) {
+        Ok(found) if found.file_type().is_socket() => fs::remove_file(path),
+        // The bind then says that it is in use.
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Reads a datagram's lines; what is unknown or no text is passed over.
+fn parse(bytes: &[u8]) -> Vec<Message> {
+    let lines = bytes.split(|&byte| byte == b'\n').filter_map(|line| std::str::from_utf8(line).ok());
+    let message = |line: &str| match line.split_once('=')? {
+        ("READY", "1") => Some(Message::Ready),
+        ("STOPPING", "1") => Some(Message::Stopping),
+        ("STATUS", text) => {
+            let text = text.chars().map(|c| if c.is_control() { ' ' } else { c });
+            Some(Message::Status(text.take(STATUS_MAX).collect()))
+        }
+        _ => None,
+    };
+    lines.filter_map(message).collect()
+}
+
+struct Datagram {
+    bytes: Vec<u8>,
+    pid: u32,
+    uid: u32,
+    descriptors: Vec<OwnedFd>,
+}
+
+/// Receives one datagram; nothing where it is too long or has no sender that can be told.
+fn receive(socket: libc::c_int) -> io::Result<Option<Datagram>> {
+    let mut bytes = vec![0_u8; DATAGRAM_MAX];
+    // Room for the credentials and for as many descriptors as the kernel passes at once (SCM_MAX_FD, 253), of u64
+    // so that it is aligned as a cmsghdr has to be.
+    let mut control = [0_u64; 160];
+    let mut vector = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
+    // SAFETY: a `msghdr` is integers and pointers, for which zero is a value.
+    let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
+    header.msg_iov = &mut vector;
+    header.msg_iovlen = 1;
+    header.msg_control = control.as_mut_ptr().cast();
+    header.msg_controllen = size_of_val(&control) as _;
+    // SAFETY: the header points to live buffers of the lengths given.
+    let length = unsafe { libc::recvmsg(socket, &mut header, libc::MSG_CMSG_CLOEXEC | libc::MSG_DONTWAIT) };
+    let length = usize::try_from(length).map_err(|_| io::Error::last_os_error())?;
+    bytes.truncate(length);
+    let mut descriptors = Vec::new();
+    let mut sender = None;
+    // SAFETY: the kernel has filled `control` with whole messages up to `msg_controllen`, which these macros walk;
+    // each descriptor in it is new and belongs to nobody else.
+    unsafe {
+        let mut message = libc::CMSG_FIRSTHDR(&header);
+        while !message.is_null() {
+            let data = libc::CMSG_DATA(message);
+            if (*message).cmsg_level == libc::SOL_SOCKET {
+                let length = (*message).cmsg_len as usize - (data as usize - message as usize);
+                match (*message).cmsg_type {
+                    libc::SCM_RIGHTS => {
+                        for index in 0..length / size_of::<libc::c_int>() {
+                            let descriptor = data.cast::<libc::c_int>().add(index).read_unaligned();
+                            descriptors.push(OwnedFd::from_raw_fd(descriptor));
+                        }
+                    }
+                    libc::SCM_CREDENTIALS if length >= size_of::<libc::ucred>() => {
+                        sender = Some(data.cast::<libc::ucred>().read_unaligned());
+                    }
+                    _ => {}
+                }
+            }
+            message = libc::CMSG_NXTHDR(&header, message);
+        }
+    }
+    let cut = header.msg_flags & libc::MSG_TRUNC != 0;
+    // A sender in a pid namespace that cannot be seen from here has pid 0.
+    let sender = sender.filter(|sender| sender.pid > 0 && !cut);
+    Ok(sender.map(|sender| Datagram { bytes, pid: sender.pid.unsigned_abs(), uid: sender.uid, descriptors }))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    fn socket(name: &str) -> NotifySocket {
+        let name = format!("steer-notify-{}-{name}", std::process::id());
+        NotifySocket::bind(std::env::temp_dir().join(name)).unwrap()
+    }
+
+    #[test]
+    fn known_lines_are_read_and_others_passed_over() {
+        let messages = parse(b"MAINPID=1\nREADY=1\nREADY=0\n\xff\nSTATUS=at\twork\nSTOPPING=1\nx");
+        let expected = [Message::Ready, Message::Status("at work".to_owned()), Message::Stopping];
+        assert_eq!(messages, expected);
+        let long = format!("STATUS={}", "y".repeat(2 * STATUS_MAX));
+        assert_eq!(parse(long.as_bytes()), [Message::Status("y".repeat(STATUS_MAX))]);
+    }
+
+    #[tokio::test]
+    async fn garbage_is_ignored_and_the_sender_is_told() {
+        let notify = socket("garbage");
+        let sender = StdDatagram::unbound().unwrap();
+        sender.connect(notify.path()).unwrap();
+        sender.send(b"").unwrap();
+        sender.send(&[0xff; 100]).unwrap();
+        sender.send(&[b"READY=1\n".as_slice(), &[b'x'; DATAGRAM_MAX]].concat()).unwrap();
+        sender.send(b"STATUS=here").unwrap();
+        let notification = notify.receive().await.unwrap();
+        assert_eq!(notification.messages, [Message::Status("here".to_owned())]);
+        assert_eq!(notification.pid, std::process::id());
+        assert_eq!(notification.uid, rustix::process::geteuid().as_raw());
+        assert!(notification.is_from(std::process::id()));
+        assert!(!notification.is_from(1));
+    }
+
+    /// As `systemd-notify` is: a child of the worker that lives only for the message and waits for its barrier.
+    #[tokio::test]
+    async fn a_child_speaks_for_its_worker_and_descriptors_are_closed() {
+        let notify = socket("child");
+        let script = "import os,socket,array\n\
+                      s=socket.socket(socket.AF_UNIX,socket.SOCK_DGRAM); s.connect(os.environ['NOTIFY_SOCKET'])\n\
+                      r,w=os.pipe()\n\
+                      s.sendmsg([b'READY=1\\n'],[(socket.SOL_SOCKET,socket.SCM_RIGHTS,array.array('i',[w]))])\n\
+                      os.close(w)\n\
+                      os.read(r,1)\n";
+        let mut worker = Command::new("/bin/sh")
+            .args(["-c", "python3 -c \"$SCRIPT\"; exit $?"])
+            .env("SCRIPT", script)
+            .env("NOTIFY_SOCKET", notify.path())
+            .stdin(Stdio::null())
+            .spawn()
+            .unwrap();
+        let notification = notify.receive().await.unwrap();
+        assert_eq!(notification.messages, [Message::Ready]);
+        assert_ne!(notification.pid, worker.id());
+        assert!(notification.is_from(worker.id()), "{notification:?}");
+        let ended = tokio::task::spawn_blocking(move || worker.wait()).await.unwrap().unwrap();
+        assert!(ended.success(), "its barrier was lifted");
+    }
+
+    #[tokio::test]
+    async fn a_socket_that_was_left_behind_is_replaced_and_a_file_is_not() {
+        let path = std::env::temp_dir().join(format!("steer-notify-{}-stale", std::process::id()));
+        drop(StdDatagram::bind(&path).unwrap());
+        let notify = NotifySocket::bind(&path).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o666);
+        drop(notify);
+        assert!(!path.exists());
+        fs::write(&path, "precious").unwrap();
+        let error = NotifySocket::bind(&path).unwrap_err();
+        assert_eq!(error.source.raw_os_error(), Some(libc::EADDRINUSE));
+        assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
+        fs::remove_file(&path).unwrap();
+    }
+}

@@ -1,0 +1,238 @@
+//! Passes what workers write on to the daemon's stderr, each line with its worker's name in front.
+//!
+//! Each pipe has a task that always reads, so that a worker never waits; one task writes. Between them is a queue:
+//! when stderr is slower than the workers, lines are left out and counted, instead of stopping anybody.
+
+use std::{
+    io,
+    os::fd::OwnedFd,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use rustix::fs::{Mode, OFlags};
+use tokio::{
+    io::{AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::unix::pipe,
+    sync::mpsc,
+    task::JoinHandle,
+};
+
+use crate::names::WorkerName;
+
+/// Longer lines are cut, in bytes.
+const LINE_MAX: usize = 8 * 1024;
+
+/// Lines that wait for stderr.
+const QUEUE_MAX: usize = 1024;
+
+/// The ends to read from of a worker's stdout and stderr.
+#[derive(Debug)]
+pub struct WorkerOutput {
+    pub(super) stdout: OwnedFd,
+    pub(super) stderr: OwnedFd,
+}
+
+impl WorkerOutput {
+    /// The output of a worker that another daemon started: its pipes, opened again. They hold what it wrote since
+    /// that daemon ended. Needs the right to trace the worker: the same user, or CAP_SYS_PTRACE.
+    pub fn of_running(pid: u32) -> io::Result<Self> {
+        let open = |descriptor| {
+            let path = format!("/proc/{pid}/fd/{descriptor}");
+            rustix::fs::open(path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())
+        };
+        Ok(Self { stdout: open(1)?, stderr: open(2)? })
+    }
+}
+
+/// Where workers' lines go. Clones are one.
+#[derive(Debug, Clone)]
+pub struct OutputSink {
+    lines: mpsc::Sender<String>,
+    left_out: Arc<AtomicU64>,
+}
+
+impl OutputSink {
+    /// Starts the task that writes lines to stderr; it ends with the last clone and its readers.
+    pub fn to_stderr() -> (Self, JoinHandle<()>) {
+        Self::to_writer(tokio::io::stderr())
+    }
+
+    /// Starts the task that writes lines to `writer`.
+    pub fn to_writer(writer: impl AsyncWrite + Unpin + Send + 'static) -> (Self, JoinHandle<()>) {
+        let (lines, queue) = mpsc::channel(QUEUE_MAX);
+        let left_out = Arc::new(AtomicU64::new(0));
+        let task = tokio::spawn(write_lines(queue, writer, Arc::clone(&left_out)));
+        (Self { lines, left_out }, task)
+    }
+
+    /// Starts the two tasks that pass a worker's output on, as `web/0: text`; they end with the pipes, which is
+    /// when the last process that holds them ends.
+    pub fn follow(&self, worker: &WorkerName, output: WorkerOutput) -> io::Result<()> {
+        for end in [output.stdout, output.stderr] {
+            tokio::spawn(read_lines(
+                pipe::Receiver::from_owned_fd(end)?,
+                format!("{worker}: "),
+                self.clone(),
+            ));
+        }
+        Ok(())
+    }
+
+    fn put(&self, line: String) {
+        if self.lines.try_send(line).is_err() {
+            self.left_out.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+async fn read_lines(mut pipe: pipe::Receiver, prefix: String, sink: OutputSink) {
+    let mut splitter = LineSplitter::default();
+    let mut buffer = vec![0; 16 * 1024];
+    let mut put = |line: &str| sink.put(format!("{prefix}{line}\n"));
+    loop {
+        match pipe.read(&mut buffer).await {
+            // A pipe that cannot be read has no more lines; its worker is watched elsewhere.
+            Ok(0) | Err(_) => break,
+            Ok(length) => splitter.push(&buffer[..length], &mut put),
+        }
+    }
+    splitter.finish(&mut put);
+}
+
+async fn write_lines(
+    mut queue: mpsc::Receiver<String>,
+    mut writer: impl AsyncWrite + Unpin,
+    left_out: Arc<AtomicU64>,
+) {
+    while let Some(mut text) = queue.recv().await {
+        while let Ok(line) = queue.try_recv() {
+            text.push_str(&line);
+        }
+        let count = left_out.swap(0, Ordering::Relaxed);
+        if count > 0 {
+            text.push_str(&format!("{count} lines of workers were left out: stderr is too slow\n"));
+        }
+        // Nobody reads stderr any more: nothing can be said about it, and the queue goes on being emptied.
+        let _ = writer.write_all(text.as_bytes()).await;
+        let _ = writer.flush().await;
+    }
+}
+
+/// Cuts a stream of bytes into lines of bounded length.
+#[derive(Debug, Default)]
+struct LineSplitter {
+    line: Vec<u8>,
+    /// The line was cut and its rest is passed over.
+    cut: bool,
+}
+
+impl LineSplitter {
+    fn push(&mut self, bytes: &[u8], put: &mut impl FnMut(&str)) {
+        for piece in bytes.split_inclusive(|&byte| byte == b'\n') {
+            let (text, ends) = match piece.strip_suffix(b"\n") {
+                Some(text) => (text, true),
+                None => (piece, false),
+            };
+            let room = LINE_MAX - self.line.len();
+            self.cut |= text.len() > room;
+            self.line.extend_from_slice(&text[..text.len().min(room)]);
+            if ends {
+                self.put_line(put);
+            }
+        }
+    }
+
+    /// The last line may lack its end.
+    fn finish(&mut self, put: &mut impl FnMut(&str)) {
+        if !self.line.is_empty() {
+            self.put_line(put);
+        }
+    }
+
+    fn put_line(&mut self, put: &mut impl FnMut(&str)) {
+        let text = String::from_utf8_lossy(&self.line);
+        let text = text.strip_suffix('\r').unwrap_or(&text);
+        if self.cut {
+            put(&format!("{text} [cut]"))
+        } else {
+            put(text)
+        }
+        self.line.clear();
+        self.cut = false;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::Write,
+        pin::Pin,
+        task::{Context, Poll},
+    };
+
+    use super::*;
+
+    fn split(pieces: &[&[u8]]) -> Vec<String> {
+        let mut lines = Vec::new();
+        let mut splitter = LineSplitter::default();
+        let mut put = |line: &str| lines.push(line.to_owned());
+        for piece in pieces {
+            splitter.push(piece, &mut put);
+        }
+        splitter.finish(&mut put);
+        lines
+    }
+
+    #[test]
+    fn lines_are_whole_however_they_come() {
+        assert_eq!(split(&[b"one\ntw", b"o\r\n", b"\n", b"rest"]), ["one", "two", "", "rest"]);
+        assert_eq!(split(&[b"\xff\n"]), ["\u{fffd}"]);
+        assert_eq!(split(&[]), [] as [&str; 0]);
+    }
+
+    #[test]
+    fn a_long_line_is_cut_and_the_next_is_whole() {
+        let long = vec![b'x'; 3 * LINE_MAX];
+        let lines = split(&[&long, &long, b"\nnext\n"]);
+        assert_eq!(lines.len(), 2);
+        assert_eq!(lines[0].len(), LINE_MAX + " [cut]".len());
+        assert_eq!(lines[1], "next");
+        let exact = vec![b'x'; LINE_MAX];
+        assert_eq!(split(&[&exact, b"\n"])[0].len(), LINE_MAX, "a line of just that length is not cut");
+    }
+
+    /// Takes nothing, as a terminal that was stopped.
+    struct Stuck;
+
+    impl AsyncWrite for Stuck {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, _: &[u8]) -> Poll<io::Result<usize>> {
+            Poll::Pending
+        }
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn a_slow_stderr_stops_no_worker() {
+        let (sink, _task) = OutputSink::to_writer(Stuck);
+        let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
+        let (other, _keep) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
+        sink.follow(&"web/0".parse().unwrap(), WorkerOutput { stdout: read, stderr: other }).unwrap();
+        let written = tokio::task::spawn_blocking(move || {
+            let mut pipe = std::fs::File::from(write);
+            // Far more than the pipe and the queue can hold.
+            for _ in 0..64 {
+                pipe.write_all(&b"line\n".repeat(10_000)).unwrap();
+            }
+        });
+        tokio::time::timeout(std::time::Duration::from_secs(20), written).await.unwrap().unwrap();
+        assert!(sink.left_out.load(Ordering::Relaxed) > 0);
+    }
+}

@@ -1,0 +1,309 @@
+//! A worker's process and its descendants: signals to them, and how it ended.
+
+use std::{
+    fmt, io,
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+    ptr,
+    sync::{Arc, OnceLock},
+};
+
+use rustix::process::{WaitId, WaitIdOptions};
+use thiserror::Error;
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    sync::OnceCell,
+};
+
+use crate::sockets::{pidfd, procfs};
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// By itself, with this code.
+    Code(i32),
+    /// By this signal.
+    Signal(i32),
+    /// It is gone and this process, not being its parent, was not told how.
+    Unknown,
+}
+
+impl fmt::Display for Exit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Code(code) => write!(f, "exit {code}"),
+            Self::Signal(signal) => write!(f, "signal {signal}"),
+            Self::Unknown => f.write_str("exit unknown"),
+        }
+    }
+}
+
+/// A process that could not be watched or signalled.
+#[derive(Debug, Error)]
+pub enum ProcessError {
+    /// There is no such process, or it is not the one that was meant.
+    #[error("process {pid} is gone")]
+    Gone {
+        /// The process.
+        pid: u32,
+    },
+    /// It could not be opened.
+    #[error(transparent)]
+    Open(#[from] pidfd::PidfdError),
+    /// It could not be waited for.
+    #[error("cannot wait for process {pid}")]
+    Wait {
+        /// The process.
+        pid: u32,
+        /// The kernel's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// It could not be signalled.
+    #[error("cannot send signal {signal} to process {pid}")]
+    Signal {
+        /// The process.
+        pid: u32,
+        /// The signal.
+        signal: i32,
+        /// The kernel's answer.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// A worker's process, the leader of its session. Clones are one process.
+///
+/// It is held by pidfd (Linux 5.3): no signal ever reaches another process that was given its number. Dropping
+/// the last clone leaves the process running; one that has ended is reaped.
+#[derive(Debug, Clone)]
+pub struct Process {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    pid: u32,
+    start_time: u64,
+    pidfd: OwnedFd,
+    exit: OnceCell<Exit>,
+    /// Who of the session was alive when its leader had ended and its number was still taken: pid, start time.
+    survivors: OnceLock<Vec<(u32, u64)>>,
+}
+
+impl Process {
+    /// The child that was forked just now and is waited for by nobody else.
+    pub(super) fn of_child(pid: libc::pid_t) -> Result<Self, ProcessError> {
+        Self::open(pid.unsigned_abs(), None)
+    }
+
+    /// A process that runs already, for a daemon that takes over. With a start time (clock ticks since boot, as
+    /// [`Process::start_time`] says) only if it still is that one.
+    pub fn open(pid: u32, start_time: Option<u64>) -> Result<Self, ProcessError> {
+        let pidfd = pidfd::open(pid)?;
+        let found = procfs::start_time(pid).ok_or(ProcessError::Gone { pid })?;
+        // Not reaped yet, so the number was its own all the while and the start time is its own, too.
+        let same = send(&pidfd, pid, 0)?;
+        if !same || start_time.is_some_and(|expected| expected != found) {
+            return Err(ProcessError::Gone { pid });
+        }
+        let inner =
+            Inner { pid, start_time: found, pidfd, exit: OnceCell::new(), survivors: OnceLock::new() };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Its number, which is its session's, too.
+    pub fn pid(&self) -> u32 {
+        self.inner.pid
+    }
+
+    /// When it started, in clock ticks since boot; with the pid it names one process until the next boot.
+    pub fn start_time(&self) -> u64 {
+        self.inner.start_time
+    }
+
+    /// Its pidfd, for [`pidfd::take_fd`].
+    pub fn pidfd(&self) -> BorrowedFd<'_> {
+        self.inner.pidfd.as_fd()
+    }
+
+    /// How it ended, once [`Process::wait`] has seen it.
+    pub fn exit(&self) -> Option<Exit> {
+        self.inner.exit.get().copied()
+    }
+
+    /// Waits until it has ended, reaps it and says how. Any number of tasks may wait; cancelling loses nothing.
+    /// Needs a tokio runtime with I/O.
+    pub async fn wait(&self) -> Result<Exit, ProcessError> {
+        self.inner.exit.get_or_try_init(|| self.inner.reap()).await.copied()
+    }
+
+    /// Sends a signal to the process alone; false where it has ended already.
+    pub fn signal(&self, signal: i32) -> Result<bool, ProcessError> {
+        send(&self.inner.pidfd, self.inner.pid, signal)
+    }
+
+    /// Its living processes by pid: those of its session and its descendants, itself included. What survives it
+    /// stays here after its end.
+    pub fn tree(&self) -> Vec<u32> {
+        match self.inner.survivors.get() {
+            None if procfs::start_time(self.inner.pid) == Some(self.inner.start_time) => {
+                procfs::process_tree(self.inner.pid)
+            }
+            None => Vec::new(),
+            Some(survivors) => {
+                // While one of them lives the session does, and its number cannot be given to another.
+                let lives = |&(pid, start_time): &(u32, u64)| {
+                    procfs::stat(pid).is_some_and(|stat| stat.start_time == start_time && !stat.is_dead())
+                };
+                if survivors.iter().any(lives) { procfs::process_tree(self.inner.pid) } else { Vec::new() }
+            }
+        }
+    }
+
+    /// Sends a signal to every process of [`Process::tree`] and says how many got it.
+    ///
+    /// A process that forks meanwhile can leave a child without: for SIGKILL, repeat until the answer is 0.
+    pub fn signal_tree(&self, signal: i32) -> Result<usize, ProcessError> {
+        let mut count = 0;
+        for pid in self.tree() {
+            if pid == self.inner.pid {
+                count += usize::from(self.signal(signal)?);
+                continue;
+            }
+            // From here on the number cannot be reused; it is checked once more to be of the tree.
+            let Ok(member) = pidfd::open(pid) else { continue };
+            if self.is_member(pid) {
+                count += usize::from(send(&member, pid, signal)?);
+            }
+        }
+        Ok(count)
+    }
+
+    /// Whether the process belongs to this one: by session, or by descent.
+    fn is_member(&self, pid: u32) -> bool {
+        procfs::lineage(pid).contains(&self.inner.pid)
+    }
+}
+
+fn send(pidfd: &OwnedFd, pid: u32, signal: i32) -> Result<bool, ProcessError> {
+    // SAFETY: no memory is passed: the null is for "as kill(2) does".
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            pidfd.as_raw_fd(),
+            signal,
+            ptr::null_mut::<libc::siginfo_t>(),
+            0,
+        )
+    };
+    if result == 0 {
+        return Ok(true);
+    }
+    match io::Error::last_os_error() {
+        source if source.raw_os_error() == Some(libc::ESRCH) => Ok(false),
+        source => Err(ProcessError::Signal { pid, signal, source }),
+    }
+}
+
+impl Inner {
+    async fn reap(&self) -> Result<Exit, ProcessError> {
+        let error = |source| ProcessError::Wait { pid: self.pid, source };
+        // SAFETY: the descriptor is borrowed from `self`, which owns it and outlives this registration.
+        let pidfd = unsafe { AsyncFd::register_with_interest(self.pidfd.as_fd(), Interest::READABLE) };
+        let pidfd = pidfd.map_err(|refused| error(refused.into()))?;
+        loop {
+            let mut ended = pidfd.readable().await.map_err(error)?;
+            // While it is a zombie its number is taken: whoever has it as session is ours.
+            let tree = procfs::process_tree(self.pid);
+            let identities = tree.into_iter().filter_map(|pid| Some((pid, procfs::start_time(pid)?)));
+            let survivors: Vec<(u32, u64)> = identities.collect();
+            let exit = match self.try_reap() {
+                Ok(None) => {
+                    ended.clear_ready();
+                    continue;
+                }
+                Ok(Some(exit)) => exit,
+                // The child of another, which has reaped it or will.
+                Err(source) if source.raw_os_error() == Some(libc::ECHILD) => Exit::Unknown,
+                Err(source) => return Err(error(source)),
+            };
+            // Nothing is awaited between here and the return, so both are set or neither.
+            let _ = self.survivors.set(survivors);
+            return Ok(exit);
+        }
+    }
+
+    fn try_reap(&self) -> io::Result<Option<Exit>> {
+        let pidfd = WaitId::PidFd(self.pidfd.as_fd());
+        let status = rustix::process::waitid(pidfd, WaitIdOptions::EXITED | WaitIdOptions::NOHANG)?;
+        Ok(status.map(|status| match (status.exit_status(), status.terminating_signal()) {
+            (Some(code), _) => Exit::Code(code),
+            (None, Some(signal)) => Exit::Signal(signal),
+            (None, None) => Exit::Unknown,
+        }))
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if self.exit.get().is_none() {
+            // Still running, or another's: then it is not ours to reap.
+            let _ = self.try_reap();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    #[expect(clippy::zombie_processes, reason = "reaped through its pidfd, which is what is tested")]
+    fn start(script: &str) -> Process {
+        let mut command = Command::new("/bin/sh");
+        let child = command.args(["-c", script]).stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+        Process::of_child(libc::pid_t::try_from(child.id()).unwrap()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn every_waiter_is_told_how_it_ended_and_it_is_reaped() {
+        let process = start("exit 3");
+        let other = process.clone();
+        let (first, second) = tokio::join!(process.wait(), other.wait());
+        assert_eq!((first.unwrap(), second.unwrap()), (Exit::Code(3), Exit::Code(3)));
+        assert_eq!(process.exit(), Some(Exit::Code(3)));
+        assert_eq!(procfs::start_time(process.pid()), None, "reaped");
+        assert!(!process.signal(libc::SIGTERM).unwrap());
+        assert_eq!(process.signal_tree(libc::SIGTERM).unwrap(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_signal_ends_it_and_a_cancelled_wait_loses_nothing() {
+        let process = start("exec sleep 60");
+        let short = std::time::Duration::from_millis(20);
+        assert!(tokio::time::timeout(short, process.wait()).await.is_err());
+        assert!(process.signal(libc::SIGKILL).unwrap());
+        let exit = process.wait().await.unwrap();
+        assert_eq!((exit, exit.to_string().as_str()), (Exit::Signal(9), "signal 9"));
+    }
+
+    #[test]
+    fn a_running_process_is_opened_only_as_itself() {
+        let process = start("exec sleep 60");
+        let again = Process::open(process.pid(), Some(process.start_time())).unwrap();
+        assert_eq!(again.pid(), process.pid());
+        let other = Process::open(process.pid(), Some(process.start_time() + 1));
+        assert!(matches!(other, Err(ProcessError::Gone { .. })));
+        process.signal(libc::SIGKILL).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(process.wait()).unwrap();
+        assert!(Process::open(process.pid(), None).is_err());
+    }
+
+    #[test]
+    fn an_exit_reads_as_the_receipts_have_it() {
+        assert_eq!(Exit::Code(0).to_string(), "exit 0");
+        assert_eq!(Exit::Unknown.to_string(), "exit unknown");
+    }
+}
