@@ -1,4 +1,5 @@
 //! The real binary, against a daemon that is played: what it prints, and the code it exits with.
+#![expect(clippy::unwrap_used, reason = "clippy.toml allows it in tests, and this file has helpers too")]
 
 use std::{
     io::{BufRead, BufReader},

@@ -23,7 +23,7 @@ Addresses are tcp://127.0.0.1:8080 or udp://[::]:443; IP:PORT alone is tcp. Dura
 #[command(name = "steer", version, after_help = EXIT_CODES, arg_required_else_help = true, max_term_width = 110)]
 pub struct Arguments {
     /// The daemon's control socket.
-    #[arg(long, global = true, value_name = "PATH", env = "STEER_SOCKET", default_value = DEFAULT_SOCKET)]
+    #[arg(long, global = true, value_name = "PATH", env = "STEER_SOCKET", hide_env_values = true, default_value = DEFAULT_SOCKET)]
     pub socket: PathBuf,
     /// What to do.
     #[command(subcommand)]

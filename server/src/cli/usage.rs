@@ -28,7 +28,7 @@ fn text(error: &clap::Error, words: &[OsString]) -> String {
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => "`steer demo` shows what it is for".to_owned(),
         _ => error
             .source()
-            .and_then(|source| exit::value_hint(source))
+            .and_then(exit::value_hint)
             .unwrap_or_else(|| format!("`{} --help` tells what it takes", command(words))),
     };
     format!("{body}\n\nhint: {hint}\n")
