@@ -157,9 +157,10 @@ impl Client {
             Err(zlink::Error::VarlinkService(error)) => {
                 Err(ClientError::Fault(service_fault(method, error.inner())))
             }
-            Err(source) => {
+            Err(source @ (zlink::Error::UnexpectedEof | zlink::Error::Io(_))) => {
                 Err(self.protocol("the daemon closed the connection before its last answer", source))
             }
+            Err(source) => Err(self.protocol("cannot understand the daemon's answer", source)),
         }
     }
 

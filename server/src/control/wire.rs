@@ -90,8 +90,8 @@ impl Link {
                     .map(|gid| gid.as_raw())
                     .collect(),
             },
-            // zlink asks for the peer's pidfd too, and that fails for a client that has ended already (a `oneway`
-            // call needs nobody to wait for it). The uid is known all the same.
+            // zlink asks for the peer's pidfd too, and kernels before 6.16 refuse it for a client that has ended
+            // already (a `oneway` call needs nobody to wait for it). The uid is known all the same.
             Err(_) => {
                 let credentials = rustix::net::sockopt::socket_peercred(connection.read().read_half())?;
                 Peer { uid: credentials.uid.as_raw(), gids: vec![credentials.gid.as_raw()] }

@@ -57,7 +57,7 @@ async fn silent_and_half_silent_clients_are_closed_in_time() {
     let mut dripping = served.raw().await;
     served.serves_others().await;
     let drip = tokio::spawn(async move {
-        let mut ticks = tokio::time::interval(Duration::from_millis(20));
+        let mut ticks = tokio::time::interval(Duration::from_millis(50));
         // Each byte is well within the patience; the message as a whole is not.
         while dripping.write_all(b" ").await.is_ok() {
             ticks.tick().await;
@@ -66,7 +66,7 @@ async fn silent_and_half_silent_clients_are_closed_in_time() {
     });
     for bytes in [rest(&mut silent).await, rest(&mut half).await, within(drip).await.unwrap()] {
         let answers = messages(&bytes);
-        assert_eq!(answers[0]["parameters"]["message"], "no whole call came within 0.3 s");
+        assert_eq!(answers[0]["parameters"]["message"], "no whole call came within 2 s");
     }
     served.serves_others().await;
     served.end().await;

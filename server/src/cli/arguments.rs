@@ -1,0 +1,295 @@
+//! What the command line looks like.
+
+use std::{ffi::OsString, path::PathBuf, time::Duration};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+
+use super::values::{self, Policy, Seed, StopSignal, Target};
+use crate::{
+    control::DEFAULT_SOCKET,
+    names::{GroupName, WorkerName},
+    sockets::address::ListenAddress,
+};
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 ok, 1 failure, 2 usage, 3 daemon unreachable, 4 no such thing, 5 refused, 6 timed out (a drain at \
+its deadline), 78 bad config.
+
+Addresses are tcp://127.0.0.1:8080 or udp://[::]:443; IP:PORT alone is tcp. Durations are 30s, 500ms, 2m.";
+
+/// Steers connections to the workers of SO_REUSEPORT groups, and takes workers in and out without losing any
+#[derive(Debug, Parser)]
+#[command(name = "steer", version, after_help = EXIT_CODES, arg_required_else_help = true, max_term_width = 110)]
+pub struct Arguments {
+    /// The daemon's control socket.
+    #[arg(long, global = true, value_name = "PATH", env = "STEER_SOCKET", hide_env_values = true, default_value = DEFAULT_SOCKET)]
+    pub socket: PathBuf,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the daemon and one group in the foreground
+    Run(RunArguments),
+    /// Show the product: the same load and restarts, steered and with the kernel alone, side by side
+    Demo(DemoArguments),
+    /// Check kernel features, capabilities and limits; each line is ok, warn or fail, with the remedy
+    Check(Output),
+    /// What asks the daemon.
+    #[command(flatten)]
+    Ask(Question),
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell.
+        shell: Shell,
+    },
+    /// Print the manual page
+    Man {
+        /// Write a page for each command into this directory instead.
+        #[arg(long, value_name = "DIR")]
+        dir: Option<PathBuf>,
+    },
+    /// The sample worker; the daemon starts it.
+    #[command(hide = true)]
+    Worker {
+        /// For the sample worker to read.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
+    /// The shim that becomes a worker's program; the daemon starts it.
+    #[command(hide = true)]
+    Exec {
+        /// For the shim to read.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
+}
+
+/// The commands that ask the daemon.
+#[derive(Debug, Subcommand)]
+pub enum Question {
+    /// Show groups, workers, their states, shares and counters
+    Status {
+        /// Only this group.
+        group: Option<GroupName>,
+        /// How to print.
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Show the published steering table of a group, by worker
+    Table {
+        /// The group.
+        group: GroupName,
+        /// How to print.
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Show the events that the daemon remembers
+    Events {
+        /// Only this group's.
+        group: Option<GroupName>,
+        /// Stay, and show each new event as it happens.
+        #[arg(long, short)]
+        follow: bool,
+        /// Begin with this sequence number.
+        #[arg(long, value_name = "NUMBER", default_value_t = 0)]
+        since: u64,
+        /// How to print.
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Hand over one worker or, one after another, all of a group; wait, and print a receipt for each
+    Restart {
+        /// The group or the worker: web or web/0.
+        #[arg(value_name = "GROUP[/WORKER]")]
+        target: Target,
+        /// How to wait.
+        #[command(flatten)]
+        wait: Wait,
+        /// How to print.
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Take a worker out of the table, to the proven end of what it holds; print the receipt
+    Drain {
+        /// The worker: web/0.
+        #[arg(value_name = "GROUP/WORKER")]
+        worker: WorkerName,
+        /// How to wait.
+        #[command(flatten)]
+        wait: Wait,
+        /// How to print.
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Put a drained worker back to work
+    Undrain {
+        /// The worker: web/0.
+        #[arg(value_name = "GROUP/WORKER")]
+        worker: WorkerName,
+        /// How to print.
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Change the number of workers; those that go are drained, and each has a receipt
+    Scale {
+        /// The group.
+        group: GroupName,
+        /// The number of workers wanted.
+        #[arg(value_name = "N")]
+        workers: u32,
+        /// How to wait.
+        #[command(flatten)]
+        wait: Wait,
+        /// How to print.
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Drain every worker, release the groups and end the daemon
+    Stop {
+        /// How to wait.
+        #[command(flatten)]
+        wait: Wait,
+        /// How to print.
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Call a method of the control protocol and print its answers as JSON
+    Call {
+        /// The method: Status, or with its interface as in org.varlink.service.GetInfo.
+        method: String,
+        /// Its parameters, a JSON object.
+        #[arg(value_name = "JSON", default_value = "{}", value_parser = values::json_object)]
+        parameters: serde_json::Value,
+        /// How to print.
+        #[command(flatten)]
+        output: Output,
+    },
+}
+
+/// How to print.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct Output {
+    /// Print JSON: one object, or one object per line for what comes bit by bit.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// How long to wait.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct Wait {
+    /// How long each drain may take [default: the group's own]
+    #[arg(long, value_name = "DURATION", value_parser = values::duration)]
+    pub timeout: Option<Duration>,
+}
+
+/// What `steer demo` takes.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct DemoArguments {
+    /// How long the workers of each of the three are restarted, in seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 12, value_parser = clap::value_parser!(u32).range(1..))]
+    pub seconds: u32,
+    /// The number of workers.
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..))]
+    pub workers: u32,
+    /// How to print.
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// What `steer run` takes.
+#[derive(Debug, Clone, Args)]
+pub struct RunArguments {
+    /// Where the group listens; more than one is allowed
+    #[arg(long, value_name = "ADDR", required = true, num_args = 1..)]
+    pub listen: Vec<ListenAddress>,
+    /// How many workers to start with
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub workers: u32,
+    /// The group's name
+    #[arg(long, value_name = "NAME", default_value = "web")]
+    pub name: GroupName,
+    /// What decides which worker gets a connection: hash, of its 4-tuple
+    #[arg(long, value_name = "POLICY", default_value = "hash")]
+    pub policy: Policy,
+    /// Who makes the listeners
+    #[arg(long, value_enum, default_value_t = ModeName::Inherit)]
+    pub mode: ModeName,
+    /// Which generation of a worker goes first when it is restarted
+    #[arg(long, value_enum, default_value_t = RestartName::Surge)]
+    pub restart: RestartName,
+    /// When a started worker counts as ready [default: listener in mode own; else notify for the sample worker,
+    /// started for CMD]
+    #[arg(long, value_enum)]
+    pub ready: Option<ReadyName>,
+    /// What becomes of connections while no worker works [default: hold for tcp, refuse for udp]
+    #[arg(long, value_enum)]
+    pub when_empty: Option<WhenEmptyName>,
+    /// The user that the workers run as, by name or number [default: the daemon's own]
+    #[arg(long, value_name = "USER")]
+    pub user: Option<String>,
+    /// The seed of table and hash, 32 hexadecimal digits: the same seed gives the same table on every host
+    /// [default: drawn at random]
+    #[arg(long, value_name = "HEX32")]
+    pub seed: Option<Seed>,
+    /// From a worker's start to its readiness, at most
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = values::duration)]
+    pub start_timeout: Duration,
+    /// From the begin of a drain to its deadline
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = values::duration)]
+    pub drain_timeout: Duration,
+    /// For open connections to end by themselves, before a worker is told to stop
+    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = values::duration)]
+    pub settle: Duration,
+    /// From the stop signal to SIGKILL, once the drain has ended
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = values::duration)]
+    pub stop_timeout: Duration,
+    /// The signal that tells a worker to stop
+    #[arg(long, value_name = "SIGNAL", default_value = "TERM")]
+    pub stop_signal: StopSignal,
+    /// What the workers run [default: the sample worker that is built in]
+    #[arg(last = true, value_name = "CMD")]
+    pub command: Vec<String>,
+}
+
+/// Who makes the listeners.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ModeName {
+    /// The daemon makes them and passes them from fd 3 on
+    Inherit,
+    /// The worker binds with SO_REUSEPORT itself, and the daemon takes it in
+    Own,
+}
+
+/// The order of a restart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum RestartName {
+    /// The new one is started before the old one stops
+    Surge,
+    /// The old one is stopped first, for programs of which two cannot run at once
+    Replace,
+}
+
+/// What counts as ready.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ReadyName {
+    /// READY=1 on NOTIFY_SOCKET
+    Notify,
+    /// Its own listener listens; in mode own only
+    Listener,
+    /// It lives for a moment; for programs that tell nothing
+    Started,
+}
+
+/// What becomes of connections while no worker works.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum WhenEmptyName {
+    /// They wait, and go to the first worker that is ready
+    Hold,
+    /// They are refused
+    Refuse,
+}

@@ -1,0 +1,119 @@
+//! The state of groups: a header, a table of workers, and what the program counted.
+
+use comfy_table::{Cell, Color};
+
+use super::{Style, grid, number, units};
+use crate::control::api::{Asked, Counters, GroupStatus, Outcomes, Status, WorkerStatus};
+
+const COLUMNS: [&str; 13] = [
+    "WORKER",
+    "STATE",
+    "PID",
+    "GENERATION",
+    "SLOT",
+    "WEIGHT",
+    "SHARE",
+    "QUEUE",
+    "OPEN",
+    "SELECTED",
+    "IN",
+    "OUT",
+    "RESTARTS",
+];
+
+/// Every group, with an empty line between two.
+pub(super) fn text(status: &Status, style: Style) -> String {
+    if status.groups.is_empty() {
+        return "no groups".to_owned();
+    }
+    status.groups.iter().map(|status| group(status, style)).collect::<Vec<_>>().join("\n\n")
+}
+
+fn group(group: &GroupStatus, style: Style) -> String {
+    let mut lines = vec![format!(
+        "{}  {}  policy {}  mode {}  restart {}  when-empty {}  epoch {}",
+        group.name,
+        group.listen.join(" "),
+        group.policy,
+        group.mode,
+        group.restart,
+        group.when_empty,
+        group.epoch,
+    )];
+    let rows = group.workers.iter().map(|status| worker(status, style)).collect();
+    lines.push(grid(style, &COLUMNS, &COLUMNS[2..], rows));
+    for worker in &group.workers {
+        if let Some(message) = &worker.message {
+            lines.push(format!("{}: {message}", worker.name));
+        }
+    }
+    if group.holding {
+        lines.push(format!("holding: {} connections wait for a worker", group.held));
+    }
+    if group.strangers > 0 {
+        lines.push(format!("strangers: {} sockets have joined unasked, and get nothing", group.strangers));
+    }
+    let Counters { runs, asked, outcome } = group.counters;
+    let Asked { connection, segment, datagram, migration } = asked;
+    let Outcomes { first_choice, further_choice, held, dropped } = outcome;
+    lines.push(format!(
+        "runs {runs}: {connection} connections, {segment} segments, {datagram} datagrams, {migration} migrations"
+    ));
+    lines.push(format!(
+        "outcomes: {first_choice} first choice, {further_choice} further choice, {held} held, {dropped} dropped"
+    ));
+    lines.join("\n")
+}
+
+fn worker(worker: &WorkerStatus, style: Style) -> Vec<Cell> {
+    let state = Cell::new(&worker.state);
+    vec![
+        Cell::new(&worker.name),
+        if style.colour { state.fg(colour(&worker.state)) } else { state },
+        number(worker.pid),
+        Cell::new(worker.generation),
+        number(worker.slot),
+        Cell::new(worker.weight),
+        Cell::new(units::share(worker.share)),
+        Cell::new(worker.queue),
+        Cell::new(worker.connections),
+        Cell::new(worker.selected),
+        Cell::new(worker.migrated_in),
+        Cell::new(worker.migrated_out),
+        Cell::new(worker.restarts),
+    ]
+}
+
+fn colour(state: &str) -> Color {
+    match state {
+        "working" => Color::Green,
+        "starting" | "draining" => Color::Yellow,
+        "lost" => Color::Red,
+        _ => Color::Reset,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::fixtures, *};
+
+    const PLAIN: Style = Style { terminal: false, colour: false };
+
+    #[test]
+    fn a_group_is_a_header_its_workers_and_its_counters() {
+        insta::assert_snapshot!(text(&fixtures::status(), PLAIN));
+    }
+
+    #[test]
+    fn without_groups_it_says_so() {
+        assert_eq!(text(&Status { schema: 1, groups: vec![] }, PLAIN), "no groups");
+    }
+
+    #[test]
+    fn a_state_has_a_colour_only_where_colour_is_wanted() {
+        let status = fixtures::status();
+        assert!(!text(&status, Style { terminal: true, colour: false }).contains('\u{1b}'));
+        let coloured = text(&status, Style { terminal: true, colour: true });
+        assert!(coloured.contains("\u{1b}[38;5;10m"), "{coloured:?}");
+    }
+}

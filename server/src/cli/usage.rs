@@ -1,0 +1,108 @@
+//! Usage errors: clap's words, with a hint, and exit code 2.
+
+use std::{error::Error, ffi::OsString};
+
+use clap::{CommandFactory, error::ErrorKind};
+
+use super::{
+    arguments::Arguments,
+    exit::{self, Exit},
+};
+
+/// Prints what clap has to say: help and version to stdout, errors to stderr.
+pub(super) fn report(error: &clap::Error, words: &[OsString]) -> Exit {
+    if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
+        // Whoever closes stdout before the end of the help has read enough of it.
+        let _ = error.print();
+        return Exit::Ok;
+    }
+    eprint!("{}", text(error, words));
+    Exit::Usage
+}
+
+fn text(error: &clap::Error, words: &[OsString]) -> String {
+    let rendered = error.render().to_string();
+    // Our hint says the same, and for which command.
+    let body = rendered.split("\nFor more information, try").next().unwrap_or(&rendered).trim_end();
+    let hint = match error.kind() {
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => "`steer demo` shows what it is for".to_owned(),
+        _ => error
+            .source()
+            .and_then(exit::value_hint)
+            .unwrap_or_else(|| format!("`{} --help` tells what it takes", command(words))),
+    };
+    format!("{body}\n\nhint: {hint}\n")
+}
+
+/// The command that was meant: `steer run`, or `steer` where none is recognized.
+fn command(words: &[OsString]) -> String {
+    let root = Arguments::command();
+    let meant = words.iter().skip(1).filter_map(|word| word.to_str()).find_map(|word| {
+        root.get_subcommands().find(|command| command.get_name() == word && !command.is_hide_set())
+    });
+    meant.map_or_else(|| "steer".to_owned(), |meant| format!("steer {}", meant.get_name()))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    fn complain(line: &str) -> String {
+        let words: Vec<OsString> = line.split(' ').map(OsString::from).collect();
+        text(&Arguments::try_parse_from(&words).unwrap_err(), &words)
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn every_usage_error_has_a_hint() {
+        let run = "steer run --workers 4 --listen 127.0.0.1:80";
+        let mut lines = vec![
+            "steer".to_owned(),
+            "steer nonsense".to_owned(),
+            "steer run".to_owned(),
+            "steer status WEB".to_owned(),
+            "steer drain web".to_owned(),
+            "steer scale web many".to_owned(),
+            "steer restart web --timeout 5".to_owned(),
+            "steer call Status []".to_owned(),
+            "steer completions tcsh".to_owned(),
+            "steer daemon".to_owned(),
+        ];
+        for bad in ["--listen localhost:80", "--workers 0", "--policy cpu", "--mode x", "--seed 5"] {
+            lines.push(format!("{run} {bad}"));
+        }
+        for line in lines {
+            let text = complain(&line);
+            assert!(text.lines().last().is_some_and(|last| last.starts_with("hint: ")), "{line}: {text}");
+            assert!(!text.contains("For more information"), "{line}: {text}");
+        }
+    }
+
+    #[test]
+    fn the_hint_is_the_values_own_where_it_has_one() {
+        insta::assert_snapshot!(complain("steer run --workers 4 --listen localhost:80"), @r#"
+        error: invalid value 'localhost:80' for '--listen <ADDR>...': "localhost:80" is no listen address: what follows is not IP:PORT
+
+        hint: write tcp://127.0.0.1:8080, udp://[::]:443, or HOST:PORT for tcp; names are not resolved
+        "#);
+        insta::assert_snapshot!(complain("steer run --listen 127.0.0.1:80"), @r"
+        error: the following required arguments were not provided:
+          --workers <N>
+
+        Usage: steer run --listen <ADDR>... --workers <N> [-- <CMD>...]
+
+        hint: `steer run --help` tells what it takes
+        ");
+        insta::assert_snapshot!(complain("steer run --listen 127.0.0.1:80 --workers 2 --policy cpu"), @r#"
+        error: invalid value 'cpu' for '--policy <POLICY>': "cpu" is no policy of this version
+
+        hint: this version has one policy: hash
+        "#);
+    }
+}
