@@ -1,0 +1,116 @@
+//! The demo's requests to the daemon: the only place here that knows the control protocol.
+
+use std::{path::Path, time::Duration};
+
+use tokio::time::{Instant, sleep};
+
+use super::error::DemoError;
+use crate::{
+    control::{
+        api::{Receipt, Request, Response, WorkerStatus},
+        client::Client,
+    },
+    names::GroupName,
+};
+
+/// How often it is tried whether the daemon listens already.
+const TRY_EVERY: Duration = Duration::from_millis(10);
+
+/// A connection to the daemon, about one group.
+pub(super) struct Control {
+    client: Client,
+    group: GroupName,
+}
+
+impl Control {
+    /// Connects as soon as the daemon listens.
+    pub(super) async fn connect(
+        socket: &Path,
+        group: GroupName,
+        patience: Duration,
+    ) -> Result<Self, DemoError> {
+        let deadline = Instant::now() + patience;
+        loop {
+            match Client::connect(socket).await {
+                Ok(client) => return Ok(Self { client, group }),
+                Err(error) if Instant::now() >= deadline => {
+                    return Err(DemoError::TooLate {
+                        name: "the daemon".to_owned(),
+                        wanted: "listening",
+                        waited: patience,
+                        last: error.to_string(),
+                    });
+                }
+                Err(_) => sleep(TRY_EVERY).await,
+            }
+        }
+    }
+
+    /// The workers, by index.
+    pub(super) async fn workers(&mut self) -> Result<Vec<WorkerStatus>, DemoError> {
+        let request = Request::Status { group: Some(self.group.clone()) };
+        match self.call("tell its status", request).await?.0 {
+            Response::Status(status) => Ok(status.groups.into_iter().flat_map(|group| group.workers).collect()),
+            other => Err(unexpected("tell its status", &other)),
+        }
+    }
+
+    /// Hands one worker over to a new process.
+    pub(super) async fn restart(&mut self, worker: u32) -> Result<(), DemoError> {
+        let request = Request::Restart { group: self.group.clone(), worker: Some(worker), timeout_ms: None };
+        self.call_for_receipts("restart a worker", request, 1).await
+    }
+
+    /// Changes the number of workers.
+    pub(super) async fn scale(&mut self, workers: u32) -> Result<(), DemoError> {
+        let request = Request::Scale { group: self.group.clone(), workers, timeout_ms: None };
+        self.call_for_receipts("scale", request, 0).await
+    }
+
+    /// Ends the daemon.
+    pub(super) async fn stop(&mut self) -> Result<(), DemoError> {
+        self.call_for_receipts("stop", Request::Stop { timeout_ms: None }, 0).await
+    }
+
+    /// A request that drains: every receipt must prove its drain, and there must be at least `least` of them.
+    async fn call_for_receipts(
+        &mut self,
+        what: &'static str,
+        request: Request,
+        least: usize,
+    ) -> Result<(), DemoError> {
+        let (last, mut receipts) = self.call(what, request).await?;
+        match last {
+            Response::Done(_) => {}
+            Response::Receipt(receipt) => receipts.push(receipt),
+            other => return Err(unexpected(what, &other)),
+        }
+        if receipts.len() < least {
+            let message = format!("{} receipts where there should be {least}", receipts.len());
+            return Err(DemoError::Control { request: what.to_owned(), message });
+        }
+        Ok(())
+    }
+
+    async fn call(
+        &mut self,
+        what: &'static str,
+        request: Request,
+    ) -> Result<(Response, Vec<Receipt>), DemoError> {
+        let mut receipts = Vec::new();
+        let last = self
+            .client
+            .call(request, |answer| {
+                if let Response::Receipt(receipt) = answer {
+                    receipts.push(receipt);
+                }
+            })
+            .await
+            .map_err(|error| DemoError::Control { request: what.to_owned(), message: error.to_string() })?;
+        Ok((last, receipts))
+    }
+}
+
+fn unexpected(what: &'static str, answer: &Response) -> DemoError {
+    DemoError::Control { request: what.to_owned(), message: format!("it answered {answer:?}") }
+}
