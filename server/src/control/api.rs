@@ -3,7 +3,7 @@
 //! Every struct here is part of the promise made by `--json`: fields are added, never renamed or removed,
 //! without a new schema number.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Serialize};
 
@@ -11,6 +11,22 @@ use crate::names::{GroupName, WorkerName};
 
 /// The version of the shapes in this file; `--json` prints it as `"schema"`.
 pub const SCHEMA: u32 = 1;
+
+/// The varlink interface that the methods and errors of this file belong to.
+pub const INTERFACE: &str = "io.steer.Control";
+
+/// The names of all methods, without [`INTERFACE`]. Each is a variant of [`Request`].
+pub const METHODS: [&str; 9] =
+    ["Info", "Status", "Table", "Events", "Restart", "Drain", "Undrain", "Scale", "Stop"];
+
+/// Whether the method sends answers before its last one to a client that sets varlink's `more`. The name is
+/// full: with the interface.
+pub fn streams(method: &str) -> bool {
+    method
+        .strip_prefix(INTERFACE)
+        .and_then(|rest| rest.strip_prefix('.'))
+        .is_some_and(|name| matches!(name, "Events" | "Restart" | "Drain" | "Scale" | "Stop"))
+}
 
 /// What a client can ask. The varlink method is `io.steer.Control.` and the variant's name.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -103,6 +119,26 @@ impl Request {
             | Self::Scale { .. }
             | Self::Stop { .. } => true,
         }
+    }
+
+    /// The full name of the varlink method.
+    pub fn method(&self) -> &'static str {
+        match self {
+            Self::Info {} => "io.steer.Control.Info",
+            Self::Status { .. } => "io.steer.Control.Status",
+            Self::Table { .. } => "io.steer.Control.Table",
+            Self::Events { .. } => "io.steer.Control.Events",
+            Self::Restart { .. } => "io.steer.Control.Restart",
+            Self::Drain { .. } => "io.steer.Control.Drain",
+            Self::Undrain { .. } => "io.steer.Control.Undrain",
+            Self::Scale { .. } => "io.steer.Control.Scale",
+            Self::Stop { .. } => "io.steer.Control.Stop",
+        }
+    }
+
+    /// Whether there are answers before the last one, for a client that sets varlink's `more`.
+    pub fn streams(&self) -> bool {
+        streams(self.method())
     }
 }
 
@@ -384,4 +420,91 @@ pub enum FaultKind {
     Refused,
     /// Its deadline came first. Exit 6.
     TimedOut,
+}
+
+impl FaultKind {
+    /// Every kind.
+    pub const ALL: [Self; 5] = [Self::Failed, Self::Usage, Self::NoSuch, Self::Refused, Self::TimedOut];
+
+    /// The name of its varlink error, without [`INTERFACE`].
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Failed => "Failed",
+            Self::Usage => "Usage",
+            Self::NoSuch => "NoSuch",
+            Self::Refused => "Refused",
+            Self::TimedOut => "TimedOut",
+        }
+    }
+
+    /// The kind that a varlink error's full name stands for.
+    pub fn from_error_name(error: &str) -> Option<Self> {
+        let name = error.strip_prefix(INTERFACE)?.strip_prefix('.')?;
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+}
+
+impl Fault {
+    /// A fault without a way out.
+    pub fn new(kind: FaultKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), hint: None }
+    }
+
+    /// The same fault with a way out.
+    #[must_use]
+    pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+/// So that a fault can be carried, unchanged, by any error up to the edge that prints it.
+impl std::error::Error for Fault {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn every_request() -> Vec<Request> {
+        let group: GroupName = "web".parse().unwrap();
+        let worker = group.worker(0);
+        vec![
+            Request::Info {},
+            Request::Status { group: None },
+            Request::Table { group: group.clone() },
+            Request::Events { group: None, since: 0, follow: true },
+            Request::Restart { group: group.clone(), worker: None, timeout_ms: Some(5) },
+            Request::Drain { worker: worker.clone(), timeout_ms: None },
+            Request::Undrain { worker },
+            Request::Scale { group, workers: 4, timeout_ms: None },
+            Request::Stop { timeout_ms: None },
+        ]
+    }
+
+    #[test]
+    fn a_request_is_written_under_the_name_it_says_it_has() {
+        let requests = every_request();
+        let names: Vec<String> = requests.iter().map(|request| request.method().to_owned()).collect();
+        assert_eq!(names, METHODS.map(|method| format!("{INTERFACE}.{method}")));
+        for request in requests {
+            let written = serde_json::to_value(&request).unwrap();
+            assert_eq!(written["method"], request.method());
+            assert_eq!(serde_json::from_value::<Request>(written).unwrap(), request);
+        }
+    }
+
+    #[test]
+    fn every_kind_of_fault_is_found_again_by_its_error_name() {
+        for kind in FaultKind::ALL {
+            assert_eq!(FaultKind::from_error_name(&format!("{INTERFACE}.{}", kind.name())), Some(kind));
+        }
+        assert_eq!(FaultKind::from_error_name("Refused"), None);
+        assert_eq!(FaultKind::from_error_name("io.steer.Control.Other"), None);
+    }
 }
