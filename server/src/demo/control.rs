@@ -38,7 +38,7 @@ impl Control {
                         name: "the daemon".to_owned(),
                         wanted: "listening",
                         waited: patience,
-                        last: error.to_string(),
+                        last: with_sources(&error),
                     });
                 }
                 Err(_) => sleep(TRY_EVERY).await,
@@ -50,7 +50,9 @@ impl Control {
     pub(super) async fn workers(&mut self) -> Result<Vec<WorkerStatus>, DemoError> {
         let request = Request::Status { group: Some(self.group.clone()) };
         match self.call("tell its status", request).await?.0 {
-            Response::Status(status) => Ok(status.groups.into_iter().flat_map(|group| group.workers).collect()),
+            Response::Status(status) => {
+                Ok(status.groups.into_iter().flat_map(|group| group.workers).collect())
+            }
             other => Err(unexpected("tell its status", &other)),
         }
     }
@@ -72,7 +74,7 @@ impl Control {
         self.call_for_receipts("stop", Request::Stop { timeout_ms: None }, 0).await
     }
 
-    /// A request that drains: every receipt must prove its drain, and there must be at least `least` of them.
+    /// A request that drains. How each drain ended is the daemon's affair: what it lost, the clients tell.
     async fn call_for_receipts(
         &mut self,
         what: &'static str,
@@ -106,9 +108,23 @@ impl Control {
                 }
             })
             .await
-            .map_err(|error| DemoError::Control { request: what.to_owned(), message: error.to_string() })?;
+            .map_err(|error| DemoError::Control {
+                request: what.to_owned(),
+                message: with_sources(&error),
+            })?;
         Ok((last, receipts))
     }
+}
+
+/// An error and what is behind it, in one line.
+fn with_sources(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    text
 }
 
 fn unexpected(what: &'static str, answer: &Response) -> DemoError {

@@ -88,14 +88,13 @@ async fn compare(options: &DemoOptions, sandbox: &Sandbox, live: &Live) -> Resul
     let service = KernelAlone::start(sandbox, workers).await?;
     let kernel_migrate = side::run("kernel_migrate", service, sandbox, workers, length, live).await?;
 
-    Ok(Comparison { schema: report::SCHEMA, steered, kernel, kernel_migrate })
+    Ok(Comparison { schema: report::SCHEMA, ipv6: sandbox.has_ipv6(), steered, kernel, kernel_migrate })
 }
 
 /// Waits for a signal that asks the demo to end.
 async fn stop_signal() -> Result<DemoError, DemoError> {
-    let listen = |kind| {
-        signal(kind).map_err(|source| DemoError::System { operation: "listen to signals", source })
-    };
+    let listen =
+        |kind| signal(kind).map_err(|source| DemoError::System { operation: "listen to signals", source });
     let mut interrupt = listen(SignalKind::interrupt())?;
     let mut terminate = listen(SignalKind::terminate())?;
     let mut hangup = listen(SignalKind::hangup())?;

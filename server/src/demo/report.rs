@@ -14,6 +14,8 @@ pub(super) const SCHEMA: u32 = 1;
 pub struct Comparison {
     /// The version of this shape.
     pub schema: u32,
+    /// Whether IPv6 clients took part; the kernel may have none.
+    pub ipv6: bool,
     /// Steered by the daemon.
     pub steered: SideReport,
     /// Plain SO_REUSEPORT.

@@ -177,7 +177,8 @@ mod tests {
         let schedule = Schedule::new(Duration::from_secs(1), 4);
         let done = carry_out(schedule, &mut service, &load, &live).await.unwrap();
         assert_eq!(done, Done { restarts: 20, scales: 2 });
-        let kills = kill_again_and_again(Duration::from_secs(1), &mut service, 4, &load, &live).await.unwrap();
+        let kills =
+            kill_again_and_again(Duration::from_secs(1), &mut service, 4, &load, &live).await.unwrap();
         assert_eq!(kills, 4);
         let asked = asked.borrow().join(", ");
         assert!(asked.starts_with("restart 0, restart 1, restart 2, restart 3, restart 0"), "{asked}");

@@ -65,11 +65,12 @@ impl Steered {
             }),
         };
         let mut service = Self { daemon, control, output };
-        service.wait_until("working", |status| {
-            let working = status.iter().filter(|worker| worker.state == "working").count();
-            working == workers as usize
-        })
-        .await?;
+        service
+            .wait_until("working", |status| {
+                let working = status.iter().filter(|worker| worker.state == "working").count();
+                working == workers as usize
+            })
+            .await?;
         Ok(service)
     }
 
@@ -86,9 +87,8 @@ impl Steered {
                 return Ok(());
             }
             if Instant::now() >= deadline {
-                let state = |worker: &WorkerStatus| {
-                    format!("{} {} pid {:?}", worker.name, worker.state, worker.pid)
-                };
+                let state =
+                    |worker: &WorkerStatus| format!("{} {} pid {:?}", worker.name, worker.state, worker.pid);
                 let last = workers.iter().map(state).collect::<Vec<_>>().join(", ");
                 let last = last + &last_lines(&self.output);
                 return Err(DemoError::TooLate { name: GROUP.to_owned(), wanted, waited: PATIENCE, last });

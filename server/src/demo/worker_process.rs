@@ -103,8 +103,9 @@ impl WorkerProcess {
                 .map_err(|error| DemoError::System { operation: "signal a worker", source: error.into() })?;
         }
         match timeout(PATIENCE, self.child.wait()).await {
-            Ok(status) => status
-                .map_err(|source| DemoError::System { operation: "wait for a worker's end", source }),
+            Ok(status) => {
+                status.map_err(|source| DemoError::System { operation: "wait for a worker's end", source })
+            }
             Err(_) => Err(self.too_late("ended")),
         }
     }
