@@ -130,3 +130,83 @@ fn with_sources(error: &dyn std::error::Error) -> String {
 fn unexpected(what: &'static str, answer: &Response) -> DemoError {
     DemoError::Control { request: what.to_owned(), message: format!("it answered {answer:?}") }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{path::PathBuf, sync::Arc};
+
+    use serde_json::json;
+    use tokio::sync::{Notify, mpsc};
+
+    use super::*;
+    use crate::control::{
+        Access, Controller,
+        api::{Fault, FaultKind},
+        server::serve,
+        socket::ControlSocket,
+    };
+
+    /// A daemon of two workers, of which one refuses to be restarted.
+    #[derive(Clone)]
+    struct Daemon;
+
+    impl Controller for Daemon {
+        async fn call(&self, request: Request, answers: mpsc::Sender<Response>) -> Result<Response, Fault> {
+            let count = json!({ "began": 0, "ended": 0 });
+            let receipt = json!({
+                "schema": 1, "worker": "demo/0", "generation": 1, "successor": 2, "outcome": "drained",
+                "handshakes": count, "unaccepted": count, "flows": count, "connections": count,
+                "migrated": 0, "migrated_to": {}, "exit": null, "steps": [], "message": null,
+            });
+            match request {
+                Request::Restart { worker: Some(0), .. } => {
+                    let receipt = serde_json::from_value(receipt).unwrap();
+                    answers.send(Response::Receipt(receipt)).await.unwrap();
+                }
+                Request::Restart { .. } => {
+                    let message = "demo/1 did not get ready".to_owned();
+                    return Err(Fault { kind: FaultKind::TimedOut, message, hint: None });
+                }
+                _ => {}
+            }
+            Ok(serde_json::from_value(json!({ "answers": 1, "milliseconds": 1 })).unwrap())
+        }
+    }
+
+    fn path(test: &str) -> PathBuf {
+        std::env::temp_dir().join(format!("steer-{test}-{}.sock", std::process::id()))
+    }
+
+    #[tokio::test]
+    async fn the_daemon_is_waited_for_and_its_faults_are_told() {
+        let (path, group) = (path("demo-control"), "demo".parse().unwrap());
+        let end = Arc::new(Notify::new());
+        let ended = Arc::clone(&end);
+        let (late, wanted) = (path.clone(), Duration::from_secs(10));
+        let server = async move {
+            // Late: the first attempts to connect find nothing.
+            sleep(3 * TRY_EVERY).await;
+            let socket = ControlSocket::bind(&late).unwrap();
+            serve(socket, Daemon, Access::new(Vec::new()).unwrap(), ended.notified()).await.unwrap();
+        };
+        let client = async {
+            let mut control = Control::connect(&path, group, wanted).await.unwrap();
+            control.restart(0).await.unwrap();
+            control.scale(2).await.unwrap();
+            let error = control.restart(1).await.unwrap_err().to_string();
+            assert_eq!(error, "the daemon did not restart a worker: demo/1 did not get ready");
+            let error = control.workers().await.unwrap_err().to_string();
+            assert!(error.starts_with("the daemon did not tell its status: it answered Done"), "{error}");
+            control.stop().await.unwrap();
+            end.notify_one();
+        };
+        tokio::join!(server, client);
+    }
+
+    #[tokio::test]
+    async fn a_daemon_that_never_listens_is_given_up() {
+        let group = "demo".parse().unwrap();
+        let error = Control::connect(&path("nobody"), group, Duration::ZERO).await.err().unwrap();
+        assert!(error.to_string().contains("not listening"), "{error}");
+    }
+}

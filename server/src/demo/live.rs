@@ -52,16 +52,14 @@ impl Live {
     pub(super) fn end(&self) {
         if let Some(mut phase) = self.now.borrow_mut().take() {
             self.show(&phase.line(Instant::now()));
-            if self.terminal {
-                eprintln!();
-            }
+            self.write("\n");
         }
     }
 
     /// Takes away what has not been ended.
     pub(super) fn clear(&self) {
-        if self.now.borrow_mut().take().is_some() && self.terminal {
-            eprint!("\r\x1b[2K");
+        if self.now.borrow_mut().take().is_some() {
+            self.write("\r\x1b[2K");
         }
     }
 
@@ -78,13 +76,20 @@ impl Live {
     }
 
     fn show(&self, line: &str) {
-        let mut stderr = std::io::stderr().lock();
-        // A closed stderr is no reason to end the demo.
-        let _ = if self.terminal {
-            write!(stderr, "\r\x1b[2K{line}").and_then(|()| stderr.flush())
+        if self.terminal {
+            self.write(&format!("\r\x1b[2K{line}"));
         } else {
-            writeln!(stderr, "{line}")
-        };
+            // A closed stderr is no reason to end the demo, as `eprintln` would.
+            let _ = writeln!(std::io::stderr().lock(), "{line}");
+        }
+    }
+
+    /// Moves the terminal's cursor or writes on it; elsewhere there is nothing to move.
+    fn write(&self, text: &str) {
+        if self.terminal {
+            let mut stderr = std::io::stderr().lock();
+            let _ = stderr.write_all(text.as_bytes()).and_then(|()| stderr.flush());
+        }
     }
 }
 

@@ -114,7 +114,7 @@ fn print(comparison: &Comparison, json: bool) -> anyhow::Result<ExitCode> {
     };
     writeln!(std::io::stdout().lock(), "{text}")?;
     for failure in &comparison.steered.first_failures {
-        eprintln!("steered lost: {failure}");
+        writeln!(std::io::stderr().lock(), "steered lost: {failure}")?;
     }
     Ok(if comparison.steered.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

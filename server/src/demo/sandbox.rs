@@ -1,14 +1,14 @@
-//! Where the demo runs: namespaces and a directory of its own, and an end that leaves nothing behind.
+//! Where the demo runs: namespaces of its own, and an end that leaves nothing behind.
 
 use std::{
     fs::DirBuilder,
-    io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
 };
 
 use rustix::{
+    io::Errno,
     mount::{MountFlags, MountPropagationFlags, mount, mount_change},
     thread::{UnshareFlags, unshare_unsafe},
 };
@@ -24,10 +24,13 @@ const PORT: u16 = 8080;
 /// Client addresses of each family, and ports of each client: 2,048 4-tuples in each family.
 const CLIENTS: u16 = 64;
 const CLIENT_PORTS: std::ops::Range<u16> = 20_000..20_032;
+const RUN: &str = "/run";
+const BPFFS: &str = "/sys/fs/bpf";
 /// The IPv6 clients' prefix, local by an AnyIP route.
 const CLIENT_PREFIX: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x5ee1, 0, 0, 0, 0, 0, 0);
 
-/// The demo's surroundings. Dropping it ends every process that the demo has started and removes its directory.
+/// The demo's surroundings. Dropping it ends every process that the demo has started; the namespaces, and the
+/// files in them, end with this process.
 pub(super) struct Sandbox {
     directory: PathBuf,
     ipv6: bool,
@@ -41,13 +44,13 @@ impl Sandbox {
         if ipv6 {
             netns::add_local_prefix(CLIENT_PREFIX, 64)?;
         }
-        own_bpffs().map_err(|source| DemoError::System { operation: "mount a bpffs of its own", source })?;
+        own_file_systems()?;
         children::adopt_orphans()
             .map_err(|source| DemoError::System { operation: "adopt orphans", source })?;
         Ok(Self { directory: make_directory()?, ipv6 })
     }
 
-    /// A directory that only this user can enter and that is gone afterwards.
+    /// A directory for sockets and output, in a file system that ends with the demo.
     pub(super) fn directory(&self) -> &Path {
         &self.directory
     }
@@ -86,33 +89,29 @@ impl Sandbox {
 impl Drop for Sandbox {
     fn drop(&mut self) {
         children::end_all();
-        if let Err(error) = std::fs::remove_dir_all(&self.directory) {
-            eprintln!("cannot remove {}: {error}", self.directory.display());
-        }
     }
 }
 
-/// Puts a fresh bpffs over `/sys/fs/bpf` that only this process and its children see: what the daemon pins
-/// neither meets another daemon's pins nor outlives the demo.
-fn own_bpffs() -> io::Result<()> {
-    let place = Path::new("/sys/fs/bpf");
+/// Puts fresh file systems over `/sys/fs/bpf` and `/run` that only this process and its children see. So the
+/// demo neither meets another daemon's pins, sockets and locks nor can leave any behind, even when it is killed.
+fn own_file_systems() -> Result<(), DemoError> {
+    let failed = |operation| move |error: Errno| DemoError::System { operation, source: error.into() };
     // SAFETY: the call is unsafe only for UnshareFlags::FILES, which parts threads' descriptors; NEWNS does not.
-    unsafe { unshare_unsafe(UnshareFlags::NEWNS) }?;
+    unsafe { unshare_unsafe(UnshareFlags::NEWNS) }.map_err(failed("enter a mount namespace of its own"))?;
+    // Systemd shares `/` with every namespace: without this the mounts below would show everywhere.
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
-    mount_change("/", private)?;
-    if place.is_dir() {
-        mount("bpf", place, "bpf", MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC, None)?;
+    mount_change("/", private).map_err(failed("make its mounts private"))?;
+    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    mount("tmpfs", RUN, "tmpfs", flags, Some(c"mode=0755")).map_err(failed("mount a tmpfs on /run"))?;
+    if Path::new(BPFFS).is_dir() {
+        mount("bpf", BPFFS, "bpf", flags, None).map_err(failed("mount a bpffs on /sys/fs/bpf"))?;
     }
     Ok(())
 }
 
 fn make_directory() -> Result<PathBuf, DemoError> {
-    let path = std::env::temp_dir().join(format!("steer-demo-{}", std::process::id()));
-    // It must be new: one that someone else has made in a shared directory would be theirs.
-    DirBuilder::new().mode(0o700).create(&path).map_err(|source| DemoError::File {
-        operation: "create",
-        path: path.clone(),
-        source,
-    })?;
+    let path = Path::new(RUN).join("steer-demo");
+    let created = DirBuilder::new().mode(0o700).create(&path);
+    created.map_err(|source| DemoError::File { operation: "create", path: path.clone(), source })?;
     Ok(path)
 }

@@ -19,7 +19,7 @@ const GROUP: &str = "demo";
 /// How long the daemon may take for anything.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How often a state that nobody announces is asked for.
-const ASK_EVERY: Duration = Duration::from_millis(10);
+const ASK_EVERY: Duration = Duration::from_millis(20);
 
 /// A daemon with one group, which is the demo's own.
 pub(super) struct Steered {

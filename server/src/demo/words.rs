@@ -80,11 +80,12 @@ fn lost_by_kernel(side: &SideReport) -> String {
             "The kernel alone lost none of {connections} either, through {restarts} restarts: in this run \
              nothing was in a queue when a worker closed it."
         ),
-        failed => format!(
-            "The kernel alone lost {} of {connections} through {restarts} restarts: it resets what a closing \
-             listener holds.",
-            number(failed),
-        ),
+        failed => {
+            let failed_by =
+                if side.reset == failed { ": it resets what a closing listener holds" } else { "" };
+            let failed = number(failed);
+            format!("The kernel alone lost {failed} of {connections} through {restarts} restarts{failed_by}.")
+        }
     }
 }
 

@@ -85,7 +85,7 @@ struct Place {
     member: usize,
     /// The probe's epoch when the connection began.
     epoch: u64,
-    /// Buffers that wait for the next connection.
+    /// The buffers of this connection's answer, and then of the next one's.
     reader: AnswerReader,
 }
 
@@ -190,17 +190,15 @@ impl<'a> Driver<'a> {
         let (Some(member), Some(place)) = (self.idle.pop_front(), self.free.pop()) else { return Ok(()) };
         self.started += 1;
         let tuple = self.members[member].tuple;
-        let reader = std::mem::take(&mut self.places[place].reader);
-        match Flow::open(&tuple, self.plan.requests, reader) {
+        match Flow::open(&tuple, self.plan.requests) {
             Ok(flow) => {
-                let began_in = self.probe.epoch();
-                self.places[place] =
-                    Place { flow: Some(flow), member, epoch: began_in, reader: AnswerReader::default() };
+                let it = &mut self.places[place];
+                (it.flow, it.member, it.epoch) = (Some(flow), member, self.probe.epoch());
+                it.reader.reset();
                 self.advance(place, false, buffer);
                 self.watch(place)?;
             }
-            Err((error, reader)) => {
-                self.places[place].reader = reader;
+            Err(error) => {
                 self.free.push(place);
                 self.idle.push_back(member);
                 match error {
@@ -235,12 +233,12 @@ impl<'a> Driver<'a> {
     }
 
     fn advance(&mut self, place: usize, end_of_stream: bool, buffer: &mut [u8]) {
-        let Place { flow: Some(flow), member, epoch, .. } = &mut self.places[place] else { return };
+        let Place { flow: Some(flow), member, epoch, reader } = &mut self.places[place] else { return };
         let began = flow.began;
         let member = &mut self.members[*member];
         let tuple = member.tuple;
         let mut answers = Answers { counts: &mut self.counts, probe: self.probe, member, epoch: *epoch };
-        match flow.advance(end_of_stream, buffer, &mut answers) {
+        match flow.advance(end_of_stream, reader, buffer, &mut answers) {
             Progress::Waiting => {}
             Progress::Over => self.free(place, false),
             Progress::Failed(stage, kind) => {
@@ -251,12 +249,12 @@ impl<'a> Driver<'a> {
     }
 
     fn free(&mut self, place: usize, abort: bool) {
-        let Place { flow, member, reader, .. } = &mut self.places[place];
-        if let Some(flow) = flow.take() {
-            *reader = if abort { flow.abort() } else { flow.close() };
-            self.idle.push_back(*member);
-            self.free.push(place);
+        let Some(flow) = self.places[place].flow.take() else { return };
+        if abort {
+            flow.abort();
         }
+        self.idle.push_back(self.places[place].member);
+        self.free.push(place);
     }
 
     fn end_overdue(&mut self, now: Instant) {

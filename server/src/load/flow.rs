@@ -3,7 +3,7 @@
 use std::{
     net::IpAddr,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use rustix::{
@@ -28,7 +28,6 @@ pub(super) struct Flow {
     requests_left: u32,
     /// Bytes of the present request that are sent.
     sent: usize,
-    reader: AnswerReader,
     /// The instant of `connect`.
     pub(super) began: Instant,
     /// The instant from which the present answer's latency counts.
@@ -73,28 +72,17 @@ pub(super) trait OnAnswer {
 }
 
 impl Flow {
-    /// Binds, connects and sends the request if the handshake is over already, as on loopback it mostly is.
-    pub(super) fn open(
-        tuple: &FourTuple,
-        requests: u32,
-        mut reader: AnswerReader,
-    ) -> Result<Self, (OpenError, AnswerReader)> {
-        reader.reset();
-        let socket = match bound_socket(tuple) {
-            Ok(socket) => socket,
-            Err(error) => return Err((error, reader)),
-        };
+    /// Binds and connects. [`Self::advance`] may follow at once: on loopback the handshake is over by then.
+    pub(super) fn open(tuple: &FourTuple, requests: u32) -> Result<Self, OpenError> {
+        let socket = bound_socket(tuple)?;
         let began = Instant::now();
         match net::connect(&socket, &tuple.target) {
             Ok(()) | Err(Errno::INPROGRESS) => {}
-            Err(Errno::ADDRINUSE | Errno::ADDRNOTAVAIL) => return Err((OpenError::Skipped, reader)),
-            Err(error) => {
-                return Err((OpenError::Failed(FailureKind::of_errno(error.raw_os_error())), reader));
-            }
+            Err(Errno::ADDRINUSE | Errno::ADDRNOTAVAIL) => return Err(OpenError::Skipped),
+            Err(error) => return Err(OpenError::Failed(FailureKind::of_errno(error.raw_os_error()))),
         }
-        let requests_left = requests.max(1);
-        let stage = FlowStage::Connecting;
-        Ok(Self { socket, stage, requests_left, sent: 0, reader, began, asked: began })
+        let (stage, requests_left) = (FlowStage::Connecting, requests.max(1));
+        Ok(Self { socket, stage, requests_left, sent: 0, began, asked: began })
     }
 
     pub(super) fn socket(&self) -> BorrowedFd<'_> {
@@ -120,10 +108,12 @@ impl Flow {
         }
     }
 
-    /// Goes on as far as possible. `end_of_stream`: the kernel has reported that the peer will send no more.
+    /// Goes on as far as possible. `end_of_stream`: the kernel has reported that the peer will send no more;
+    /// `reader`: the same, empty at first, for as long as the flow lives.
     pub(super) fn advance(
         &mut self,
         end_of_stream: bool,
+        reader: &mut AnswerReader,
         buffer: &mut [u8],
         on_answer: &mut impl OnAnswer,
     ) -> Progress {
@@ -136,9 +126,9 @@ impl Flow {
                 },
                 FlowStage::Reading => match net::recv(&self.socket, &mut *buffer, RecvFlags::empty()) {
                     Ok((0, _)) => return Progress::Failed(Stage::Read, FailureKind::Truncated),
-                    Ok((count, _)) => match self.reader.take(&buffer[..count]) {
+                    Ok((count, _)) => match reader.take(&buffer[..count]) {
                         Ok(false) => {}
-                        Ok(true) => self.complete(on_answer),
+                        Ok(true) => self.complete(reader, on_answer),
                         Err(what) => {
                             return Progress::Failed(Stage::Read, FailureKind::WrongAnswer(what));
                         }
@@ -159,25 +149,19 @@ impl Flow {
     }
 
     /// Gives the connection up with a reset, so that no TIME_WAIT keeps the 4-tuple busy.
-    pub(super) fn abort(self) -> AnswerReader {
+    pub(super) fn abort(self) {
         // A failure leaves an orderly close, which is good enough for a connection that nobody wants.
-        let _ = sockopt::set_socket_linger(&self.socket, Some(std::time::Duration::ZERO));
-        self.close()
+        let _ = sockopt::set_socket_linger(&self.socket, Some(Duration::ZERO));
     }
 
-    /// Closes the socket; its buffers are for the next flow.
-    pub(super) fn close(self) -> AnswerReader {
-        self.reader
-    }
-
-    fn complete(&mut self, on_answer: &mut impl OnAnswer) {
+    fn complete(&mut self, reader: &mut AnswerReader, on_answer: &mut impl OnAnswer) {
         self.requests_left -= 1;
         let last = self.requests_left == 0;
-        on_answer.answered(self.reader.responder(), self.asked, last);
+        on_answer.answered(reader.responder(), self.asked, last);
         if last {
             self.stage = FlowStage::Closing;
         } else {
-            self.reader.reset();
+            reader.reset();
             self.sent = 0;
             self.asked = Instant::now();
             self.stage = FlowStage::Writing;
