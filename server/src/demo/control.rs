@@ -2,7 +2,7 @@
 
 use std::{path::Path, time::Duration};
 
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::error::DemoError;
 use crate::{
@@ -15,6 +15,9 @@ use crate::{
 
 /// How often it is tried whether the daemon listens already.
 const TRY_EVERY: Duration = Duration::from_millis(10);
+
+/// How long one request may take: the deadlines of a group's drains are shorter.
+const REQUEST_PATIENCE: Duration = Duration::from_secs(60);
 
 /// A connection to the daemon, about one group.
 pub(super) struct Control {
@@ -100,18 +103,16 @@ impl Control {
         request: Request,
     ) -> Result<(Response, Vec<Receipt>), DemoError> {
         let mut receipts = Vec::new();
-        let last = self
-            .client
-            .call(request, |answer| {
-                if let Response::Receipt(receipt) = answer {
-                    receipts.push(receipt);
-                }
-            })
+        let call = self.client.call(request, |answer| {
+            if let Response::Receipt(receipt) = answer {
+                receipts.push(receipt);
+            }
+        });
+        let failed = |message| DemoError::Control { request: what.to_owned(), message };
+        let last = timeout(REQUEST_PATIENCE, call)
             .await
-            .map_err(|error| DemoError::Control {
-                request: what.to_owned(),
-                message: with_sources(&error),
-            })?;
+            .map_err(|_| failed(format!("no answer after {} s", REQUEST_PATIENCE.as_secs())))?
+            .map_err(|error| failed(with_sources(&error)))?;
         Ok((last, receipts))
     }
 }
@@ -173,13 +174,27 @@ mod tests {
         }
     }
 
-    fn path(test: &str) -> PathBuf {
-        std::env::temp_dir().join(format!("steer-{test}-{}.sock", std::process::id()))
+    /// A directory that goes with the test.
+    struct Directory(PathBuf);
+
+    impl Directory {
+        fn new() -> Self {
+            let path = std::env::temp_dir().join(format!("steer-test-control-{}", std::process::id()));
+            std::fs::create_dir(&path).unwrap();
+            Self(path)
+        }
+    }
+
+    impl Drop for Directory {
+        fn drop(&mut self) {
+            std::fs::remove_dir_all(&self.0).unwrap();
+        }
     }
 
     #[tokio::test]
     async fn the_daemon_is_waited_for_and_its_faults_are_told() {
-        let (path, group) = (path("demo-control"), "demo".parse().unwrap());
+        let directory = Directory::new();
+        let (path, group) = (directory.0.join("steer.sock"), "demo".parse().unwrap());
         let end = Arc::new(Notify::new());
         let ended = Arc::clone(&end);
         let (late, wanted) = (path.clone(), Duration::from_secs(10));
@@ -206,7 +221,10 @@ mod tests {
     #[tokio::test]
     async fn a_daemon_that_never_listens_is_given_up() {
         let group = "demo".parse().unwrap();
-        let error = Control::connect(&path("nobody"), group, Duration::ZERO).await.err().unwrap();
+        let error = Control::connect(Path::new("/nonexistent/steer.sock"), group, Duration::ZERO)
+            .await
+            .err()
+            .unwrap();
         assert!(error.to_string().contains("not listening"), "{error}");
     }
 }
