@@ -1,6 +1,11 @@
 //! The same workers under the daemon: `steer run` as a child, asked over its control socket as any user would.
 
-use std::{fs::File, path::PathBuf, process::Stdio, time::Duration};
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
 
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::{
@@ -57,7 +62,8 @@ impl Steered {
 
         let group: GroupName = GROUP.parse().expect("the demo's group has a well-formed name");
         let control = tokio::select! {
-            control = Control::connect(&socket, group, PATIENCE) => control?,
+            control = Control::connect(&socket, group, PATIENCE) =>
+                control.map_err(|error| explain(error, &output))?,
             status = daemon.wait() => return Err(DemoError::Ended {
                 name: NAME.to_owned(),
                 status: status.map_or_else(|error| error.to_string(), |status| status.to_string()),
@@ -97,14 +103,21 @@ impl Steered {
         }
     }
 
-    /// Adds what the daemon wrote last to an error of the control connection.
     fn explain(&self, error: DemoError) -> DemoError {
-        match error {
-            DemoError::Control { request, message } => {
-                DemoError::Control { request, message: message + &last_lines(&self.output) }
-            }
-            other => other,
+        explain(error, &self.output)
+    }
+}
+
+/// Adds what the daemon wrote last to an error of the control connection.
+fn explain(error: DemoError, output: &Path) -> DemoError {
+    match error {
+        DemoError::Control { request, message } => {
+            DemoError::Control { request, message: message + &last_lines(output) }
         }
+        DemoError::TooLate { name, wanted, waited, last } => {
+            DemoError::TooLate { name, wanted, waited, last: last + &last_lines(output) }
+        }
+        other => other,
     }
 }
 
