@@ -11,6 +11,7 @@ pub mod daemon;
 pub mod dataplane;
 pub mod demo;
 pub mod engine;
+pub mod load;
 pub mod names;
 pub mod sockets;
 pub mod workers;

@@ -4,6 +4,7 @@ pub mod address;
 pub mod diag;
 pub mod holder;
 pub mod listener;
+pub mod netns;
 pub mod options;
 pub mod pidfd;
 pub mod procfs;
