@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 
 use crate::{
-    ebpf_toolchain::{self, Toolchain, clean_environment},
+    ebpf_toolchain::{self, BPF_LINKER, Toolchain, clean_environment},
     rustc_wrapper,
     workspace::Workspace,
 };
@@ -55,10 +55,10 @@ pub(crate) fn check(workspace: &Workspace) -> Result<bool> {
     let built = build(workspace)?;
     let object = committed(workspace).join(OBJECT);
     let checksum = committed(workspace).join(format!("{OBJECT}.sha256"));
-    let read = |path: &Path| {
-        fs::read(path)
-            .with_context(|| format!("reading {}\nhint: `cargo xtask build-ebpf` makes it", path.display()))
-    };
+    for file in [&object, &checksum] {
+        ensure!(file.exists(), "{} is not there\nhint: `cargo xtask build-ebpf` makes it", file.display());
+    }
+    let read = |path: &Path| fs::read(path).with_context(|| format!("reading {}", path.display()));
     let same_bytes = read(&built)? == read(&object)?;
     let committed_hash = sha256(&object)?;
     let recorded = String::from_utf8_lossy(&read(&checksum)?).into_owned();
@@ -67,7 +67,7 @@ pub(crate) fn check(workspace: &Workspace) -> Result<bool> {
         println!(
             "The committed object is not what the sources give.\n\
              hint: if server-ebpf/ or server-common/ changed, run `cargo xtask build-ebpf` and commit \
-             server-ebpf/object/; if not, compare bpf-linker (it must be 0.10.4 with rustc's own LLVM: \
+             server-ebpf/object/; if not, compare bpf-linker (it must be {BPF_LINKER} with rustc's own LLVM: \
              --no-default-features --features rust-llvm-22) and Cargo.lock"
         );
     }

@@ -14,7 +14,7 @@ use crate::workspace::Workspace;
 /// The release that makes the committed bytes. Another compiles the program too, but to other instructions.
 const RUSTC: &str = "1.95.0";
 /// Later releases of bpf-linker want a system LLVM; this one uses rustc's own.
-const BPF_LINKER: &str = "0.10.4";
+pub(crate) const BPF_LINKER: &str = "0.10.4";
 
 /// Tools that are there and of the right release.
 #[derive(Debug)]

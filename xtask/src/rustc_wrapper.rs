@@ -9,7 +9,9 @@
 use std::{
     env,
     ffi::OsString,
+    fs,
     os::unix::process::CommandExt,
+    path::Path,
     process::{Command, ExitCode},
 };
 
@@ -28,7 +30,7 @@ pub(crate) fn main() -> ExitCode {
         eprintln!("error: {WANTED} is set, but no rustc was named; unset it");
         return ExitCode::FAILURE;
     };
-    let arguments: Vec<OsString> = arguments.collect();
+    let arguments: Vec<OsString> = arguments.map(without_links).collect();
     // Without a package cargo only asks for the version.
     let arguments = match Unit::from_environment() {
         Some(unit) => unit.rewrite(arguments),
@@ -39,14 +41,22 @@ pub(crate) fn main() -> ExitCode {
     ExitCode::FAILURE
 }
 
+/// The path of a source file without symbolic links, as the working directory is without them: rustc names files relative
+/// to that where it can, and a linked cargo home must not make a difference.
+fn without_links(argument: OsString) -> OsString {
+    let path = Path::new(&argument);
+    let is_source = path.is_absolute() && path.extension().is_some_and(|extension| extension == "rs");
+    if is_source { fs::canonicalize(path).map_or(argument, Into::into) } else { argument }
+}
+
 /// What cargo says in the environment of the crate that it compiles.
 struct Unit {
     package: String,
     version: String,
-    /// The package's sources.
-    sources: OsString,
+    /// The package's sources, with and without symbolic links.
+    sources: Vec<OsString>,
     /// Where its build script put files, if it has one.
-    generated: Option<OsString>,
+    generated: Vec<OsString>,
     /// What rustc takes file names relative to; debug information names it.
     directory: Option<OsString>,
 }
@@ -56,8 +66,8 @@ impl Unit {
         Some(Self {
             package: env::var("CARGO_PKG_NAME").ok()?,
             version: env::var("CARGO_PKG_VERSION").ok()?,
-            sources: env::var_os("CARGO_MANIFEST_DIR")?,
-            generated: env::var_os("OUT_DIR"),
+            sources: both_names(env::var_os("CARGO_MANIFEST_DIR")?),
+            generated: env::var_os("OUT_DIR").map(both_names).unwrap_or_default(),
             directory: env::current_dir().ok().map(Into::into),
         })
     }
@@ -77,13 +87,21 @@ impl Unit {
                 _ => argument,
             })
             .collect();
+        // What the compiler says to people keeps the paths that they know.
+        rewritten.push("--remap-path-scope=object".into());
         // rustc takes the last prefix that matches: the working directory may contain the others.
         rewritten.extend(self.directory.as_ref().map(|from| remap(from, "/build")));
-        rewritten.push(remap(&self.sources, &format!("/{}-{}", self.package, self.version)));
-        rewritten
-            .extend(self.generated.as_ref().map(|from| remap(from, &format!("/{}-generated", self.package))));
+        let package = format!("/{}-{}", self.package, self.version);
+        rewritten.extend(self.sources.iter().map(|from| remap(from, &package)));
+        rewritten.extend(self.generated.iter().map(|from| remap(from, &format!("{package}-generated"))));
         rewritten
     }
+}
+
+fn both_names(path: OsString) -> Vec<OsString> {
+    let without_links = fs::canonicalize(&path).map(Into::into);
+    let different = without_links.ok().filter(|other| *other != path);
+    std::iter::once(path).chain(different).collect()
 }
 
 fn remap(from: &OsString, to: &str) -> OsString {
@@ -104,8 +122,8 @@ mod tests {
             let unit = Unit {
                 package: "server-common".into(),
                 version: "0.1.0".into(),
-                sources: format!("{place}/server-common").into(),
-                generated: None,
+                sources: vec![format!("{place}/server-common").into()],
+                generated: vec![],
                 directory: Some(format!("{place}/server-ebpf").into()),
             };
             let arguments =
@@ -115,7 +133,7 @@ mod tests {
         let (here, there) = (rewrite("/a", "1111"), rewrite("/elsewhere/b", "2222"));
         assert_eq!(here[..5], there[..5]);
         assert_eq!(here[3], "metadata=server-common-0.1.0-server_common");
-        assert_eq!(here[5], "--remap-path-prefix=/a/server-ebpf=/build");
-        assert_eq!(here[6], "--remap-path-prefix=/a/server-common=/server-common-0.1.0");
+        assert_eq!(here[6], "--remap-path-prefix=/a/server-ebpf=/build");
+        assert_eq!(here[7], "--remap-path-prefix=/a/server-common=/server-common-0.1.0");
     }
 }
