@@ -1,1 +1,12 @@
+//! Fixtures of the privileged tests: network namespaces, a running `steer`, frozen handshakes.
+//!
+//! They need the capabilities that `cargo xtask test` checks for. Fixtures panic instead of returning errors, with
+//! what was done and what was found, so that a test reads as what it shows.
 
+pub mod netns;
+pub mod nft;
+pub mod process;
+pub mod python;
+pub mod sockets;
+pub mod steer;
+pub mod wait;

@@ -1,1 +1,46 @@
-fn main() {}
+//! `cargo xtask`: everything that a developer runs. One file per subcommand.
+
+mod build_ebpf;
+mod capabilities;
+mod ebpf_toolchain;
+mod libtest;
+mod packages;
+mod rustc_wrapper;
+mod summary;
+mod test;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// What a developer of steer runs.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    BuildEbpf(build_ebpf::Arguments),
+    Test(test::Arguments),
+}
+
+fn main() -> ExitCode {
+    if rustc_wrapper::is_wanted() {
+        return rustc_wrapper::main();
+    }
+    let outcome = workspace::Workspace::find().and_then(|workspace| match Arguments::parse().command {
+        Command::BuildEbpf(arguments) => build_ebpf::main(&workspace, &arguments),
+        Command::Test(arguments) => test::main(&workspace, &arguments),
+    });
+    match outcome {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! What the kernel says of TCP sockets in the namespace of the calling thread.
+
+use std::{fs, net::SocketAddr};
+
+/// A state of `include/net/tcp_states.h`, as `/proc/net/tcp` prints it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TcpState {
+    /// Both sides know each other; also what waits in a listener's accept queue.
+    Established = 1,
+    /// A half-open handshake at the server: the SYN-ACK was sent, the final ACK has not come.
+    SynReceived = 3,
+    /// A listener.
+    Listen = 10,
+}
+
+/// How many TCP sockets with this local address and state there are; half-open handshakes are counted, though they are no
+/// sockets of a process.
+///
+/// `/proc/net` is the namespace of the process's main thread: this reads that of the calling thread.
+pub fn tcp_count(local: SocketAddr, state: TcpState) -> usize {
+    let file = if local.is_ipv4() { "tcp" } else { "tcp6" };
+    let text = fs::read_to_string(format!("/proc/thread-self/net/{file}")).expect("sockets can be listed");
+    let wanted = (proc_address(local), format!("{:02X}", state as u8));
+    text.lines()
+        .skip(1)
+        .filter(|line| {
+            // sl, local_address, rem_address, st
+            let mut fields = line.split_whitespace().skip(1);
+            let local = fields.next();
+            local == Some(&wanted.0) && fields.nth(1) == Some(&wanted.1)
+        })
+        .count()
+}
+
+/// An address as `/proc/net/tcp` prints it: the address in words of the machine's byte order, the port in network order.
+fn proc_address(address: SocketAddr) -> String {
+    let octets = match address {
+        SocketAddr::V4(v4) => v4.ip().octets().to_vec(),
+        SocketAddr::V6(v6) => v6.ip().octets().to_vec(),
+    };
+    let word = |octets: &[u8]| {
+        format!("{:08X}", u32::from_ne_bytes(octets.try_into().expect("chunks of four octets")))
+    };
+    let words: String = octets.chunks(4).map(word).collect();
+    format!("{words}:{:04X}", address.port())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_written_as_proc_does() {
+        if cfg!(target_endian = "little") {
+            assert_eq!(proc_address("127.0.0.1:8080".parse().unwrap()), "0100007F:1F90");
+            assert_eq!(proc_address("[::1]:80".parse().unwrap()), "00000000000000000000000001000000:0050");
+        }
+    }
+}

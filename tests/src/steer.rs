@@ -1,0 +1,311 @@
+//! A running `steer` in a test's namespace, and its command line.
+
+use std::{
+    env,
+    ffi::OsStr,
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    thread,
+    time::Duration,
+};
+
+use rustix::process::Signal;
+use serde_json::Value;
+use steer::control::api::Status;
+use tempfile::TempDir;
+
+use crate::{netns::Namespace, process, wait};
+
+/// How long the daemon and all its first workers may take to work.
+const START: Duration = Duration::from_secs(30);
+/// How long one command may take: far beyond each deadline that a test sets.
+const COMMAND: Duration = Duration::from_secs(120);
+/// Set, to the instance's directory, in the environment of the daemon, which its workers inherit.
+const MARK: &str = "STEER_TESTS_INSTANCE";
+
+/// A foreground daemon with one group: `steer run`.
+///
+/// When dropped it is killed, and so is every process that descends from it, by the mark in their environment; the temporary
+/// directory goes. At a panic its output and last status are printed first.
+#[derive(Debug)]
+pub struct Steer<'a> {
+    namespace: &'a Namespace,
+    binary: PathBuf,
+    directory: TempDir,
+    daemon: Option<Child>,
+    arguments: Vec<String>,
+}
+
+/// What a command printed and how it ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Output {
+    /// The exit code; nothing where a signal ended it.
+    pub code: Option<i32>,
+    /// Data.
+    pub stdout: String,
+    /// Messages.
+    pub stderr: String,
+}
+
+/// The binary under test: `STEER_BIN`, which `cargo xtask test` sets, or `steer` in the target directory of this test.
+#[track_caller]
+pub fn binary() -> PathBuf {
+    let beside = || {
+        // target/release/deps/test-0123456789abcdef
+        let test = env::current_exe().ok()?;
+        Some(test.parent()?.parent()?.join("steer"))
+    };
+    let binary = env::var_os("STEER_BIN").map(PathBuf::from).or_else(beside).expect("a test has a path");
+    assert!(
+        binary.exists(),
+        "{} is not there\nhint: run `cargo xtask test`, or cargo build --release",
+        binary.display()
+    );
+    binary
+}
+
+impl<'a> Steer<'a> {
+    /// Starts `steer run --socket ... ARGUMENTS` in the namespace and waits until every worker is `working`.
+    #[track_caller]
+    pub fn run<A: AsRef<str>>(namespace: &'a Namespace, arguments: &[A]) -> Self {
+        let steer = Self::start(namespace, &binary(), arguments);
+        steer.until_working();
+        steer
+    }
+
+    /// Starts `BINARY run --socket ... ARGUMENTS` in the namespace, and waits for nothing.
+    #[track_caller]
+    pub fn start<A: AsRef<str>>(namespace: &'a Namespace, binary: &Path, arguments: &[A]) -> Self {
+        let directory = tempfile::Builder::new().prefix("steer-tests-").tempdir();
+        let directory = directory.expect("a temporary directory can be made");
+        let arguments = arguments.iter().map(|argument| argument.as_ref().to_owned()).collect();
+        let mut steer = Self { namespace, binary: binary.to_owned(), directory, daemon: None, arguments };
+        steer.start_daemon();
+        steer
+    }
+
+    /// Starts the daemon again, with the same arguments and the same socket, after it was killed or has ended. Waits for
+    /// nothing: see [`Self::until_working`].
+    #[track_caller]
+    pub fn start_daemon(&mut self) {
+        assert!(self.daemon.is_none(), "the daemon still runs");
+        let open = |name| File::options().create(true).append(true).open(self.path(name));
+        let stdout = open("stdout").expect("a file can be made in the temporary directory");
+        let stderr = open("stderr").expect("a file can be made in the temporary directory");
+        let mut command = Command::new(&self.binary);
+        command
+            .args(["run", "--socket"])
+            .arg(self.socket())
+            .args(&self.arguments)
+            .env(MARK, self.directory.path())
+            // Of a service manager that may run the tests.
+            .env_remove("NOTIFY_SOCKET")
+            .env_remove("STEER_SOCKET")
+            .stdin(Stdio::null())
+            .stdout(stdout)
+            .stderr(stderr);
+        let child = self.namespace.inside(|| command.spawn());
+        let child = child.unwrap_or_else(|error| panic!("running {}: {error}", self.binary.display()));
+        self.daemon = Some(child);
+    }
+
+    /// Waits until `steer status` answers and all workers of all groups are `working`; returns that status. Fails as soon as
+    /// the daemon has ended, with its messages.
+    #[track_caller]
+    pub fn until_working(&self) -> Status {
+        self.until("all workers work", START, |status| {
+            let mut workers = status.groups.iter().flat_map(|group| &group.workers).peekable();
+            workers.peek().is_some() && workers.all(|worker| worker.state == "working")
+        })
+    }
+
+    /// Waits until the status is as wanted, and returns it. Panics at the deadline with the last status.
+    #[track_caller]
+    pub fn until(&self, what: &str, deadline: Duration, mut wanted: impl FnMut(&Status) -> bool) -> Status {
+        wait::until(what, deadline, || {
+            assert!(self.is_running(), "{what}: the daemon has ended: {}", self.messages());
+            let output = self.command(["status", "--json"]);
+            if output.code != Some(0) {
+                return Err(format!("{output:?}; the daemon's messages: {}", self.messages()));
+            }
+            let status = output.parse::<Status>();
+            if wanted(&status) { Ok(status) } else { Err(output.stdout) }
+        })
+    }
+
+    /// The status of every group.
+    #[track_caller]
+    pub fn status(&self) -> Status {
+        self.command(["status", "--json"]).succeeded().parse()
+    }
+
+    /// Runs `steer --socket ... ARGUMENTS` to its end.
+    #[track_caller]
+    pub fn command<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Output {
+        // Files, not pipes: a command that prints much while nobody reads would wait for ever, and our wait is for its end.
+        let [stdout, stderr] = [(), ()].map(|()| {
+            tempfile::tempfile_in(self.directory.path())
+                .expect("a file can be made in the temporary directory")
+        });
+        let share = |file: &File| file.try_clone().expect("a file descriptor can be duplicated");
+        let mut command = Command::new(&self.binary);
+        command.arg("--socket").arg(self.socket()).args(arguments).env(MARK, self.directory.path());
+        command.stdin(Stdio::null()).stdout(share(&stdout)).stderr(share(&stderr));
+        let child = self.namespace.inside(|| command.spawn());
+        let mut child = child.unwrap_or_else(|error| panic!("running {command:?}: {error}"));
+        let ended = process::wait_for(&mut child, COMMAND);
+        let (stdout, stderr) = (read_from_start(stdout), read_from_start(stderr));
+        let Some(status) = ended else {
+            process::signal(child.id(), Signal::KILL);
+            child.wait().expect("a killed child can be waited for");
+            panic!("{command:?}: not within {COMMAND:?}; printed so far: {stdout}{stderr}");
+        };
+        Output { code: status.code(), stdout, stderr }
+    }
+
+    /// The control socket.
+    pub fn socket(&self) -> PathBuf {
+        self.path("steer.sock")
+    }
+
+    /// A file in the instance's temporary directory, for scripts and what they write.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// The daemon's process.
+    #[track_caller]
+    pub fn pid(&self) -> u32 {
+        self.daemon.as_ref().expect("the daemon was started").id()
+    }
+
+    /// What the daemon, and the workers through it, have printed to stderr so far.
+    pub fn messages(&self) -> String {
+        fs::read_to_string(self.path("stderr")).unwrap_or_default()
+    }
+
+    /// What the daemon, and the workers through it, have printed to stdout so far.
+    pub fn printed(&self) -> String {
+        fs::read_to_string(self.path("stdout")).unwrap_or_default()
+    }
+
+    /// Kills the daemon with SIGKILL, and nothing else: its workers live on until this value is dropped.
+    #[track_caller]
+    pub fn kill(&mut self) {
+        let mut daemon = self.daemon.take().expect("the daemon was started");
+        daemon.kill().expect("our child can be killed");
+        daemon.wait().expect("our child can be waited for");
+    }
+
+    /// Sends the daemon a signal and waits for its end; panics at the deadline.
+    #[track_caller]
+    pub fn end_with(&mut self, signal: Signal, deadline: Duration) -> ExitStatus {
+        process::signal(self.pid(), signal);
+        self.wait(deadline)
+    }
+
+    /// Runs `steer stop` and waits for the daemon's end; panics if either fails, or if a worker is left.
+    #[track_caller]
+    pub fn stop(&mut self, deadline: Duration) -> Output {
+        let output = self.command(["stop", "--json"]).succeeded();
+        let status = self.wait(deadline);
+        assert!(status.success(), "the daemon ended with {status} after `steer stop`");
+        let left = process::describe(&self.processes());
+        assert!(left.is_empty(), "`steer stop` has left {left}");
+        output
+    }
+
+    /// Waits for the daemon's end; panics at the deadline.
+    #[track_caller]
+    pub fn wait(&mut self, deadline: Duration) -> ExitStatus {
+        let daemon = self.daemon.as_mut().expect("the daemon was started");
+        let Some(status) = process::wait_for(daemon, deadline) else {
+            panic!("the daemon has not ended within {deadline:?}; its messages: {}", self.messages());
+        };
+        self.daemon = None;
+        status
+    }
+
+    /// Every process that the daemon or a worker of it has started and that is there, the daemon itself included.
+    pub fn processes(&self) -> Vec<u32> {
+        process::with_variable(MARK, &self.directory.path().to_string_lossy())
+    }
+
+    /// Also those of the namespace that have no environment: a process has none yet for a moment of its exec.
+    fn processes_and_those_in_exec(&self) -> Vec<u32> {
+        let in_exec = self.namespace.processes().into_iter().filter(|pid| process::is_in_exec(*pid));
+        self.processes().into_iter().chain(in_exec).collect()
+    }
+
+    /// Looks without reaping, which would need to change the child.
+    fn is_running(&self) -> bool {
+        let Some(daemon) = &self.daemon else { return false };
+        process::has_not_ended(daemon)
+    }
+}
+
+impl Drop for Steer<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            eprintln!(
+                "--- stdout of the daemon\n{}--- stderr of the daemon\n{}",
+                self.printed(),
+                self.messages()
+            );
+            eprintln!("--- processes of the instance: {}", process::describe(&self.processes()));
+        }
+        if let Some(mut daemon) = self.daemon.take() {
+            // First, or it would start again what is killed below. An error says that it has ended already.
+            let _ = daemon.kill();
+            let _ = daemon.wait();
+        }
+        process::kill_all("ending all processes of the instance", || self.processes_and_those_in_exec());
+    }
+}
+
+impl Output {
+    /// Panics, with all that was printed, unless the exit code is 0.
+    #[track_caller]
+    pub fn succeeded(self) -> Self {
+        self.exited(0)
+    }
+
+    /// Panics, with all that was printed, unless this is the exit code.
+    #[track_caller]
+    pub fn exited(self, code: i32) -> Self {
+        assert_eq!(self.code, Some(code), "stdout: {}\nstderr: {}", self.stdout, self.stderr);
+        self
+    }
+
+    /// All of stdout as one JSON value.
+    #[track_caller]
+    pub fn json(&self) -> Value {
+        self.parse()
+    }
+
+    /// All of stdout as one JSON value of this type.
+    #[track_caller]
+    pub fn parse<T: for<'de> serde::Deserialize<'de>>(&self) -> T {
+        serde_json::from_str(&self.stdout)
+            .unwrap_or_else(|error| panic!("stdout is not as expected: {error}\n{}", self.stdout))
+    }
+
+    /// Each line of stdout as a JSON value of this type.
+    #[track_caller]
+    pub fn parse_lines<T: for<'de> serde::Deserialize<'de>>(&self) -> Vec<T> {
+        let parse = |line| {
+            serde_json::from_str(line).unwrap_or_else(|error| panic!("not as expected: {error}\n{line}"))
+        };
+        self.stdout.lines().map(parse).collect()
+    }
+}
+
+/// The file's offset is shared with the process that wrote it: reading starts at 0 by position.
+fn read_from_start(mut file: File) -> String {
+    use std::io::{Read, Seek};
+    let mut text = String::new();
+    file.rewind().expect("a file can be rewound");
+    file.read_to_string(&mut text).expect("a command prints UTF-8");
+    text
+}
