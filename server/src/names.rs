@@ -27,9 +27,7 @@ pub struct WorkerName {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum NameError {
     /// The group's name has a character or a length that is not allowed.
-    #[error(
-        "{0:?} is no group name: 1 to {GROUP_NAME_MAX} of a-z, 0-9, '-' and '_', starting with a letter"
-    )]
+    #[error("{0:?} is no group name: 1 to {GROUP_NAME_MAX} of a-z, 0-9, '-' and '_', starting with a letter")]
     Group(String),
     /// The text is not `GROUP/INDEX`.
     #[error("{0:?} is no worker name: it has the form GROUP/INDEX, for example web/0")]
@@ -67,11 +65,8 @@ impl FromStr for WorkerName {
         let malformed = || NameError::Worker(text.to_owned());
         let (group, index) = text.split_once('/').ok_or_else(malformed)?;
         // `parse` alone would take "+1" and "007": two spellings of one worker.
-        let index = index
-            .parse::<u32>()
-            .ok()
-            .filter(|parsed| parsed.to_string() == index)
-            .ok_or_else(malformed)?;
+        let index =
+            index.parse::<u32>().ok().filter(|parsed| parsed.to_string() == index).ok_or_else(malformed)?;
         Ok(Self { group: group.parse()?, index })
     }
 }

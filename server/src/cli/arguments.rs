@@ -1,6 +1,6 @@
 //! What the command line looks like.
 
-use std::{ffi::OsString, path::PathBuf, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
@@ -10,6 +10,7 @@ use crate::{
     control::DEFAULT_SOCKET,
     names::{GroupName, WorkerName},
     sockets::address::ListenAddress,
+    workers::sample::SampleOptions,
 };
 
 const EXIT_CODES: &str = "\
@@ -55,18 +56,7 @@ pub enum Command {
     },
     /// The sample worker; the daemon starts it.
     #[command(hide = true)]
-    Worker {
-        /// For the sample worker to read.
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-        arguments: Vec<OsString>,
-    },
-    /// The shim that becomes a worker's program; the daemon starts it.
-    #[command(hide = true)]
-    Exec {
-        /// For the shim to read.
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-        arguments: Vec<OsString>,
-    },
+    Worker(SampleOptions),
 }
 
 /// The commands that ask the daemon.

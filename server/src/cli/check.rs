@@ -40,6 +40,11 @@ impl Verdict {
     }
 }
 
+/// Probes this host.
+pub(super) fn probes() -> Vec<Probe> {
+    Vec::new()
+}
+
 /// Prints the probes; a failed one makes the command fail.
 pub(super) fn report(probes: &[Probe], json: bool) -> anyhow::Result<Exit> {
     #[derive(Serialize)]

@@ -46,9 +46,8 @@ fn carry_out(Arguments { socket, command }: Arguments) -> anyhow::Result<ExitCod
             log::start("warn");
             return seams::demo(&arguments);
         }
-        Command::Worker { arguments } => return seams::worker(arguments),
-        Command::Exec { arguments } => return seams::exec(arguments),
-        Command::Check(output) => check::report(&seams::probes()?, output.json)?,
+        Command::Worker(options) => return seams::worker(options),
+        Command::Check(output) => check::report(&check::probes(), output.json)?,
         Command::Completions { shell } => pages::completions(shell)?,
         Command::Man { dir } => pages::man(dir.as_deref())?,
         Command::Ask(question) => {

@@ -98,7 +98,9 @@ mod tests {
 
     #[test]
     fn what_is_no_address_says_why() {
-        for text in ["", "8080", "localhost:80", "sctp://1.2.3.4:5", "::1:80", "tcp://1.2.3.4", "1.2.3.4:70000"] {
+        for text in
+            ["", "8080", "localhost:80", "sctp://1.2.3.4:5", "::1:80", "tcp://1.2.3.4", "1.2.3.4:70000"]
+        {
             assert!(text.parse::<ListenAddress>().is_err(), "{text}");
         }
     }

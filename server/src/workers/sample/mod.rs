@@ -9,7 +9,6 @@ mod serve;
 use std::{convert::Infallible, future::Future, time::Duration};
 
 use anyhow::Context as _;
-use clap::Parser as _;
 use rustix::process::{Resource, Rlimit};
 use tokio::{
     net::TcpListener,
@@ -23,17 +22,6 @@ use self::{answer::Identity, serve::Shared};
 
 /// How long the process that `--fork-holder` leaves behind lives.
 const HOLDER_LIFE: Duration = Duration::from_secs(30);
-
-/// Runs the sample worker with the options of this process's command line, `steer worker [OPTIONS]`, to its end.
-pub fn run() -> anyhow::Result<()> {
-    #[derive(clap::Parser)]
-    struct CommandLine {
-        #[command(flatten)]
-        options: SampleOptions,
-    }
-    // The word `worker` stands where a program's name does.
-    run_with(CommandLine::parse_from(std::env::args_os().skip(1)).options)
-}
 
 /// Runs the sample worker to its end: until SIGTERM, and then until its last connection ends. Builds its own
 /// runtime, so it must not be called in one.
