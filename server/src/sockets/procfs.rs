@@ -106,7 +106,8 @@ pub fn lineage(pid: u32) -> Vec<u32> {
         // Process 1 is everybody's ancestor and says nothing about whose process this is.
         let Some(process) = (next > 1).then(|| stat(next)).flatten() else { break };
         lineage.push(process.pid);
-        if !lineage.contains(&process.session) {
+        // 0: in another pid namespace.
+        if process.session != 0 && !lineage.contains(&process.session) {
             lineage.push(process.session);
         }
         next = process.parent;
