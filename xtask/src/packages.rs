@@ -31,6 +31,8 @@ pub(crate) fn install_missing() -> Result<()> {
             Err(error) => bail!("missing: {list}; apt-get does not run: {error}\nhint: install them by hand"),
         }
     }
+    let left = self::missing(&search_path()).join(" ");
+    ensure!(left.is_empty(), "still missing after apt-get install: {left}\nhint: is each on PATH?");
     Ok(())
 }
 
