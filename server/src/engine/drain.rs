@@ -109,6 +109,8 @@ pub struct Drain {
     pub moved: Moved,
     /// Whether the deadline came before the end.
     pub late: bool,
+    /// As found last before the deadline, where that came before the end.
+    pub at_deadline: Option<Observation>,
     /// Whether its process had ended before it was told to.
     pub deserted: bool,
 }
@@ -157,6 +159,7 @@ impl Drain {
             shut: Shut::Not,
             moved: Moved::new(),
             late: false,
+            at_deadline: None,
             deserted: false,
         }
     }
@@ -203,6 +206,7 @@ impl Drain {
         self.first_instant?;
         if now >= self.deadline && !self.late && self.step < Step::Shutdown {
             self.late = self.something_is_left(alive);
+            self.at_deadline = self.last.or(self.began).filter(|_| self.late);
         }
         let hasty = self.late || self.deserted || matches!(self.cause, Cause::Lost(_));
         if hasty && self.shut == Shut::Not {
