@@ -62,6 +62,8 @@ fn a_replacing_restart_of_a_group_of_one_holds() {
             workers.close_gate(0);
             let output = thread::scope(|scope| {
                 let restart = scope.spawn(|| steer.command(["restart", "web", "--json"]));
+                // The old generation is gone, and with it its drain, which would wait for what it may take for its own.
+                until_event(&steer, "started", "web/0", 2);
                 let waiting = connect_while_holding(&steer, namespace, site);
                 assert!(!restart.is_finished());
                 workers.open_gate(0);

@@ -1,7 +1,7 @@
 //! Connections that a worker has not accepted migrate to the worker that the table names, and are answered there: at a
 //! deadline, at a scale-down, at a SIGKILL. Both families, at specific addresses and at a wildcard.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, thread, time::Duration};
 
 use rustix::process::Signal;
 use steer_tests::{
@@ -45,26 +45,35 @@ fn check_counters(steer: &Steer<'_>, migrated: u64) {
 fn at_the_deadline_of_a_handover_they_migrate_to_the_new_generation() {
     for site in [SPECIFIC, WILDCARD] {
         netns::run("unaccepted-handover", |namespace| {
-            let steer = Steer::run(namespace, &site.arguments(3, ["--stop-timeout", "300ms"]));
+            let steer = Steer::run(namespace, &site.arguments(3, ["--stop-timeout", "60s"]));
             let owners = Owners::among(0..3);
+            let pid = group_of(&steer).workers[0].pid.expect("a working worker has a process");
             let (clients, own) = fill_queues(&steer, site, &[0], &owners);
-            let output = steer.command(["restart", "web/0", "--json", "--timeout", "300ms"]).exited(6);
+            let output = thread::scope(|scope| {
+                let restart =
+                    scope.spawn(|| steer.command(["restart", "web/0", "--json", "--timeout", "300ms"]));
+                let expected = |client: &Client| match owners.of(client) {
+                    0 => Answer { worker: 0, generation: 2 },
+                    worker => Answer { worker, generation: 1 },
+                };
+                answers(clients, expected);
+                // They did not have to wait until the old process is gone.
+                assert!(!restart.is_finished());
+                process::signal(pid, Signal::KILL);
+                restart.join().unwrap().exited(6)
+            });
             let receipt = receipt_of(&output);
             assert_eq!((receipt.outcome.as_str(), receipt.successor), ("deadline", Some(2)));
             assert_eq!((receipt.unaccepted.began, receipt.unaccepted.ended), (own[0], 0));
             assert_eq!(receipt.migrated_to, BTreeMap::from([("web/0".to_owned(), own[0])]));
-            assert_eq!(receipt.migrated, own[0]);
-            assert_eq!(receipt.exit.as_deref(), Some("signal 9"));
-            let message = receipt.message.expect("a deadline has a message");
-            let left =
-                format!("at its deadline it had 0 half-open, {} unaccepted and 0 open connections; ", own[0]);
-            assert_eq!(message, left + "it did not end when told to, and was killed");
-
-            let expected = |client: &Client| match owners.of(client) {
-                0 => Answer { worker: 0, generation: 2 },
-                worker => Answer { worker, generation: 1 },
-            };
-            answers(clients, expected);
+            assert_eq!((receipt.migrated, receipt.exit.as_deref()), (own[0], Some("signal 9")));
+            assert_eq!(
+                receipt.message,
+                Some(format!(
+                    "at its deadline it had 0 half-open, {} unaccepted and 0 open connections",
+                    own[0]
+                ))
+            );
             check_counters(&steer, own[0]);
             println!("{:?}: connections: 80, migrated: {}, failed: 0", site.listen, own[0]);
         });
@@ -85,7 +94,8 @@ fn the_deadline_is_said_to_people_too_and_its_exit_code_is_6() {
             "  unaccepted  80 -> 0\n",
             "  migrated    80 (80 to web/0)\n",
             "  exit        signal 9\n",
-            "at its deadline it had 0 half-open, 80 unaccepted and 0 open connections",
+            "at its deadline it had 0 half-open, 80 unaccepted and 0 open connections; \
+             it did not end when told to, and was killed",
         ] {
             assert!(output.stdout.contains(line), "no {line:?} in:\n{}", output.stdout);
         }

@@ -7,11 +7,11 @@ use std::{net::SocketAddr, time::Duration};
 
 use rustix::process::Signal;
 use steer_tests::{
-    clients::{Answer, Client, Owners, answers},
+    clients::{Answer, Client, Owners, answers, seed_argument},
     netns::{self, Namespace},
     nft::{self, Frozen},
     process, python,
-    receipts::{group_of, receipt_of, tcp_counter},
+    receipts::{group_of, receipt_of, tcp_counter, until_event},
     site::{self, PORT, SPECIFIC, client_address},
     sockets::{TcpState, tcp_count},
     steer::{self, Steer},
@@ -73,7 +73,7 @@ fn run_cell(namespace: &Namespace, server: SocketAddr, cell: Cell, stop: Stop, w
     }
     let count = if stop == Stop::Kill { 2 } else { 1 };
     let listen = ["--listen".to_owned(), server.to_string(), "--workers".to_owned(), count.to_string()];
-    let seed = ["--seed".to_owned(), steer_tests::clients::seed_argument()];
+    let seed = ["--seed".to_owned(), seed_argument()];
     let patience = ["--stop-timeout".to_owned(), "100ms".to_owned()];
     let arguments: Vec<String> =
         listen.into_iter().chain(seed).chain(patience).chain(workers.arguments()).collect();
@@ -86,15 +86,12 @@ fn run_cell(namespace: &Namespace, server: SocketAddr, cell: Cell, stop: Stop, w
     let mut clients = connect(server, cell, count);
     until_in_place(&steer, server, cell, &mut clients, frozen.as_ref());
 
-    workers_end(&steer, stop, pid, workers, cell);
+    stop_listener(&steer, stop, pid, workers, cell);
     let migrations = || group_of(&steer).counters.asked.migration;
     match cell {
-        // At the stop.
-        Cell::Unaccepted | Cell::FastOpen => wait::until("they have migrated", SOON, || match migrations() {
-            25 => Ok(()),
-            other => Err(format!("{other} have")),
-        }),
-        // Clients' ACKs are dropped: nothing else can move them.
+        // With their listener.
+        Cell::Unaccepted | Cell::FastOpen => assert_eq!(migrations(), 25),
+        // The clients' ACKs are dropped: nothing but the timers can move them.
         Cell::Timer => wait::until("the timers have moved them", SOON, || match migrations() {
             25 => Ok(()),
             other => Err(format!("{other} have moved")),
@@ -174,7 +171,7 @@ fn until_in_place(
 }
 
 /// Stops the listener of worker 0.
-fn workers_end(steer: &Steer<'_>, stop: Stop, pid: u32, workers: &Workers, cell: Cell) {
+fn stop_listener(steer: &Steer<'_>, stop: Stop, pid: u32, workers: &Workers, cell: Cell) {
     match stop {
         Stop::Deadline => {
             let output = steer.command(["restart", "web/0", "--json", "--timeout", "200ms"]).exited(6);
@@ -187,7 +184,7 @@ fn workers_end(steer: &Steer<'_>, stop: Stop, pid: u32, workers: &Workers, cell:
             // Its successor never comes: the other worker has all.
             workers.close_gate(0);
             process::signal(pid, Signal::KILL);
-            steer_tests::receipts::until_event(steer, "lost", "web/0", 1);
+            until_event(steer, "lost", "web/0", 1);
         }
     }
 }
