@@ -3,6 +3,8 @@
 //! They need the capabilities that `cargo xtask test` checks for. Fixtures panic instead of returning errors, with
 //! what was done and what was found, so that a test reads as what it shows.
 
+pub mod control;
+pub mod load;
 pub mod netns;
 pub mod nft;
 pub mod process;
