@@ -30,6 +30,9 @@ const FIRST_PORT: u16 = 20_000;
 /// kernel to send a lost segment again a few times.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
+/// Per second and load: what leaves two processors room for the handovers that the load is there to see.
+const RATE_MAX: f64 = 7_000.0;
+
 /// How long a load may take to come as far as it is awaited.
 const PATIENCE: Duration = Duration::from_secs(280);
 
@@ -73,7 +76,7 @@ impl Load {
     /// Loads over the pool, in two threads, with this many connections open at once.
     #[track_caller]
     pub fn start(pool: Vec<FourTuple>, concurrency: usize) -> Self {
-        let plan = Plan { concurrency, timeout: TIMEOUT, ..Plan::new(pool) };
+        let plan = Plan { concurrency, timeout: TIMEOUT, rate: Some(RATE_MAX), ..Plan::new(pool) };
         let running = Running::start(plan.split(2)).unwrap_or_else(|error| panic!("{error}"));
         Self { running }
     }
