@@ -11,6 +11,10 @@ use super::{error::DataplaneError, object::names};
 fn write(layout: &Layout, table: &mut Table) {
     table.clear(layout.seed, layout.epoch);
     table.hold = layout.hold.unwrap_or(NO_SLOT);
+    if let Some((hash, slot)) = layout.probe {
+        table.probe_hash = hash;
+        table.probe_slot = slot;
+    }
     table.working_count = layout.working.len() as u16;
     table.working[..layout.working.len()].copy_from_slice(&layout.working);
     table.buckets.copy_from_slice(&layout.buckets);

@@ -79,6 +79,18 @@ pub enum Event {
         /// Why.
         why: String,
     },
+    /// A generation that has started is to be probed: the table must send it the flow with this hash.
+    ProbeWanted {
+        /// Which.
+        generation: GenerationId,
+        /// The hash of the probe's flow.
+        hash: u64,
+    },
+    /// The probe's connection is established, or could not be: the table need not name it any more.
+    ProbeEnded {
+        /// Which.
+        generation: GenerationId,
+    },
     /// A generation is ready: its listener is in its slot, and it has said or shown that it accepts.
     Ready {
         /// Which.

@@ -10,6 +10,7 @@ use super::{
     event::{Event, GenerationId, Millis, OperationId},
     hold::Hold,
     operation::Operation,
+    probe::Probing,
     publication::Publication,
     slots::Slots,
     worker::{Generation, Worker},
@@ -44,6 +45,7 @@ pub struct Group {
     pub(super) slots: Slots,
     pub(super) hold: Hold,
     pub(super) publication: Publication,
+    pub(super) probing: Probing,
     pub(super) operations: BTreeMap<OperationId, Operation>,
     pub(super) seen_operations: BTreeSet<OperationId>,
     /// Whether the group is on its way to its end: connections are refused once no worker works.
@@ -60,6 +62,7 @@ impl Group {
             slots: Slots::new(rules.slots),
             hold: Hold::default(),
             publication: Publication::new(),
+            probing: Probing::default(),
             operations: BTreeMap::new(),
             seen_operations: BTreeSet::new(),
             stopping: false,
@@ -78,6 +81,8 @@ impl Group {
             Event::HoldOccupied => self.hold.is_used = true,
             Event::Started { generation, pid } => self.started(generation, pid),
             Event::StartFailed { generation, why } => self.start_failed(now, generation, why),
+            Event::ProbeWanted { generation, hash } => self.probe_wanted(generation, hash),
+            Event::ProbeEnded { generation } => self.probe_ended(generation),
             Event::Ready { generation } => self.ready(now, generation),
             Event::Exited { generation, exit } => self.exited(now, generation, exit),
             Event::Published { epoch } => self.published(now, epoch),
@@ -108,6 +113,7 @@ impl Group {
         // Operations start and drain workers, which may be able to go on at once.
         self.step_lifecycles(now);
         self.step_hold(now);
+        self.step_probing();
         self.publish_if_due(now);
         self.step_drains(now);
     }

@@ -15,6 +15,8 @@ pub struct Layout {
     pub seed: Seed,
     /// The holding listener's slot; without one the last resort is to drop.
     pub hold: Option<Slot>,
+    /// The flow that a starting worker is probed with, by its hash, and that worker's slot.
+    pub probe: Option<(u64, Slot)>,
     /// The slots of the working generations.
     pub working: Vec<Slot>,
     /// The slot of each bucket, [`NO_SLOT`](server_common::limits::NO_SLOT) for none.

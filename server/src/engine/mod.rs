@@ -14,6 +14,7 @@ mod hold;
 pub mod layout;
 mod lifecycle;
 mod operation;
+mod probe;
 mod publication;
 pub mod slots;
 pub mod view;

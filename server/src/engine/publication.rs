@@ -75,6 +75,7 @@ impl Group {
                 first.get_or_insert(epoch);
             }
         }
+        self.probing.given_out(epoch);
         let layout = self.layout(epoch);
         if layout.working.is_empty() && layout.hold.is_some() {
             self.hold.is_used = true;
@@ -101,6 +102,7 @@ impl Group {
             epoch,
             seed: self.rules.seed,
             hold,
+            probe: self.probe(),
             working: slots.iter().map(|&(_, slot)| slot).collect(),
             buckets: self.publication.owners.iter().map(slot_of).collect(),
         }
@@ -118,6 +120,7 @@ impl Group {
             }
         }
         self.retire_holds(epoch);
+        self.probe_published(epoch);
         self.announce_working(now);
     }
 
