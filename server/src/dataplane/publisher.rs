@@ -59,7 +59,7 @@ impl Publisher {
         let error = |operation| move |source| DataplaneError::Map { operation, map: names::TABLE, source };
         let next = 1 - self.published;
         write(layout, &mut self.scratch);
-        self.tables[next].set(0, &*self.scratch, 0).map_err(error("write a table for"))?;
+        self.tables[next].set(0, self.scratch.as_ref(), 0).map_err(error("write a table for"))?;
         self.outer.set(0, &self.tables[next], 0).map_err(error("publish in"))?;
         self.published = next;
         Ok(())
