@@ -29,7 +29,7 @@ use script::{Action, Script};
 use tally::Tally;
 
 /// Cases of an ordinary run: under a minute in a debug build. `PROPTEST_CASES` asks for more.
-const CASES: u32 = 96;
+const CASES: u32 = 80;
 
 #[test]
 fn the_engine_keeps_its_promises_in_any_world() {
