@@ -6,14 +6,19 @@
 //! be no drain (a handshake may still be half-open), nor would the kernel's migration alone (an ACK that races the close on
 //! another CPU is reset, uncounted): so migration is for what is left at the deadline, or when the worker is lost.
 
-use super::event::{Millis, Moved, Observation, OperationId};
+use std::collections::BTreeMap;
+
+use super::{
+    effect::Receiver,
+    event::{Millis, Observation, OperationId},
+};
 
 /// The shortest and the longest time between two observations.
 const OBSERVE_MIN: Millis = 2;
 const OBSERVE_MAX: Millis = 100;
 
-/// How long SIGKILL may take to end a process before the drain ends without it.
-const KILL_PATIENCE: Millis = 10_000;
+/// How long SIGKILL may take to end a process before its generation ends without it.
+pub(super) const KILL_PATIENCE: Millis = 10_000;
 
 /// Why a generation drains.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,7 +78,7 @@ pub struct Limits {
 }
 
 /// The state of a drain.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Drain {
     /// Who waits for its receipt.
     pub operation: Option<OperationId>,
@@ -106,7 +111,7 @@ pub struct Drain {
     /// How far its listener is.
     pub shut: Shut,
     /// Who received what it held.
-    pub moved: Moved,
+    pub moved: BTreeMap<Receiver, u64>,
     /// Whether the deadline came before the end.
     pub late: bool,
     /// Whether its process had ended before it was told to.
@@ -155,7 +160,7 @@ impl Drain {
             stop_sent: None,
             kill_sent: None,
             shut: Shut::Not,
-            moved: Moved::new(),
+            moved: BTreeMap::new(),
             late: false,
             deserted: false,
         }
@@ -172,7 +177,10 @@ impl Drain {
 
     /// Takes in what was found. Only what was asked for after the first instant proves anything.
     pub fn observed(&mut self, now: Millis, first_instant: Option<Millis>, observation: Observation) {
-        self.observing = false;
+        // One that comes twice says nothing new, and is not to put the next one off.
+        if !std::mem::take(&mut self.observing) {
+            return;
+        }
         self.began.get_or_insert(observation);
         if first_instant.is_some() {
             self.last = Some(observation);
@@ -181,8 +189,18 @@ impl Drain {
         self.next_observation = now + pace.clamp(OBSERVE_MIN, OBSERVE_MAX);
     }
 
+    /// Nobody accepts from its listener any more: what it holds must not wait for the deadline. Once it was told to stop it may
+    /// do so. Whether that changes anything.
+    pub fn abandoned(&mut self, why: &str) -> bool {
+        let changes = self.cause == Cause::Asked && !self.deserted && self.stop_sent.is_none();
+        if changes {
+            self.cause = Cause::Lost(why.to_owned());
+        }
+        changes
+    }
+
     /// The listener is down.
-    pub fn listener_shut(&mut self, moved: Moved) {
+    pub fn listener_shut(&mut self, moved: BTreeMap<Receiver, u64>) {
         if self.shut != Shut::Done {
             self.shut = Shut::Done;
             self.moved = moved;

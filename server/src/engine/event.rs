@@ -124,8 +124,8 @@ pub enum Event {
         /// What was found.
         observation: Observation,
     },
-    /// A working generation's listener does not serve any more, though its process may run: it was shut down, closed,
-    /// or is held by nobody who could accept.
+    /// A generation's listener does not serve any more, though its process may run: it was shut down, closed, or is
+    /// held by nobody who could accept. Of one that drains it counts until it is told to stop.
     ListenerLost {
         /// Which.
         generation: GenerationId,

@@ -17,7 +17,7 @@ use super::{
 };
 
 /// What the engine needs to know of a group's settings; times in milliseconds.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rules {
     /// The seed of the program's hash.
     pub seed: Seed,
@@ -38,10 +38,13 @@ pub struct Rules {
 }
 
 /// One group. See [`handle`](Self::handle).
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Group {
     pub(super) rules: Rules,
     pub(super) workers: BTreeMap<u32, Worker>,
+    /// The last generation's number of each worker that has left: should it come again, it counts on from there, so that a late
+    /// event of one of its former generations is nobody's.
+    pub(super) left_at: BTreeMap<u32, u64>,
     pub(super) slots: Slots,
     pub(super) hold: Hold,
     pub(super) publication: Publication,
@@ -59,6 +62,7 @@ impl Group {
     pub fn new(rules: Rules) -> Self {
         Self {
             workers: (0..rules.workers).map(|index| (index, Worker::new())).collect(),
+            left_at: BTreeMap::new(),
             slots: Slots::new(rules.slots),
             hold: Hold::default(),
             publication: Publication::new(),
@@ -93,11 +97,7 @@ impl Group {
                 }
             }
             Event::ListenerLost { generation, why } => self.listener_lost(now, generation, why),
-            Event::ListenerShut { generation, moved } => {
-                if let Some(drain) = self.drain_mut(generation) {
-                    drain.listener_shut(moved);
-                }
-            }
+            Event::ListenerShut { generation, moved } => self.listener_shut(generation, &moved),
             Event::Tick => {}
         }
         self.settle(now);
@@ -120,8 +120,9 @@ impl Group {
 
     /// When the group wants a [`Event::Tick`], should nothing else happen before.
     pub fn wakes_at(&self, now: Millis) -> Option<Millis> {
-        let lifecycles = self.workers.values().filter_map(|worker| self.lifecycle_wakes_at(now, worker));
-        lifecycles.chain(self.hold.retry_at).chain(self.publication.retry_at).min()
+        let lifecycles =
+            self.workers.iter().filter_map(|(&index, worker)| self.lifecycle_wakes_at(now, index, worker));
+        lifecycles.chain(self.hold.retry_at).chain(self.publication_wakes_at()).min()
     }
 
     /// Whether a stop has come to its end: no generation is left.
