@@ -14,13 +14,13 @@ use super::{
 };
 
 /// Whose turn it is, and who waits for one.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Probing {
     current: Option<Probe>,
     waiting: VecDeque<(GenerationId, u64)>,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Probe {
     generation: GenerationId,
     hash: u64,

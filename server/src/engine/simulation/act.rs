@@ -64,6 +64,9 @@ impl World {
                 self.group.hold.making != Some(*slot)
             }
             Event::HoldShut { slot, .. } => self.ledger.slots.get(slot) != Some(&Holder::Hold),
+            Event::ProbeWanted { generation, .. } | Event::ProbeEnded { generation } => {
+                self.group.generation(*generation).is_none()
+            }
             Event::Observed { generation, .. } => self.group.generation(*generation).is_none(),
             Event::HoldOccupied | Event::Tick => false,
             Event::Command { .. }

@@ -16,6 +16,7 @@ impl World {
             Effect::MakeHold { slot } => self.plan_soon(Happening::MakeHold(slot)),
             Effect::ShutHold { slot } => self.plan_soon(Happening::ShutHold(slot)),
             Effect::Start { generation, slot } => return self.start(generation, slot),
+            Effect::Probe { generation } => return self.probe(generation),
             Effect::Publish(layout) => {
                 self.tally.holds += u64::from(layout.working.is_empty() && layout.hold.is_some());
                 if self.entropy.goes_wrong(12) {

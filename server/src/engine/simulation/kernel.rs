@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use server_common::{choice::choose, counters::Outcome, limits::NO_SLOT, table::Table};
+use server_common::{choice::choose, counters::Outcome, table::Table};
 
 use super::super::{
     event::{GenerationId, Millis, Moved, Slot},
@@ -70,11 +70,7 @@ impl Kernel {
     pub(super) fn swap(&mut self, layout: &Layout) {
         // SAFETY: `Table` is `repr(C)` of integers: all zeroes is a value.
         let mut table = unsafe { Box::<Table>::new_zeroed().assume_init() };
-        table.clear(layout.seed, layout.epoch);
-        table.hold = layout.hold.unwrap_or(NO_SLOT);
-        table.working_count = layout.working.len() as u16;
-        table.working[..layout.working.len()].copy_from_slice(&layout.working);
-        table.buckets.copy_from_slice(&layout.buckets);
+        layout.write(&mut table);
         self.tables.push(table);
     }
 

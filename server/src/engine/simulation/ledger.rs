@@ -92,7 +92,7 @@ impl Ledger {
                     false => Err(format!("operation {operation} has finished twice, or was never asked for")),
                 }
             }
-            Effect::Observe { .. } | Effect::Signal { .. } | Effect::Note(_) => Ok(()),
+            Effect::Probe { .. } | Effect::Observe { .. } | Effect::Signal { .. } | Effect::Note(_) => Ok(()),
         }
     }
 

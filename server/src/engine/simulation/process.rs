@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use server_common::flow_hash::FlowV4;
+
 use super::{
     super::{
         effect::Signal,
@@ -9,7 +11,7 @@ use super::{
     },
     kernel::{ConnectionId, Holder, ListenerId, Stage},
     ledger::Checked,
-    script::{Afterwards, Fate, OnStop, Start},
+    script::{Afterwards, Fate, OnStop, SEED, Start},
     world::{Happening, World},
 };
 
@@ -71,6 +73,13 @@ impl World {
         self.process(id).is_running = true;
         let delay = self.entropy.delay() * 4;
         match start {
+            Start::Works if is_probed(id) => {
+                let slot = self.process(id).slot;
+                let listener = self.kernel.listen(Holder::Generation(id), slot);
+                self.process(id).listener = Some(listener);
+                let wanted = Event::ProbeWanted { generation: id, hash: probe_hash(id) };
+                self.plan_soon(Happening::Tell(wanted));
+            }
             Start::Works | Start::Fails => self.plan(delay, Happening::Ready(id)),
             Start::ExitsEarly => self.plan(delay, Happening::End(id, "exit 1".into())),
             Start::NeverReady => self.tally.never_ready += 1,
@@ -85,13 +94,34 @@ impl World {
         }
         process.accepts = true;
         let (slot, afterwards) = (process.slot, process.fate.afterwards);
-        let listener = self.kernel.listen(Holder::Generation(id), slot);
-        self.process(id).listener = Some(listener);
+        if self.process(id).listener.is_none() {
+            let listener = self.kernel.listen(Holder::Generation(id), slot);
+            self.process(id).listener = Some(listener);
+        }
         self.plan_soon(Happening::Tell(Event::Ready { generation: id }));
         if afterwards != Afterwards::Stays {
             let delay = self.entropy.below(64) as u64 * 8;
             self.plan(delay, Happening::Fault(id));
         }
+    }
+
+    /// The daemon connects with the probe's flow: whatever table the kernel reads, it must reach this generation.
+    pub(super) fn probe(&mut self, id: GenerationId) -> Checked {
+        self.tally.probes += 1;
+        self.plan_soon(Happening::Tell(Event::ProbeEnded { generation: id }));
+        let Some(listener) = self.process(id).listener.filter(|_| !self.processes[&id].has_ended) else {
+            return Ok(());
+        };
+        for table in 0..self.kernel.tables.len() {
+            let is_readable = self.kernel.tables[table].epoch >= self.group.publication.published;
+            let selected = self.kernel.select(table, probe_hash(id)).map(|(_, listener, _)| listener);
+            if is_readable && selected != Some(listener) {
+                return Err(format!("the probe of {id:?} reaches listener {selected:?}, not {listener}"));
+            }
+        }
+        let delay = self.entropy.delay();
+        self.plan(delay, Happening::Ready(id));
+        Ok(())
     }
 
     /// What was bound to happen to it happens; somebody sees it sooner or later.
@@ -183,4 +213,14 @@ impl World {
             self.leave_when_idle(id);
         }
     }
+}
+
+/// Every other generation of a worker says nothing of its readiness.
+fn is_probed(id: GenerationId) -> bool {
+    id.number.is_multiple_of(2)
+}
+
+fn probe_hash(id: GenerationId) -> u64 {
+    FlowV4 { source: id.worker, destination: id.number as u32, source_port: 4, destination_port: 5 }
+        .hash(&SEED)
 }

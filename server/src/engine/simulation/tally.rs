@@ -29,11 +29,12 @@ pub(super) struct Tally {
     pub(super) operations_done: u64,
     pub(super) operations_failed: u64,
     pub(super) stopped: u64,
+    pub(super) probes: u64,
 }
 
 impl Tally {
     pub(super) fn add(&mut self, other: &Self) {
-        let pairs: [(&mut u64, u64); 26] = [
+        let pairs: [(&mut u64, u64); 27] = [
             (&mut self.cases, other.cases),
             (&mut self.executed, other.executed),
             (&mut self.skipped, other.skipped),
@@ -60,6 +61,7 @@ impl Tally {
             (&mut self.operations_done, other.operations_done),
             (&mut self.operations_failed, other.operations_failed),
             (&mut self.stopped, other.stopped),
+            (&mut self.probes, other.probes),
         ];
         for (sum, part) in pairs {
             *sum += part;
@@ -90,6 +92,7 @@ impl Tally {
         per_case("lost generations", self.lost, 1.5);
         per_case("operations done", self.operations_done, 1.5);
         per_case("stops", self.stopped, 0.02);
+        per_case("probes", self.probes, 1.0);
         assert!(self.skipped < self.executed, "{self:#?}");
     }
 }
