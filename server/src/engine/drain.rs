@@ -17,6 +17,10 @@ use super::{
 const OBSERVE_MIN: Millis = 2;
 const OBSERVE_MAX: Millis = 100;
 
+/// How many observations in a row must find handshakes and queue empty. The kernel's dump of sockets is no snapshot: a
+/// handshake that completes meanwhile can be past in the one part of it and not yet there in the other.
+const EMPTY_IN_A_ROW: u32 = 2;
+
 /// How long SIGKILL may take to end a process before its generation ends without it.
 pub(super) const KILL_PATIENCE: Millis = 10_000;
 
@@ -102,6 +106,8 @@ pub struct Drain {
     pub began: Option<Observation>,
     /// As found last, since the first instant.
     pub last: Option<Observation>,
+    /// Observations in a row, up to the last, that found handshakes and queue empty.
+    empty_in_a_row: u32,
     observing: bool,
     next_observation: Millis,
     /// When it was told to stop.
@@ -155,6 +161,7 @@ impl Drain {
             steps: Vec::new(),
             began: None,
             last: None,
+            empty_in_a_row: 0,
             observing: false,
             next_observation: now,
             stop_sent: None,
@@ -184,6 +191,9 @@ impl Drain {
         self.began.get_or_insert(observation);
         if first_instant.is_some() {
             self.last = Some(observation);
+            let is_empty =
+                observation.handshakes == 0 && observation.unaccepted == 0 && observation.flows == 0;
+            self.empty_in_a_row = if is_empty { self.empty_in_a_row + 1 } else { 0 };
         }
         let pace = (now - self.began_at) / 8;
         self.next_observation = now + pace.clamp(OBSERVE_MIN, OBSERVE_MAX);
@@ -302,7 +312,7 @@ impl Drain {
     }
 
     fn queue_is_empty(&self) -> bool {
-        self.last.is_some_and(|last| last.handshakes == 0 && last.unaccepted == 0 && last.flows == 0)
+        self.empty_in_a_row >= EMPTY_IN_A_ROW
     }
 
     fn connections(&self) -> Option<u64> {
