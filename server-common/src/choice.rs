@@ -25,10 +25,14 @@ pub fn bucket(hash: u64, choice: u32) -> usize {
     (hash >> (choice * BUCKETS.ilog2())) as usize & (BUCKETS - 1)
 }
 
-/// Walks the chain for a flow's `hash`. `select` tries a slot and tells whether the kernel took it; it is not
+/// Walks the chain for a flow's `hash`. The flow that a starting worker is probed with goes to that worker, which no
+/// bucket names yet. `select` tries a slot and tells whether the kernel took it; it is not
 /// asked for a slot that cannot be one.
 #[inline(always)]
 pub fn choose(table: &Table, hash: u64, mut select: impl FnMut(u16) -> bool) -> Chosen {
+    if hash == table.probe_hash && table.probe_slot != NO_SLOT && select(table.probe_slot) {
+        return Chosen { slot: table.probe_slot, outcome: Outcome::FirstChoice };
+    }
     let mut outcome = Outcome::FirstChoice;
     let mut choice = 0;
     while choice < CHOICES {

@@ -17,20 +17,24 @@ pub struct Table {
     pub seed: Seed,
     /// The number of this publication.
     pub epoch: u64,
+    /// The hash of the one flow that a starting worker is probed with; it counts only with `probe_slot`.
+    pub probe_hash: u64,
     /// The holding listener's slot, the last resort; [`NO_SLOT`] where the last resort is to drop.
     pub hold: u16,
     /// How many of `working` are filled.
     pub working_count: u16,
+    /// The slot that the probe's flow gets; [`NO_SLOT`] while nobody is probed.
+    pub probe_slot: u16,
     /// Keeps `buckets` at a multiple of 8.
-    padding: [u16; 2],
+    padding: u16,
     /// The slots of the working generations, for when a flow's own choices cannot be selected.
     pub working: [u16; WORKERS_MAX],
     /// The slot for each bucket; [`NO_SLOT`] where nothing is to be selected.
     pub buckets: [u16; BUCKETS],
 }
 
-const _: () = assert!(size_of::<Table>() == 32 + 2 * WORKERS_MAX + 2 * BUCKETS);
-const _: () = assert!(core::mem::offset_of!(Table, working) == 32);
+const _: () = assert!(size_of::<Table>() == 40 + 2 * WORKERS_MAX + 2 * BUCKETS);
+const _: () = assert!(core::mem::offset_of!(Table, working) == 40);
 const _: () = assert!(core::mem::offset_of!(Table, buckets).is_multiple_of(8));
 
 impl Table {
@@ -38,9 +42,11 @@ impl Table {
     pub fn clear(&mut self, seed: Seed, epoch: u64) {
         self.seed = seed;
         self.epoch = epoch;
+        self.probe_hash = 0;
         self.hold = NO_SLOT;
         self.working_count = 0;
-        self.padding = [0; 2];
+        self.probe_slot = NO_SLOT;
+        self.padding = 0;
         self.working.fill(NO_SLOT);
         self.buckets.fill(NO_SLOT);
     }

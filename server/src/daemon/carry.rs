@@ -1,6 +1,6 @@
 //! Carries the engine's effects out, one after another.
 
-use std::{sync::Arc, time::Duration};
+use std::{iter, sync::Arc, time::Duration};
 
 use tokio::task::JoinSet;
 
@@ -25,11 +25,15 @@ const RETRY: Duration = Duration::from_millis(100);
 
 impl Actor {
     /// Carries one effect out; returns the events that it has at once.
-    pub(super) fn carry(&mut self, effect: Effect) -> Option<Event> {
-        match effect {
+    pub(super) fn carry(&mut self, effect: Effect) -> Vec<Event> {
+        let event = match effect {
+            Effect::Start { generation, slot } => {
+                let started = self.start(generation, slot);
+                return iter::once(started).chain(self.prepare_probe(generation)).collect();
+            }
             Effect::MakeHold { slot } => Some(self.make_hold(slot)),
             Effect::ShutHold { slot } => Some(self.shut_hold(slot)),
-            Effect::Start { generation, slot } => Some(self.start(generation, slot)),
+            Effect::Probe { generation } => self.probe(generation),
             Effect::Publish(layout) => {
                 self.publish(layout);
                 None
@@ -65,7 +69,8 @@ impl Actor {
                 self.journal.add(kind, &self.settings.name, worker, number, detail);
                 None
             }
-        }
+        };
+        event.into_iter().collect()
     }
 
     fn make_hold(&mut self, slot: Slot) -> Event {
