@@ -11,6 +11,7 @@ pub mod exit;
 mod log;
 mod output;
 mod pages;
+mod refusals;
 pub mod render;
 mod run;
 mod seams;

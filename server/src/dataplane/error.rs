@@ -56,7 +56,8 @@ impl DataplaneError {
     pub fn hint(&self) -> Option<&'static str> {
         let errno = self.errno()?;
         match (self, errno) {
-            (Self::Load(_) | Self::Program { .. }, libc::EPERM | libc::EACCES) => Some(
+            // EACCES is the verifier's answer, and is not about privilege.
+            (Self::Load(_) | Self::Program { .. }, libc::EPERM) => Some(
                 "loading the program needs CAP_BPF (and CAP_NET_ADMIN): run as root, or give the binary these capabilities",
             ),
             (Self::Put { .. }, 524) => Some(
