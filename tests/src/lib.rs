@@ -9,6 +9,8 @@ pub mod netns;
 pub mod nft;
 pub mod process;
 pub mod python;
+pub mod scripts;
 pub mod sockets;
 pub mod steer;
+pub mod traffic;
 pub mod wait;

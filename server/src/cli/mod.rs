@@ -11,6 +11,7 @@ pub mod exit;
 mod log;
 mod output;
 mod pages;
+mod refusals;
 pub mod render;
 mod run;
 mod seams;
@@ -25,6 +26,7 @@ use self::{
     arguments::{Arguments, Command},
     exit::Exit,
 };
+use crate::host;
 
 /// Runs the command that `arguments`, with the program's name first, ask for, and says how it went.
 pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
@@ -47,7 +49,7 @@ fn carry_out(Arguments { socket, command }: Arguments) -> anyhow::Result<ExitCod
             return seams::demo(&arguments);
         }
         Command::Worker(options) => return seams::worker(options),
-        Command::Check(output) => check::report(&check::probes(), output.json)?,
+        Command::Check(output) => check::report(&host::probes(), output.json)?,
         Command::Completions { shell } => pages::completions(shell)?,
         Command::Man { dir } => pages::man(dir.as_deref())?,
         Command::Ask(question) => {

@@ -13,6 +13,9 @@ use crate::{
     sockets::address::{ListenAddress, Protocol},
 };
 
+/// Each worker needs two slots while it is handed over, so does the holding listener, and slot 0 holds none.
+const WORKERS_MAX: u32 = (server_common::limits::SLOTS_DEFAULT - 3) / 2;
+
 /// Arguments that are well-formed, each by itself, but do not go together.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub(super) enum SettingsError {
@@ -22,6 +25,9 @@ pub(super) enum SettingsError {
     /// The kernel would give each worker a port of its own.
     #[error("--listen {0} has port 0, and in mode own every worker would get another port")]
     OwnPortZero(ListenAddress),
+    /// The sockarray has no room for them.
+    #[error("--workers {0} is too many: a group has 1 to {WORKERS_MAX}")]
+    TooManyWorkers(u32),
     /// There is no listener of the worker's own to look at.
     #[error("--ready listener is for --mode own, and the mode is inherit")]
     ListenerInherited,
@@ -42,6 +48,7 @@ impl SettingsError {
         match self {
             Self::ListenTwice(_) => "give each address once",
             Self::OwnPortZero(_) => "choose a port, or leave the listeners to the daemon with --mode inherit",
+            Self::TooManyWorkers(_) => "a worker for each processor is plenty; run two groups for more",
             Self::ListenerInherited => "use --ready notify or --ready probe, or --mode own",
             Self::Udp(_) => "give tcp:// addresses, or IP:PORT, which is tcp",
             Self::NoTimeToStart => "leave it out for 30s, or give the time that a worker takes",
@@ -64,6 +71,9 @@ pub(super) fn settings(arguments: RunArguments) -> Result<GroupSettings, Setting
     }
     if let Some(address) = listen.iter().find(|address| address.protocol == Protocol::Udp) {
         return Err(SettingsError::Udp(*address));
+    }
+    if *workers > WORKERS_MAX {
+        return Err(SettingsError::TooManyWorkers(*workers));
     }
     if mode == Mode::Own
         && let Some(address) = listen.iter().find(|address| address.address.port() == 0)

@@ -53,7 +53,11 @@ impl Actor {
                 self.forget(generation, slot);
                 None
             }
-            Effect::Receipt { operation, receipt } => {
+            Effect::Receipt { operation, mut receipt } => {
+                if let Some(left) = self.end_what_is_left(receipt.generation) {
+                    let said = receipt.message.take().map(|message| format!("{message}; "));
+                    receipt.message = Some(said.unwrap_or_default() + &left);
+                }
                 self.receipt(operation, receipt);
                 None
             }
@@ -183,10 +187,38 @@ impl Actor {
     }
 
     fn forget(&mut self, generation: GenerationId, slot: Slot) {
+        // One that has not come to a receipt, because it never was ready.
+        self.end_what_is_left(generation);
         let counted = self.forget_slot(slot);
         let totals = self.totals.workers.entry(generation.worker).or_default();
         totals.counters = totals.counters.plus(&counted);
         self.generations.remove(&generation);
+    }
+
+    /// Kills what a generation's process has left behind, and says what that was. Its connections have ended or their
+    /// deadline is over; its listener, which a child may hold as well, is shut down or was never in a table.
+    fn end_what_is_left(&self, generation: GenerationId) -> Option<String> {
+        let running = self.generations.get(&generation).filter(|running| running.has_exited)?;
+        let process = running.process.as_ref()?;
+        let left = process.tree();
+        if left.is_empty() {
+            return None;
+        }
+        if let Err(error) = kill_tree(process) {
+            tracing::warn!("cannot end what {generation:?} has left behind: {}", describe(&error));
+        }
+        let (count, plural) = (left.len(), if left.len() == 1 { "process" } else { "processes" });
+        let pids: Vec<String> = left.iter().map(u32::to_string).collect();
+        let detail = format!("it left {count} {plural} behind, killed: pid {}", pids.join(", "));
+        let worker = self.settings.name.worker(generation.worker);
+        self.journal.add(
+            "left-behind",
+            &self.settings.name,
+            Some(worker),
+            Some(generation.number),
+            detail.clone(),
+        );
+        Some(detail)
     }
 
     fn forget_slot(&mut self, slot: Slot) -> server_common::counters::SlotCounters {

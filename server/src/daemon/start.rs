@@ -90,9 +90,21 @@ impl Actor {
         });
     }
 
-    pub(super) fn process_exited(&mut self, generation: GenerationId, exit: String) {
+    pub(super) fn process_exited(&mut self, generation: GenerationId, mut exit: String) {
+        let owner = self.owner();
         if let Some(running) = self.generations.get_mut(&generation) {
             running.has_exited = true;
+            let user = running.process.as_ref().and_then(Process::last_user);
+            // The kernel has refused its bind with EADDRINUSE, of which the worker can only say that somebody listens.
+            if let Some(user) = user.filter(|user| *user != owner)
+                && self.settings.mode == Mode::Own
+                && !running.is_ready
+            {
+                exit += &format!(
+                    "; it ran as user {user}, whose sockets cannot join those of user {owner}: run it as user {owner}, \
+                     or the group with --user {user}"
+                );
+            }
         }
         self.feed(Event::Exited { generation, exit });
     }
@@ -154,7 +166,7 @@ impl Actor {
     fn discover_for(&mut self, generation: GenerationId) -> Result<(), DiscoverError> {
         let Some(running) = self.generations.get(&generation) else { return Ok(()) };
         let (slot, Some(process)) = (running.slot, running.process.clone()) else { return Ok(()) };
-        let owner_uid = self.user.as_ref().map_or_else(effective_uid, |user| user.uid);
+        let owner_uid = self.owner();
         for endpoint in self.endpoints.iter_mut().filter(|endpoint| endpoint.listener(slot).is_none()) {
             let v6_only = endpoint.any_listener().and_then(|listener| options::is_v6_only(listener).ok());
             let membership = Membership { address: endpoint.address, owner_uid, v6_only };
@@ -164,6 +176,11 @@ impl Actor {
             }
         }
         Ok(())
+    }
+
+    /// The owner of the sockets of workers that bind them themselves.
+    fn owner(&self) -> u32 {
+        self.user.as_ref().map_or_else(effective_uid, |user| user.uid)
     }
 
     /// Tells the engine that a generation is ready, once it has a listener at every address and has said what it was

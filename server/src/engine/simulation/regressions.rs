@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::{
     super::{
         effect::{Effect, FailureKind, Receiver, Signal},
-        event::{Command, Event, Millis},
+        event::{Command, Event, Millis, Observation},
         group::Rules,
         view::State,
     },
@@ -227,6 +227,22 @@ fn a_process_that_survives_its_kill_is_not_waited_for_forever() {
     assert_eq!(world.count(&Effect::Forget { generation: id(0, 2), slot }), 1);
 }
 
+#[test]
+fn an_observation_that_comes_once_more_later_puts_nothing_off() {
+    let mut world = Replay::working(rules(2));
+    world.ask(Command::Drain { worker: 0, timeout: None });
+    world.publish();
+    let first_instant = world.group.drain_mut(id(0, 1)).and_then(|drain| drain.first_instant);
+    let observation = Observation { connections: 1, ..Observation::default() };
+    let observed = |first_instant| Event::Observed { generation: id(0, 1), first_instant, observation };
+    world.tell(observed(None));
+    world.pass(2);
+    world.tell(observed(first_instant));
+    let before = world.group.clone();
+    world.tell(observed(first_instant));
+    assert!(world.group == before, "the next observation is put off");
+}
+
 /// As a failing case printed it: worker 0 came again, with the number of a generation that it had had.
 #[test]
 fn a_log_of_scaling_down_and_up_replays() {
@@ -234,7 +250,7 @@ fn a_log_of_scaling_down_and_up_replays() {
     let observed = |worker, first_instant| Event::Observed {
         generation: id(worker, 1),
         first_instant,
-        observation: super::super::event::Observation::default(),
+        observation: Observation::default(),
     };
     let scale =
         |operation, workers| Event::Command { operation, command: Command::Scale { workers, timeout: None } };
