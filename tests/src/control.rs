@@ -117,8 +117,7 @@ impl Control {
     }
 }
 
-/// Panics unless each stage of the counters has counted each run, nothing was dropped, and each new connection was counted
-/// for a worker or the holding listener.
+/// Panics unless each stage of the counters has counted each run once, and nothing was dropped.
 #[track_caller]
 pub fn assert_counted_once(group: &GroupStatus) {
     let Counters { runs, asked, outcome } = group.counters;
@@ -129,6 +128,14 @@ pub fn assert_counted_once(group: &GroupStatus) {
         "{group:?}"
     );
     assert_eq!(outcome.dropped, 0, "{group:?}");
+}
+
+/// Panics unless the drain was one to its proven end, and the worker has ended by itself.
+#[track_caller]
+pub fn assert_drained(receipt: &Receipt) {
+    let at_the_end = [receipt.handshakes, receipt.unaccepted, receipt.connections].map(|count| count.ended);
+    assert_eq!((receipt.outcome.as_str(), at_the_end), ("drained", [0; 3]), "{receipt:?}");
+    assert_eq!(receipt.exit.as_deref(), Some("exit 0"), "{receipt:?}");
 }
 
 /// The new connections that the program has selected the group's workers for.

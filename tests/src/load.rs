@@ -1,6 +1,7 @@
 //! Load over a pool of 4-tuples that reaches a group in every way, and what the table makes of that pool.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     ops::Range,
     time::Duration,
@@ -23,7 +24,7 @@ pub const LISTEN: [&str; 4] = ["127.0.0.1:8080", "[::1]:8080", "0.0.0.0:8081", "
 const TARGETS: [&str; 6] =
     ["127.0.0.1:8080", "[::1]:8080", "127.0.0.2:8081", "127.0.0.3:8082", "[::1]:8082", "[fd00:57ee:7::2]:8082"];
 
-/// Above the ports that the kernel gives to clients that ask for none would be better, but those are all.
+/// Well apart from the servers' ports.
 const FIRST_PORT: u16 = 20_000;
 
 /// How long one connection may take: far longer than any handover, drain or start of a worker, and long enough for the
@@ -36,9 +37,10 @@ const RATE_MAX: f64 = 7_000.0;
 /// How long a load may take to come as far as it is awaited.
 const PATIENCE: Duration = Duration::from_secs(280);
 
-/// The arguments of `steer run` for [`LISTEN`].
-pub fn listen_arguments() -> Vec<String> {
-    LISTEN.iter().flat_map(|address| ["--listen".to_owned(), (*address).to_owned()]).collect()
+/// The arguments of `steer run` for [`LISTEN`], and `more`.
+pub fn arguments(more: &[&str]) -> Vec<String> {
+    let listen = LISTEN.iter().flat_map(|address| ["--listen", address]);
+    listen.chain(more.iter().copied()).map(str::to_owned).collect()
 }
 
 /// Every combination of `addresses` client addresses of each family, this many ports of each, and the six targets that
@@ -46,11 +48,6 @@ pub fn listen_arguments() -> Vec<String> {
 pub fn pool(addresses: u16, ports: u16) -> Vec<FourTuple> {
     let targets = TARGETS.map(|target| target.parse::<SocketAddr>().expect("an address"));
     four_tuples(&clients(addresses), port_range(ports), &targets)
-}
-
-/// The same towards one target of [`LISTEN`] or elsewhere.
-pub fn pool_to(target: SocketAddr, addresses: u16, ports: u16) -> Vec<FourTuple> {
-    four_tuples(&clients(addresses), port_range(ports), &[target])
 }
 
 fn clients(addresses: u16) -> Vec<IpAddr> {
@@ -164,12 +161,12 @@ impl Prediction {
     /// Visits each 4-tuple of the pool once; panics unless each is answered, and by the worker it belongs to.
     #[track_caller]
     pub fn assert_holds(&self, when: &str, pool: &[FourTuple]) {
-        let workers: std::collections::BTreeSet<u32> = self.owners.iter().copied().collect();
+        let workers: BTreeSet<u32> = self.owners.iter().copied().collect();
         for worker in workers {
             let own = self.of(worker, pool);
             let tally = visit(&own, 16);
             assert_nothing_lost(&tally);
-            let expected = std::collections::BTreeMap::from([(format!("web/{worker}"), own.len() as u64)]);
+            let expected = BTreeMap::from([(format!("web/{worker}"), own.len() as u64)]);
             assert_eq!(tally.by_worker, expected, "{when}: the answers to the 4-tuples of web/{worker}");
         }
     }
