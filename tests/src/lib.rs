@@ -11,4 +11,5 @@ pub mod scripts;
 pub mod sockets;
 pub mod steer;
 pub mod traffic;
+pub mod transcript;
 pub mod wait;
