@@ -14,5 +14,6 @@ pub mod site;
 pub mod sockets;
 pub mod steer;
 pub mod traffic;
+pub mod transcript;
 pub mod wait;
 pub mod workers;
