@@ -3,10 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use steer::control::{
-    api::{Counters, Event, GroupStatus, Receipt, Request, Response, Table},
+    api::{Event, GroupStatus, Receipt, Request, Response, Table},
     client::{Client, ClientError},
 };
 use tokio::runtime::{Builder, Runtime};
+
+use crate::traffic::counters_add_up;
 
 /// The group that `steer run` makes where nothing else is said.
 pub const GROUP: &str = "web";
@@ -59,8 +61,7 @@ impl Control {
     /// Drains a worker to its end and gives its receipt.
     #[track_caller]
     pub fn drain(&self, worker: u32) -> Receipt {
-        let mut receipts =
-            self.receipts(Request::Drain { worker: group().worker(worker), timeout_ms: None });
+        let mut receipts = self.receipts(Request::Drain { worker: group().worker(worker), timeout_ms: None });
         assert_eq!(receipts.len(), 1, "a drain has one receipt: {receipts:?}");
         receipts.remove(0)
     }
@@ -120,14 +121,8 @@ impl Control {
 /// Panics unless each stage of the counters has counted each run once, and nothing was dropped.
 #[track_caller]
 pub fn assert_counted_once(group: &GroupStatus) {
-    let Counters { runs, asked, outcome } = group.counters;
-    assert_eq!(asked.connection + asked.segment + asked.datagram + asked.migration, runs, "{group:?}");
-    assert_eq!(
-        outcome.first_choice + outcome.further_choice + outcome.held + outcome.dropped,
-        runs,
-        "{group:?}"
-    );
-    assert_eq!(outcome.dropped, 0, "{group:?}");
+    let counters = counters_add_up(group);
+    assert_eq!(counters.outcome.dropped, 0, "{group:?}");
 }
 
 /// Panics unless the drain was one to its proven end, and the worker has ended by itself.

@@ -3,14 +3,19 @@
 //! They need the capabilities that `cargo xtask test` checks for. Fixtures panic instead of returning errors, with
 //! what was done and what was found, so that a test reads as what it shows.
 
+pub mod clients;
 pub mod control;
 pub mod load;
 pub mod netns;
 pub mod nft;
 pub mod process;
 pub mod python;
+pub mod receipts;
 pub mod scripts;
+pub mod site;
 pub mod sockets;
 pub mod steer;
 pub mod traffic;
+pub mod transcript;
 pub mod wait;
+pub mod workers;

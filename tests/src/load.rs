@@ -21,8 +21,14 @@ pub const LISTEN: [&str; 4] = ["127.0.0.1:8080", "[::1]:8080", "0.0.0.0:8081", "
 
 /// Where clients connect: each listen address, the wildcards at addresses that are not the clients' default, and the
 /// dual-stack one in both families.
-const TARGETS: [&str; 6] =
-    ["127.0.0.1:8080", "[::1]:8080", "127.0.0.2:8081", "127.0.0.3:8082", "[::1]:8082", "[fd00:57ee:7::2]:8082"];
+const TARGETS: [&str; 6] = [
+    "127.0.0.1:8080",
+    "[::1]:8080",
+    "127.0.0.2:8081",
+    "127.0.0.3:8082",
+    "[::1]:8082",
+    "[fd00:57ee:7::2]:8082",
+];
 
 /// Well apart from the servers' ports.
 const FIRST_PORT: u16 = 20_000;

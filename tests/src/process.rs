@@ -100,6 +100,17 @@ pub fn signal(pid: u32, signal: Signal) {
     }
 }
 
+/// Stops the process with SIGSTOP, and waits until it does nothing more.
+#[track_caller]
+pub fn stop(pid: u32) {
+    signal(pid, Signal::STOP);
+    wait::until(&format!("{pid} is stopped"), END, || {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let state = status.lines().find(|line| line.starts_with("State:")).unwrap_or_default();
+        if state.contains("T (stopped)") { Ok(()) } else { Err(state.to_owned()) }
+    });
+}
+
 /// Sends SIGKILL to every process that `list` gives, until it gives none: one that was being started meanwhile is found
 /// by the next look.
 #[track_caller]

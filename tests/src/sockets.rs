@@ -18,16 +18,25 @@ pub enum TcpState {
 ///
 /// `/proc/net` is the namespace of the process's main thread: this reads that of the calling thread.
 pub fn tcp_count(local: SocketAddr, state: TcpState) -> usize {
-    let file = if local.is_ipv4() { "tcp" } else { "tcp6" };
+    let wanted = proc_address(local);
+    count(if local.is_ipv4() { "tcp" } else { "tcp6" }, state, |local| local == wanted)
+}
+
+/// How many TCP sockets with this local port and state there are, of both families.
+pub fn tcp_count_at_port(port: u16, state: TcpState) -> usize {
+    let wanted = format!(":{port:04X}");
+    ["tcp", "tcp6"].into_iter().map(|file| count(file, state, |local| local.ends_with(&wanted))).sum()
+}
+
+fn count(file: &str, state: TcpState, is_wanted: impl Fn(&str) -> bool) -> usize {
     let text = fs::read_to_string(format!("/proc/thread-self/net/{file}")).expect("sockets can be listed");
-    let wanted = (proc_address(local), format!("{:02X}", state as u8));
+    let state = format!("{:02X}", state as u8);
     text.lines()
         .skip(1)
         .filter(|line| {
             // sl, local_address, rem_address, st
             let mut fields = line.split_whitespace().skip(1);
-            let local = fields.next();
-            local == Some(&wanted.0) && fields.nth(1) == Some(&wanted.1)
+            fields.next().is_some_and(&is_wanted) && fields.nth(1) == Some(&state)
         })
         .count()
 }

@@ -15,9 +15,8 @@ const SOON: Duration = Duration::from_secs(60);
 
 /// Kills the worker's process and waits until another one works; returns what `before` gave for its pid, once it was frozen.
 fn kill<T>(steer: &Steer<'_>, worker: usize, before: impl FnOnce(u32) -> T) -> T {
-    let status = steer.until("the worker works", SOON, |status| {
-        status.groups[0].workers[worker].state == "working"
-    });
+    let status =
+        steer.until("the worker works", SOON, |status| status.groups[0].workers[worker].state == "working");
     let pid = status.groups[0].workers[worker].pid.expect("a worker that works has a process");
     process::freeze(pid);
     let value = before(pid);
@@ -54,7 +53,11 @@ fn a_killed_worker_takes_along_only_what_it_has_accepted() {
             tally.failed,
             tally.first_failures
         );
-        assert_eq!(tally.failed, tally.reset, "nothing is refused or waits for ever: {:#?}", tally.first_failures);
+        assert_eq!(
+            tally.failed, tally.reset,
+            "nothing is refused or waits for ever: {:#?}",
+            tally.first_failures
+        );
         assert_counted_once(&status);
     });
 }
@@ -83,7 +86,10 @@ fn what_a_killed_worker_has_not_accepted_is_answered_by_others() {
                     });
                     pid
                 });
-                (victim, visits.map(|visits| visits.join().expect("the visits end")).expect("there were visits"))
+                (
+                    victim,
+                    visits.map(|visits| visits.join().expect("the visits end")).expect("there were visits"),
+                )
             });
             others.wait_for(pool.len() as u64);
             let others = others.end();

@@ -71,7 +71,10 @@ fn a_stranger_in_the_group_gets_nothing_and_is_seen() {
             status.groups[0].strangers == strangers.len() as u64
         });
         let events = control.events("stranger");
-        assert!(!events.is_empty() && events.iter().all(|event| event.detail.contains("get nothing")), "{events:?}");
+        assert!(
+            !events.is_empty() && events.iter().all(|event| event.detail.contains("get nothing")),
+            "{events:?}"
+        );
         let table = Prediction::new(SEED, &[0, 1, 2, 3]);
         table.assert_holds("with strangers in the group", &pool);
         // New listeners join the group after the strangers.
@@ -94,7 +97,8 @@ fn a_stranger_in_the_group_gets_nothing_and_is_seen() {
 
         // They were members that the kernel would have given their part: without the program it does.
         detach_program(&strangers[0]);
-        let clients: Vec<_> = (0..100).map(|_| TcpStream::connect(LISTEN[0]).expect("a connection")).collect();
+        let clients: Vec<_> =
+            (0..100).map(|_| TcpStream::connect(LISTEN[0]).expect("a connection")).collect();
         let theirs = accepted(&strangers[0]);
         println!("without the program: connections: {}, to a stranger: {theirs}", clients.len());
         assert!(theirs > 0);
@@ -110,7 +114,8 @@ fn a_draining_worker_gets_nothing_after_its_first_instant() {
     const DRAINED: u32 = 1;
     netns::run("first-instant", |namespace| {
         // Nobody tells it to stop while it has a connection: its listener listens, and it would answer.
-        let arguments = arguments(&["--workers", "4", "--seed", SEED, "--settle", "10m", "--drain-timeout", "10m"]);
+        let arguments =
+            arguments(&["--workers", "4", "--seed", SEED, "--settle", "10m", "--drain-timeout", "10m"]);
         let steer = Steer::run(namespace, &arguments);
         let control = Control::new(&steer.socket());
         let table = Prediction::new(SEED, &[0, 1, 2, 3]);
@@ -118,7 +123,8 @@ fn a_draining_worker_gets_nothing_after_its_first_instant() {
             pool(64, 16).into_iter().partition(|tuple| table.worker(tuple) == DRAINED);
         let long = hang(&own[0].client, &own[0].target);
         let worker = DRAINED as usize;
-        steer.until("it has the connection", SOON, |status| status.groups[0].workers[worker].connections == 1);
+        steer
+            .until("it has the connection", SOON, |status| status.groups[0].workers[worker].connections == 1);
         let before = control.status().epoch;
 
         let (own, others) = (Load::start(own[1..].to_vec(), 16), Load::start(others, 16));

@@ -1,6 +1,6 @@
 //! Carries the engine's effects out, one after another.
 
-use std::{iter, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, iter, sync::Arc, time::Duration};
 
 use tokio::task::JoinSet;
 
@@ -18,6 +18,7 @@ use super::{
     actor::{Actor, Message},
     convert,
     observe::observe,
+    running::BucketSet,
 };
 
 /// How long to wait before an observation that failed is tried again.
@@ -110,14 +111,15 @@ impl Actor {
 
     fn publish(&mut self, layout: Layout) {
         let layout = Arc::new(layout);
-        let mut by_slot = std::collections::BTreeMap::new();
-        for running in self.generations.values_mut() {
-            by_slot.insert(running.slot, &mut running.buckets);
-        }
+        let mut by_slot: BTreeMap<Slot, BucketSet> =
+            self.generations.values().map(|running| (running.slot, BucketSet::default())).collect();
         for (bucket, slot) in layout.buckets.iter().enumerate() {
             if let Some(buckets) = by_slot.get_mut(slot) {
                 buckets.insert(bucket);
             }
+        }
+        for running in self.generations.values_mut() {
+            running.named.publish(by_slot.remove(&running.slot).unwrap_or_default());
         }
         let publications: Vec<_> =
             self.endpoints.iter().map(|endpoint| endpoint.publication(layout.clone())).collect();
@@ -142,6 +144,10 @@ impl Actor {
     }
 
     pub(super) fn publication_ended(&mut self, epoch: u64, result: Result<(), String>) {
+        if result.is_ok() {
+            let now = self.clock.now();
+            self.generations.values_mut().for_each(|running| running.named.published(now));
+        }
         let attached = result.and_then(|()| {
             self.endpoints
                 .iter_mut()
@@ -155,9 +161,9 @@ impl Actor {
 
     fn observe(&mut self, generation: GenerationId, first_instant: Option<Millis>) -> Option<Event> {
         let running = self.generations.get(&generation)?;
-        let since = first_instant.map(|first| Duration::from_millis(self.clock.now().saturating_sub(first)));
         let seed = self.layout.as_ref()?.seed;
-        match observe(&mut self.diag, &self.endpoints, running, &seed, since) {
+        let now = self.clock.now();
+        match observe(&mut self.diag, &self.endpoints, running, &seed, now, first_instant) {
             Ok(observation) => Some(Event::Observed { generation, first_instant, observation }),
             Err(error) => {
                 tracing::warn!("cannot see what is left at {generation:?}: {}", describe(&error));

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::{
-    engine::event::Observation,
+    engine::event::{Millis, Observation},
     sockets::{
         diag::{Diag, DiagError},
         procfs,
@@ -16,14 +16,15 @@ use super::{endpoint::Endpoint, flows::bucket_of, running::Running};
 /// most), rounded twice. Taking one too many for the generation's own is the safe side: it only waits for it.
 const AGE_SLACK: Duration = Duration::from_millis(20);
 
-/// Counts what is left. `since_first_instant` is how long ago the last new flow can have reached the generation;
-/// without it every handshake in its buckets counts.
+/// Counts what is left. `first_instant` is when the last new flow can have reached the generation; without it every
+/// handshake in its buckets counts.
 pub(super) fn observe(
     diag: &mut Diag,
     endpoints: &[Endpoint],
     running: &Running,
     seed: &[u64; 2],
-    since_first_instant: Option<Duration>,
+    now: Millis,
+    first_instant: Option<Millis>,
 ) -> Result<Observation, DiagError> {
     let mut found = Observation::default();
     let held = match &running.process {
@@ -34,10 +35,12 @@ pub(super) fn observe(
         // Own are the half-open handshakes in its buckets that began before its first instant: the kernel does not
         // say which listener a request belongs to, but the table that was published then does.
         let handshakes = diag.handshakes(endpoint.address)?;
-        let is_own = |age: Duration| since_first_instant.is_none_or(|since| age + AGE_SLACK >= since);
         let own = handshakes.iter().filter(|handshake| {
-            is_own(handshake.age)
-                && running.buckets.contains(bucket_of(seed, handshake.remote, handshake.local))
+            let began_before = |instant: Millis| {
+                handshake.age + AGE_SLACK >= Duration::from_millis(now.saturating_sub(instant))
+            };
+            first_instant.is_none_or(began_before)
+                && running.named.may_have(bucket_of(seed, handshake.remote, handshake.local), began_before)
         });
         found.handshakes += own.count() as u64;
         let cookie = endpoint.cookie(running.slot);

@@ -120,6 +120,8 @@ pub struct Drain {
     pub moved: BTreeMap<Receiver, u64>,
     /// Whether the deadline came before the end.
     pub late: bool,
+    /// As found last before the deadline, where that came before the end.
+    pub at_deadline: Option<Observation>,
     /// Whether its process had ended before it was told to.
     pub deserted: bool,
 }
@@ -169,6 +171,7 @@ impl Drain {
             shut: Shut::Not,
             moved: BTreeMap::new(),
             late: false,
+            at_deadline: None,
             deserted: false,
         }
     }
@@ -231,6 +234,7 @@ impl Drain {
         self.first_instant?;
         if now >= self.deadline && !self.late && self.step < Step::Shutdown {
             self.late = self.something_is_left(alive);
+            self.at_deadline = self.last.or(self.began).filter(|_| self.late);
         }
         let hasty = self.late || self.deserted || matches!(self.cause, Cause::Lost(_));
         if hasty && self.shut == Shut::Not {

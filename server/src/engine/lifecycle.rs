@@ -368,7 +368,7 @@ fn drain_message(drain: &Drain, generation: &Generation) -> Option<String> {
         Cause::Asked => None,
     };
     let late = drain.late.then(|| {
-        let left = drain.last.unwrap_or_default();
+        let left = drain.at_deadline.unwrap_or_default();
         format!(
             "at its deadline it had {} half-open, {} unaccepted and {} open connections",
             left.handshakes, left.unaccepted, left.connections

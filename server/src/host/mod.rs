@@ -9,10 +9,10 @@ mod programs;
 mod sandbox;
 mod trial;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// What one probe found.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Probe {
     /// What was probed: `kernel`, `CAP_BPF`, …
     pub name: String,
@@ -25,7 +25,7 @@ pub struct Probe {
 }
 
 /// How it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
     /// As it should be.

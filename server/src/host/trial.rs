@@ -136,7 +136,7 @@ impl Trial {
         self.epoch += 1;
         let buckets = vec![slot; BUCKETS].into();
         let (epoch, seed) = (self.epoch, [7, 11]);
-        self.publisher.publish(&Layout { epoch, seed, hold: None, working: vec![slot], buckets })
+        self.publisher.publish(&Layout { epoch, seed, hold: None, probe: None, working: vec![slot], buckets })
     }
 
     /// A further listener, in its slot and named by the table.

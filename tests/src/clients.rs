@@ -1,0 +1,184 @@
+//! TCP clients that stand at any point of a connection's life for as long as a test wants, and whose answers tell who served
+//! them.
+
+use std::{
+    collections::BTreeMap,
+    io::{Read, Write},
+    net::{IpAddr, SocketAddr, TcpStream},
+    time::Duration,
+};
+
+use socket2::{Domain, Socket, Type};
+use steer::{
+    daemon::flows::bucket_of,
+    engine::assign::{NOBODY, assign},
+};
+
+/// The seed that groups under test are given, so that the test knows which worker a 4-tuple belongs to.
+pub const SEED: [u64; 2] = [0x5eed_0000_0000_0001, 0x5eed_0000_0000_0002];
+
+/// How long an answer may take: far beyond the kernel's longest wait in a test, a SYN-ACK timer that was doubled three
+/// times.
+const ANSWER: Duration = Duration::from_secs(30);
+
+/// MSG_FASTOPEN of `include/linux/socket.h`: connect, and send this with the SYN.
+const MSG_FASTOPEN: i32 = 0x2000_0000;
+
+/// [`SEED`] as `--seed` takes it.
+pub fn seed_argument() -> String {
+    format!("{:016x}{:016x}", SEED[0], SEED[1])
+}
+
+/// Which worker has which flow, while these and no others work: worked out here, without asking the daemon.
+#[derive(Debug, Clone)]
+pub struct Owners(Vec<u32>);
+
+impl Owners {
+    /// With these workers, by index.
+    pub fn among(workers: impl IntoIterator<Item = u32>) -> Self {
+        let workers: Vec<u32> = workers.into_iter().collect();
+        let owners = assign(&workers);
+        assert!(!owners.contains(&NOBODY), "a table without workers names nobody");
+        Self(owners)
+    }
+
+    /// The worker that has the client's connection.
+    pub fn of(&self, client: &Client) -> u32 {
+        self.of_flow(client.address, client.server)
+    }
+
+    /// The worker that has the connection from one address to the other.
+    pub fn of_flow(&self, client: SocketAddr, server: SocketAddr) -> u32 {
+        self.0[bucket_of(&SEED, client, server)]
+    }
+}
+
+/// One client with one connection.
+#[derive(Debug)]
+pub struct Client {
+    /// The client's side.
+    pub address: SocketAddr,
+    /// The server's side, as the client knows it.
+    pub server: SocketAddr,
+    stream: TcpStream,
+}
+
+/// Who answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Answer {
+    /// The worker's index, of `X-Worker`.
+    pub worker: u32,
+    /// `X-Generation`.
+    pub generation: u64,
+}
+
+impl Client {
+    /// Connects from any port of this address. Returns when the SYN-ACK has come: the server may know less.
+    #[track_caller]
+    pub fn connect(client: IpAddr, server: SocketAddr) -> Self {
+        Self::connect_from(SocketAddr::new(client, 0), server)
+    }
+
+    /// Connects from this address and port; port 0 is any.
+    #[track_caller]
+    pub fn connect_from(client: SocketAddr, server: SocketAddr) -> Self {
+        let socket = bound(client);
+        let connected = socket.connect_timeout(&server.into(), ANSWER);
+        connected.unwrap_or_else(|error| panic!("connecting from {client} to {server}: {error}"));
+        Self::new(socket, server)
+    }
+
+    /// Connects with the request in the SYN: TCP Fast Open, without a cookie (`net.ipv4.tcp_fastopen`, bits 0 to 2 and 9).
+    #[track_caller]
+    pub fn connect_asking(client: SocketAddr, server: SocketAddr) -> Self {
+        let socket = bound(client);
+        let sent = socket.send_to_with_flags(&request(server), &server.into(), MSG_FASTOPEN);
+        let sent = sent.unwrap_or_else(|error| panic!("fast open from {client} to {server}: {error}"));
+        assert_eq!(sent, request(server).len(), "a request fits a SYN");
+        Self::new(socket, server)
+    }
+
+    fn new(socket: Socket, server: SocketAddr) -> Self {
+        let stream = TcpStream::from(socket);
+        stream.set_nodelay(true).expect("a connection can be set up");
+        stream.set_read_timeout(Some(ANSWER)).expect("a connection can be set up");
+        let address = stream.local_addr().expect("a connection has an address");
+        Self { address, server, stream }
+    }
+
+    /// Sends the request.
+    #[track_caller]
+    pub fn ask(&mut self) {
+        let sent = self.stream.write_all(&request(self.server));
+        sent.unwrap_or_else(|error| panic!("asking {} from {}: {error}", self.server, self.address));
+    }
+
+    /// Reads the whole answer, to the end of the connection. Panics where none comes, with what came instead.
+    #[track_caller]
+    pub fn answer(mut self) -> Answer {
+        let mut answer = Vec::new();
+        let read = self.stream.read_to_end(&mut answer);
+        let text = String::from_utf8_lossy(&answer);
+        if let Err(error) = read {
+            panic!("no answer from {} to {}: {error}; read so far: {text:?}", self.server, self.address);
+        }
+        assert!(text.starts_with("HTTP/1.1 200 "), "{} answered {}: {text:?}", self.server, self.address);
+        let header = |name: &str| {
+            let line =
+                text.lines().find_map(|line| line.to_ascii_lowercase().strip_prefix(name).map(str::to_owned));
+            line.unwrap_or_else(|| panic!("no {name} in {text:?}")).trim().to_owned()
+        };
+        let number = |text: &str| text.parse::<u64>().unwrap_or_else(|_| panic!("no number: {text:?}"));
+        let worker = header("x-worker:");
+        let worker = number(worker.rsplit('/').next().unwrap_or_default());
+        Answer {
+            worker: worker.try_into().expect("indices are small"),
+            generation: number(&header("x-generation:")),
+        }
+    }
+}
+
+/// A socket with this address; connections of other tests' lives in TIME_WAIT are not in its way.
+fn bound(client: SocketAddr) -> Socket {
+    let socket = Socket::new(Domain::for_address(client), Type::STREAM, None).expect("a socket");
+    socket.set_reuse_address(true).expect("a socket can be set up");
+    socket.bind(&client.into()).unwrap_or_else(|error| panic!("binding {client}: {error}"));
+    socket
+}
+
+/// `close`, so that the answer's end is the connection's, and a drain does not wait for the client.
+fn request(server: SocketAddr) -> Vec<u8> {
+    format!("GET / HTTP/1.1\r\nHost: {server}\r\nConnection: close\r\n\r\n").into_bytes()
+}
+
+/// Asks for all, then reads all answers: each is checked against who is expected to give it. Returns how many each gave.
+#[track_caller]
+pub fn ask_all(mut clients: Vec<Client>, expected: impl Fn(&Client) -> Answer) -> BTreeMap<Answer, usize> {
+    clients.iter_mut().for_each(Client::ask);
+    answers(clients, expected)
+}
+
+/// Reads all answers, which have been asked for: each is checked against who is expected to give it.
+#[track_caller]
+pub fn answers(clients: Vec<Client>, expected: impl Fn(&Client) -> Answer) -> BTreeMap<Answer, usize> {
+    let mut by_answer = BTreeMap::new();
+    for client in clients {
+        let (wanted, flow) = (expected(&client), (client.address, client.server));
+        let answer = client.answer();
+        assert_eq!(answer, wanted, "who answered {flow:?}");
+        *by_answer.entry(answer).or_default() += 1;
+    }
+    by_answer
+}
+
+/// How many of the clients' connections each worker has, by index.
+pub fn count_by_owner<'a>(
+    clients: impl IntoIterator<Item = &'a Client>,
+    owners: &Owners,
+) -> BTreeMap<u32, u64> {
+    let mut counts = BTreeMap::new();
+    for client in clients {
+        *counts.entry(owners.of(client)).or_default() += 1;
+    }
+    counts
+}

@@ -1,0 +1,107 @@
+//! What the daemon and the kernel have written down: receipts, events, counters.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use steer::control::api::{Counters, Event, GroupStatus, Receipt};
+
+use crate::{
+    steer::{Output, Steer},
+    wait,
+};
+
+/// The receipts that a command has printed with `--json`, whatever else it printed and however it ended.
+#[track_caller]
+pub fn receipts_of(output: &Output) -> Vec<Receipt> {
+    output.stdout.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+}
+
+/// The only receipt that a command has printed with `--json`.
+#[track_caller]
+pub fn receipt_of(output: &Output) -> Receipt {
+    let mut receipts = receipts_of(output);
+    assert_eq!(receipts.len(), 1, "receipts in: {}{}", output.stdout, output.stderr);
+    receipts.remove(0)
+}
+
+/// Waits for an event of one generation of a worker, `web/0`.
+#[track_caller]
+pub fn until_event(steer: &Steer<'_>, kind: &str, worker: &str, generation: u64) -> Event {
+    wait::until(&format!("{kind} {worker} generation {generation}"), Duration::from_secs(30), || {
+        let output = steer.command(["events", "--json"]).succeeded();
+        let is_it = |event: &Event| {
+            event.kind == kind
+                && event.generation == Some(generation)
+                && event.worker.as_ref().is_some_and(|name| name.to_string() == worker)
+        };
+        output.parse_lines::<Event>().into_iter().find(is_it).ok_or(output.stdout)
+    })
+}
+
+/// Waits until the last event is this long ago.
+///
+/// Whose a half-open handshake is, the daemon knows to the precision of the kernel's timers: 30 ms while the SYN-ACK has been
+/// sent once, and a seventh of its age later. Handshakes that a test begins after 600 ms are told from those before the
+/// event until they are 4 seconds old.
+#[track_caller]
+pub fn until_quiet(steer: &Steer<'_>, quiet: Duration) {
+    wait::until(&format!("no event for {quiet:?}"), Duration::from_secs(30), || {
+        let events = steer.command(["events", "--json"]).succeeded().parse_lines::<Event>();
+        let last = events.last().map_or(Duration::ZERO, |event| Duration::from_millis(event.unix_ms));
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("the clock is set");
+        if now > last + quiet { Ok(()) } else { Err(format!("{:?}", events.last())) }
+    });
+}
+
+/// The status of the only group, whose counters add up: in each stage, every run once.
+#[track_caller]
+pub fn group_of(steer: &Steer<'_>) -> GroupStatus {
+    let mut status = steer.status();
+    assert_eq!(status.groups.len(), 1);
+    let group = status.groups.remove(0);
+    check_sums(&group.counters);
+    group
+}
+
+/// In each of the two stages every run is counted exactly once.
+#[track_caller]
+pub fn check_sums(counters: &Counters) {
+    let Counters { runs, asked, outcome } = counters;
+    assert_eq!(asked.connection + asked.segment + asked.datagram + asked.migration, *runs, "{counters:?}");
+    let sum = outcome.first_choice + outcome.further_choice + outcome.held + outcome.dropped;
+    assert_eq!(sum, *runs, "{counters:?}");
+}
+
+/// A TCP counter of the network namespace of the calling thread: `OutRsts`, `TCPMigrateReqSuccess`.
+#[track_caller]
+pub fn tcp_counter(name: &str) -> u64 {
+    let found = ["snmp", "netstat"].into_iter().find_map(|file| {
+        let text = fs::read_to_string(format!("/proc/thread-self/net/{file}")).expect("counters can be read");
+        parse_counters(&text).remove(name)
+    });
+    found.unwrap_or_else(|| panic!("the kernel has no counter {name}"))
+}
+
+/// Lines come in pairs, `Tcp: NAME NAME` and `Tcp: 1 2`. TCP's names are its own.
+fn parse_counters(text: &str) -> BTreeMap<&str, u64> {
+    let lines: Vec<&str> = text.lines().collect();
+    let tcp = lines.chunks(2).filter(|pair| pair[0].starts_with("Tcp"));
+    tcp.filter_map(|pair| Some((pair[0], pair.get(1)?)))
+        .flat_map(|(names, values)| names.split_whitespace().zip(values.split_whitespace()).skip(1))
+        .filter_map(|(name, value)| Some((name, value.parse().ok()?)))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_are_found_by_name_and_may_be_negative() {
+        let text = "Ip: A B\nIp: 1 2\nTcp: MaxConn OutRsts\nTcp: -1 7\nTcpExt: Other\nTcpExt: 3\n";
+        assert_eq!(parse_counters(text), [("OutRsts", 7), ("Other", 3)].into());
+    }
+}
