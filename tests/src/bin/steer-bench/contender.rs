@@ -133,7 +133,7 @@ impl Loaded {
         }
         let mut outer: ArrayOfMaps<MapData, Array<MapData, Table>> = take("TABLE")?.try_into()?;
         let mut inner: Array<MapData, Table> = Array::create(1, 0)?;
-        inner.set(0, &*table(), 0)?;
+        inner.set(0, table().as_ref(), 0)?;
         outer.set(0, &inner, 0)?;
         program(&ebpf, symbol)?.attach(listeners[0].as_fd())?;
         Ok(Self::Other(ebpf, symbol))

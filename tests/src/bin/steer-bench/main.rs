@@ -5,7 +5,9 @@
 
 mod connects;
 mod contender;
+mod handover;
 mod program;
+mod rate;
 mod report;
 mod samples;
 mod syns;
@@ -35,16 +37,22 @@ struct Arguments {
 enum Name {
     /// Nanoseconds per run of the eBPF program, beside a program that selects a constant
     Program,
+    /// Connections per second, beside the kernel alone
+    Rate,
+    /// How long a handover takes beyond the worker's own start
+    Handover,
 }
 
 fn main() -> Result<ExitCode> {
     let arguments = Arguments::parse();
-    let all = [Name::Program];
+    let all = [Name::Program, Name::Rate, Name::Handover];
     let wanted: Vec<Name> = arguments.name.map_or_else(|| all.to_vec(), |name| vec![name]);
     let mut reports = Vec::new();
     for name in wanted {
-        let report = netns::run("bench", |_| match name {
+        let report = netns::run("bench", |namespace| match name {
             Name::Program => program::run(arguments.quick),
+            Name::Rate => rate::run(namespace, arguments.quick),
+            Name::Handover => handover::run(namespace, arguments.quick),
         })?;
         if !arguments.json {
             println!("{report}");
