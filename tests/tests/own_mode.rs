@@ -29,12 +29,12 @@ fn run<'a>(namespace: &'a netns::Namespace, address: SocketAddr, more: &[&str]) 
 /// Through a restart of all, a drain, an undrain and scales: nothing is lost.
 fn serves_through_changes(name: &str, address: &str, more: &[&str], uid: u32) {
     netns::run(name, |namespace| {
-        let address: SocketAddr = address.parse().unwrap();
+        let address: SocketAddr = address.parse().expect("an address");
         let mut steer = run(namespace, address, more);
         let before = steer.status();
         assert_eq!(before.groups[0].mode, "own");
         for worker in &before.groups[0].workers {
-            assert_eq!(user_of(worker.pid.unwrap()), uid);
+            assert_eq!(user_of(worker.pid.expect("a working worker has a process")), uid);
         }
         let traffic = Traffic::start(&[address]);
         let receipts: Vec<Receipt> = steer.command(["restart", "web", "--json"]).succeeded().parse_lines();
