@@ -127,19 +127,11 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}: {}", self.name, self.unit)?;
         writeln!(f, "  {}", self.method)?;
-        writeln!(
-            f,
-            "  {:<34} {:>6} {:>9} {:>9} {:>9} {:>9}",
-            "", "rounds", "min", "median", "p99", "max"
-        )?;
+        writeln!(f, "  {:<34} {:>6} {:>9} {:>9} {:>9} {:>9}", "", "rounds", "min", "median", "p99", "max")?;
         for row in &self.rows {
             let figures = [row.min, row.median, row.p99, row.max].map(short);
             let [min, median, p99, max] = figures;
-            writeln!(
-                f,
-                "  {:<34} {:>6} {min:>9} {median:>9} {p99:>9} {max:>9}",
-                row.what, row.rounds
-            )?;
+            writeln!(f, "  {:<34} {:>6} {min:>9} {median:>9} {p99:>9} {max:>9}", row.what, row.rounds)?;
             if let Some(other) = &row.compared_with {
                 writeln!(
                     f,

@@ -43,10 +43,7 @@ impl Flood {
         let mut parts: Vec<libc::iovec> = self
             .packets
             .iter()
-            .map(|packet| libc::iovec {
-                iov_base: packet.as_ptr().cast_mut().cast(),
-                iov_len: packet.len(),
-            })
+            .map(|packet| libc::iovec { iov_base: packet.as_ptr().cast_mut().cast(), iov_len: packet.len() })
             .collect();
         let mut messages: Vec<libc::mmsghdr> = parts
             .iter_mut()
