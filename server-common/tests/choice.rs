@@ -17,18 +17,19 @@ const HOLD: u16 = 2_000;
 fn table(count: u16, hold: bool) -> Box<Table> {
     // SAFETY: `Table` is `repr(C)` of integers: all zeroes is a value.
     let mut table = unsafe { Box::<Table>::new_zeroed().assume_init() };
-    table.clear([1, 2], 3);
+    let names = count.max(1);
+    table.clear([1, 2], 3, usize::from(names));
     table.hold = if hold { HOLD } else { NO_SLOT };
     table.working_count = count;
-    for at in 0..count {
-        table.working[usize::from(at)] = at + 1;
-    }
-    for at in 0..BUCKETS {
-        table.buckets[at] = match count {
+    for at in 0..names {
+        table.named[usize::from(at)] = match count {
             0 if hold => HOLD,
             0 => NO_SLOT,
-            _ => (at % usize::from(count)) as u16 + 1,
+            _ => at + 1,
         };
+    }
+    for at in 0..BUCKETS {
+        table.name(at, at % usize::from(names));
     }
     table
 }
@@ -44,7 +45,7 @@ fn run(table: &Table, hash: u64, takes: impl Fn(u16) -> bool) -> (Chosen, Vec<u1
 }
 
 fn choices(table: &Table, hash: u64) -> Vec<u16> {
-    (0..CHOICES).map(|choice| table.buckets[bucket(hash, choice)]).collect()
+    (0..CHOICES).map(|choice| table.slot(bucket(hash, choice))).collect()
 }
 
 #[test]
@@ -61,7 +62,7 @@ proptest! {
     fn the_first_choice_is_the_bucket_s(hash: u64, count in 1u16..100, hold: bool) {
         let table = table(count, hold);
         let (chosen, asked) = run(&table, hash, |_| true);
-        prop_assert_eq!(chosen, Chosen { slot: table.buckets[bucket(hash, 0)], outcome: Outcome::FirstChoice });
+        prop_assert_eq!(chosen, Chosen { slot: table.slot(bucket(hash, 0)), outcome: Outcome::FirstChoice });
         prop_assert_eq!(asked, vec![chosen.slot]);
     }
 
@@ -99,7 +100,7 @@ proptest! {
     #[test]
     fn a_flow_of_a_closed_worker_goes_to_the_same_other_every_time(hash: u64, count in 2u16..64) {
         let table = table(count, true);
-        let closed = table.buckets[bucket(hash, 0)];
+        let closed = table.slot(bucket(hash, 0));
         let (chosen, _) = run(&table, hash, |slot| slot != closed);
         prop_assert!(chosen.slot != closed && chosen.outcome == Outcome::FurtherChoice);
         prop_assert_eq!(run(&table, hash, |slot| slot != closed).0, chosen);
@@ -128,7 +129,7 @@ fn the_search_for_a_working_slot_is_bounded() {
 #[test]
 fn a_cleared_table_drops_everything() {
     let mut table = table(5, true);
-    table.clear([9, 8], 7);
+    table.clear([9, 8], 7, 0);
     assert_eq!((table.seed, table.epoch, table.hold, table.working_count), ([9, 8], 7, NO_SLOT, 0));
     assert_eq!(run(&table, 42, |_| true).0.outcome, Outcome::Dropped);
 }

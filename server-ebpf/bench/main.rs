@@ -37,7 +37,7 @@ pub fn constant(ctx: SkReuseportContext) -> u32 {
 #[sk_reuseport(migrate)]
 pub fn kernel_hash(ctx: SkReuseportContext) -> u32 {
     let Some(table) = TABLE.get_value(0, &0) else { return SK_DROP };
-    let slot = table.buckets[bucket(ctx.hash() as u64, 0)];
+    let slot = table.slot(bucket(ctx.hash() as u64, 0));
     if slot == NO_SLOT { SK_DROP } else { select(&ctx, slot as u32) }
 }
 

@@ -1,6 +1,9 @@
 //! The program in the kernel decides as the host's copy of hash and choice does, and counts each run once per stage.
 
-#![expect(clippy::unwrap_used, reason = "a step of the fixture that fails has its place to tell, and no more")]
+#![expect(
+    clippy::unwrap_used,
+    reason = "a step of the fixture that fails has its place to tell, and no more"
+)]
 
 use std::{
     collections::BTreeMap,

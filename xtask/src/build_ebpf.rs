@@ -45,13 +45,22 @@ fn write(workspace: &Workspace) -> Result<bool> {
     fs::create_dir_all(&directory).with_context(|| format!("making {}", directory.display()))?;
     for (target, name) in OBJECTS {
         let object = directory.join(name);
-        fs::copy(built.join(target), &object).with_context(|| format!("writing {}", object.display()))?;
+        let built = built.join(target);
+        let bytes = fs::read(&built).with_context(|| format!("reading {}", built.display()))?;
+        write_if_different(&object, &bytes)?;
         let line = checksum_line(&sha256(&object)?, name);
-        let checksum = directory.join(format!("{name}.sha256"));
-        fs::write(&checksum, &line).with_context(|| format!("writing {}", checksum.display()))?;
+        write_if_different(&directory.join(format!("{name}.sha256")), line.as_bytes())?;
         println!("{} ({} bytes)\n{}", object.display(), fs::metadata(&object)?.len(), line.trim_end());
     }
     Ok(true)
+}
+
+/// Leaves a file that is as wanted alone: whoever embeds it is not compiled again.
+fn write_if_different(path: &Path, bytes: &[u8]) -> Result<()> {
+    if fs::read(path).is_ok_and(|present| present == bytes) {
+        return Ok(());
+    }
+    fs::write(path, bytes).with_context(|| format!("writing {}", path.display()))
 }
 
 /// Rebuilds, compares byte for byte and says what differs. Whether all is the same.

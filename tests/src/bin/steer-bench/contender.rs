@@ -183,11 +183,15 @@ fn layout() -> Layout {
     }
 }
 
-/// The same for the benchmarks' programs; they look at the buckets alone.
+/// The same for the benchmarks' programs.
 fn table() -> Box<Table> {
     // SAFETY: `Table` is `repr(C)` of integers: all zeroes is a value.
     let mut table = unsafe { Box::<Table>::new_zeroed().assume_init() };
-    table.clear(SEED, 1);
-    table.buckets.copy_from_slice(&layout().buckets);
+    let layout = layout();
+    table.clear(SEED, layout.epoch, layout.working.len());
+    table.named[..layout.working.len()].copy_from_slice(&layout.working);
+    for (bucket, slot) in layout.buckets.iter().enumerate() {
+        table.name(bucket, usize::from(slot - 1));
+    }
     table
 }
