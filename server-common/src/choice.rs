@@ -7,7 +7,7 @@
 use crate::{
     counters::Outcome,
     limits::{BUCKETS, CHOICES, DROPPED_SLOT, NO_SLOT, SCAN_MAX},
-    table::Table,
+    table::{NAMED_MAX, Table},
 };
 
 /// What the chain ended with.
@@ -29,28 +29,43 @@ pub fn bucket(hash: u64, choice: u32) -> usize {
 /// asked for a slot that cannot be one.
 #[inline(always)]
 pub fn choose(table: &Table, hash: u64, mut select: impl FnMut(u16) -> bool) -> Chosen {
-    let mut outcome = Outcome::FirstChoice;
-    let mut choice = 0;
-    while choice < CHOICES {
-        let slot = table.buckets[bucket(hash, choice)];
-        if slot != NO_SLOT && select(slot) {
-            return Chosen { slot, outcome: if slot == table.hold { Outcome::Held } else { outcome } };
-        }
-        outcome = Outcome::FurtherChoice;
-        choice += 1;
+    match first(table, hash, &mut select) {
+        Some(chosen) => chosen,
+        None => further(table, hash, select),
     }
-    any_working(table, hash, select)
 }
 
-/// The rare end of the chain: any working slot, then the holding listener, then nothing.
+/// The first link of the chain, which nearly always holds; by itself, so that the program can have the others out of
+/// its way.
+///
+/// The flow that a starting worker is probed with goes to that worker, which no bucket names yet.
 #[inline(always)]
-fn any_working(table: &Table, hash: u64, mut select: impl FnMut(u16) -> bool) -> Chosen {
+pub fn first(table: &Table, hash: u64, mut select: impl FnMut(u16) -> bool) -> Option<Chosen> {
+    if hash == table.probe_hash && table.probe_slot != NO_SLOT && select(table.probe_slot) {
+        return Some(Chosen { slot: table.probe_slot, outcome: Outcome::FirstChoice });
+    }
+    let slot = table.slot(bucket(hash, 0));
+    (slot != NO_SLOT && select(slot)).then(|| chosen(table, slot, Outcome::FirstChoice))
+}
+
+/// The rest of the chain, for where the first choice could not be selected: the hash's further choices, any working
+/// slot, then the holding listener, then nothing.
+#[inline(always)]
+pub fn further(table: &Table, hash: u64, mut select: impl FnMut(u16) -> bool) -> Chosen {
+    let mut choice = 1;
+    while choice < CHOICES {
+        let slot = table.slot(bucket(hash, choice));
+        if slot != NO_SLOT && select(slot) {
+            return chosen(table, slot, Outcome::FurtherChoice);
+        }
+        choice += 1;
+    }
     let count = table.working_count as u64;
     let mut tried = 0;
     while count != 0 && tried < SCAN_MAX {
         // The mask is for the verifier, which does not follow the remainder.
         let index = ((hash >> 32) + tried as u64) % count;
-        let slot = table.working[index as usize & (table.working.len() - 1)];
+        let slot = table.named[index as usize & (NAMED_MAX - 1)];
         if slot != NO_SLOT && select(slot) {
             return Chosen { slot, outcome: Outcome::FurtherChoice };
         }
@@ -60,4 +75,10 @@ fn any_working(table: &Table, hash: u64, mut select: impl FnMut(u16) -> bool) ->
         return Chosen { slot: table.hold, outcome: Outcome::Held };
     }
     Chosen { slot: DROPPED_SLOT, outcome: Outcome::Dropped }
+}
+
+/// A slot that a bucket names: the holding listener counts as that.
+#[inline(always)]
+fn chosen(table: &Table, slot: u16, outcome: Outcome) -> Chosen {
+    Chosen { slot, outcome: if slot == table.hold { Outcome::Held } else { outcome } }
 }

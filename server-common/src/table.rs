@@ -5,44 +5,96 @@ use crate::{
     limits::{BUCKETS, NO_SLOT, WORKERS_MAX},
 };
 
+/// The most different slots that the buckets of one table can name: those of all working generations, the holding
+/// listener's and [`NO_SLOT`]; a power of two, so that a mask bounds an index.
+pub const NAMED_MAX: usize = 2 * WORKERS_MAX;
+
+/// Entries are packed into words of this many bits.
+const WORD_BITS: u32 = u32::BITS;
+/// An entry of 16 bits, the widest, can be any index below [`NAMED_MAX`].
+const WIDTHS: u16 = 5;
+
 /// A published table, as the program reads it.
 ///
 /// It lives in an inner array of an ARRAY_OF_MAPS; publishing swaps the inner array, so a run of the program sees
-/// the whole of one table or the whole of the next. A bucket names a slot and not a worker: that is one
-/// memory access less per packet, and a handover rewrites the table in any case.
+/// the whole of one table or the whole of the next.
+///
+/// A bucket's entry is an index into the slots that the table names, in as few bits as their number needs. What a run
+/// costs beyond its instructions is the one cache line with its bucket, anywhere in the entries: for four workers
+/// they are 16 KiB and mostly in a near cache, where one slot for each bucket would be 128 KiB and mostly not.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Table {
-    /// The seed of the hash that finds a flow's bucket.
-    pub seed: Seed,
     /// The number of this publication.
     pub epoch: u64,
+    /// The seed of the hash that finds a flow's bucket.
+    pub seed: Seed,
+    /// The hash of the one flow that a starting worker is probed with; it counts only with `probe_slot`.
+    pub probe_hash: u64,
+    /// The slot that the probe's flow gets; [`NO_SLOT`] while nobody is probed.
+    pub probe_slot: u16,
+    /// Keeps `entries` at a multiple of 8.
+    padding: [u16; 3],
     /// The holding listener's slot, the last resort; [`NO_SLOT`] where the last resort is to drop.
     pub hold: u16,
-    /// How many of `working` are filled.
+    /// How many of `named`, from the first, are working generations'.
     pub working_count: u16,
-    /// Keeps `buckets` at a multiple of 8.
-    padding: [u16; 2],
-    /// The slots of the working generations, for when a flow's own choices cannot be selected.
-    pub working: [u16; WORKERS_MAX],
-    /// The slot for each bucket; [`NO_SLOT`] where nothing is to be selected.
-    pub buckets: [u16; BUCKETS],
+    /// The binary logarithm of an entry's bits: 0 to 4.
+    width: u16,
+    /// The bits of an entry.
+    mask: u16,
+    /// The slots that buckets name, those of the working generations first: they are also for when a flow's own
+    /// choices cannot be selected.
+    pub named: [u16; NAMED_MAX],
+    /// For each bucket an index into `named`, packed from the least significant bits on. The rest is unused.
+    entries: [u32; BUCKETS / 2],
 }
 
-const _: () = assert!(size_of::<Table>() == 32 + 2 * WORKERS_MAX + 2 * BUCKETS);
-const _: () = assert!(core::mem::offset_of!(Table, working) == 32);
-const _: () = assert!(core::mem::offset_of!(Table, buckets).is_multiple_of(8));
+const _: () = assert!(size_of::<Table>() == 48 + 2 * NAMED_MAX + 2 * BUCKETS);
+const _: () = assert!(core::mem::offset_of!(Table, named) == 48);
+const _: () = assert!(core::mem::offset_of!(Table, entries).is_multiple_of(8));
+const _: () = assert!(NAMED_MAX.is_power_of_two() && NAMED_MAX <= 1 << (1 << (WIDTHS - 1)));
 
 impl Table {
-    /// A table that selects nothing, in `place` of whatever was there. Tables are too large for the stack.
-    pub fn clear(&mut self, seed: Seed, epoch: u64) {
-        self.seed = seed;
+    /// A table that selects nothing, in `place` of whatever was there, with room for entries below `named`. Tables are
+    /// too large for the stack.
+    pub fn clear(&mut self, seed: Seed, epoch: u64, named: usize) {
         self.epoch = epoch;
+        self.seed = seed;
+        self.probe_hash = 0;
+        self.probe_slot = NO_SLOT;
+        self.padding = [0; 3];
         self.hold = NO_SLOT;
         self.working_count = 0;
-        self.padding = [0; 2];
-        self.working.fill(NO_SLOT);
-        self.buckets.fill(NO_SLOT);
+        self.width = (0..WIDTHS).find(|width| named <= 1 << (1 << width)).unwrap_or(WIDTHS - 1);
+        self.mask = ((1_u32 << (1 << self.width)) - 1) as u16;
+        self.named.fill(NO_SLOT);
+        self.entries.fill(0);
+    }
+
+    /// The slot that a bucket names, [`NO_SLOT`] where nothing is to be selected. `bucket` is below [`BUCKETS`].
+    #[inline(always)]
+    pub fn slot(&self, bucket: usize) -> u16 {
+        let (word, shift) = self.place(bucket);
+        let index = (self.entries[word] >> shift) as usize & self.mask as usize;
+        // The mask is for the verifier, which does not know what is in a table.
+        self.named[index & (NAMED_MAX - 1)]
+    }
+
+    /// Has a bucket name the slot at an index of `named`, one that [`clear`](Self::clear) has made room for. Once for each
+    /// bucket after a clear.
+    pub fn name(&mut self, bucket: usize, index: usize) {
+        let (word, shift) = self.place(bucket);
+        self.entries[word] |= (index as u32 & u32::from(self.mask)) << shift;
+    }
+
+    /// Where a bucket's entry is: the word, and the bits to its right.
+    #[inline(always)]
+    fn place(&self, bucket: usize) -> (usize, u32) {
+        let width = self.width as u32 & 7;
+        // The mask bounds the index for the verifier; the remainder of a shift is what its mask leaves.
+        let word = bucket >> (WORD_BITS.ilog2() - width) & (BUCKETS / 2 - 1);
+        (word, (bucket as u32) << width & (WORD_BITS - 1))
     }
 }
 
@@ -50,3 +102,54 @@ impl Table {
 // value.
 #[cfg(feature = "aya")]
 unsafe impl aya::Pod for Table {}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+
+    use std::boxed::Box;
+
+    use super::*;
+
+    fn table(named: usize) -> Box<Table> {
+        // SAFETY: `Table` is `repr(C)` of integers: all zeroes is a value.
+        let mut table = unsafe { Box::<Table>::new_zeroed().assume_init() };
+        table.clear([1, 2], 3, named);
+        for (slot, place) in (1..).zip(&mut table.named[..named]) {
+            *place = slot;
+        }
+        table
+    }
+
+    #[test]
+    fn every_bucket_names_its_own_slot_whatever_the_width() {
+        for named in [1, 2, 3, 4, 5, 16, 17, 256, 257, WORKERS_MAX + 2, NAMED_MAX] {
+            let mut table = table(named);
+            // A step that is prime to any number of slots: neighbours differ.
+            let index = |bucket: usize| bucket * 7919 % named;
+            for bucket in 0..BUCKETS {
+                table.name(bucket, index(bucket));
+            }
+            for bucket in 0..BUCKETS {
+                assert_eq!(usize::from(table.slot(bucket)), index(bucket) + 1, "{bucket} of {named}");
+            }
+        }
+    }
+
+    #[test]
+    fn few_slots_make_a_small_table() {
+        let used = |named| {
+            let mut table = table(named);
+            (0..BUCKETS).for_each(|bucket| table.name(bucket, named - 1));
+            4 * table.entries.iter().filter(|word| **word != 0).count()
+        };
+        assert_eq!([2, 4, 16, 256, 257].map(used), [8 << 10, 16 << 10, 32 << 10, 64 << 10, 128 << 10]);
+    }
+
+    #[test]
+    fn a_cleared_table_selects_nothing() {
+        let mut table = table(1);
+        table.clear([4, 5], 6, 0);
+        assert!((0..BUCKETS).all(|bucket| table.slot(bucket) == NO_SLOT));
+    }
+}

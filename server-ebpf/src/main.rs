@@ -15,7 +15,7 @@ use aya_ebpf::{
 };
 use aya_log_ebpf::warn;
 use server_common::{
-    choice::choose,
+    choice::{first, further},
     counters::{Asked, Outcome, SlotCounters},
     limits::{DROPPED_SLOT, SLOTS_DEFAULT},
     table::Table,
@@ -37,7 +37,7 @@ static COUNTERS: PerCpuArray<SlotCounters, { SLOTS_DEFAULT as usize }> = PerCpuA
 #[sk_reuseport(migrate)]
 pub fn select_or_migrate(ctx: SkReuseportContext) -> u32 {
     match ctx.migrating_sk() {
-        Some(sock) => steer(&ctx, Asked::Migration, |table| flow::of_socket(&sock, table)),
+        Some(_) => migrate(&ctx),
         None => select_packet(&ctx),
     }
 }
@@ -48,23 +48,53 @@ pub fn select(ctx: SkReuseportContext) -> u32 {
     select_packet(&ctx)
 }
 
+/// What nearly every run is, all in one piece: a call costs more than the instructions that it saves, the most where
+/// the kernel guards returns against speculation.
 #[inline(always)]
 fn select_packet(ctx: &SkReuseportContext) -> u32 {
     let Some((asked, ports)) = flow::transport(ctx) else { return drop_packet(ctx, Asked::Segment) };
-    steer(ctx, asked, |table| flow::of_packet(ctx, ports, table))
+    let Some(table) = TABLE.get_value(0, &0) else { return drop_packet(ctx, asked) };
+    let Some(hash) = flow::of_packet(ctx, ports, table) else { return drop_packet(ctx, asked) };
+    steer(ctx, table, hash, asked)
 }
 
-/// Reads the table, walks the choice chain and counts the run.
-#[inline(always)]
-fn steer(ctx: &SkReuseportContext, asked: Asked, hash: impl FnOnce(&Table) -> Option<u64>) -> u32 {
+/// The rare run for a connection whose listener has stopped.
+#[inline(never)]
+fn migrate(ctx: &SkReuseportContext) -> u32 {
+    let asked = Asked::Migration;
     let Some(table) = TABLE.get_value(0, &0) else { return drop_packet(ctx, asked) };
-    let Some(hash) = hash(table) else { return drop_packet(ctx, asked) };
-    let chosen = choose(table, hash, |slot| LISTENERS.select_reuseport(ctx, slot as u32).is_ok());
+    let hash = ctx.migrating_sk().and_then(|sock| flow::of_socket(&sock, table));
+    let Some(hash) = hash else { return drop_packet(ctx, asked) };
+    steer(ctx, table, hash, asked)
+}
+
+/// Walks the choice chain and counts the run.
+#[inline(always)]
+fn steer(ctx: &SkReuseportContext, table: &Table, hash: u64, asked: Asked) -> u32 {
+    match first(table, hash, |slot| take(ctx, slot)) {
+        Some(chosen) => {
+            count(chosen.slot, asked, chosen.outcome);
+            SK_PASS
+        }
+        None => steer_further(ctx, table, hash, asked),
+    }
+}
+
+/// The rare run whose first choice could not be selected.
+#[inline(never)]
+fn steer_further(ctx: &SkReuseportContext, table: &Table, hash: u64, asked: Asked) -> u32 {
+    let chosen = further(table, hash, |slot| take(ctx, slot));
     if chosen.outcome as u32 == Outcome::Dropped as u32 {
         return drop_packet(ctx, asked);
     }
     count(chosen.slot, asked, chosen.outcome);
     SK_PASS
+}
+
+/// Selects a slot's listener, if the kernel takes it.
+#[inline(always)]
+fn take(ctx: &SkReuseportContext, slot: u16) -> bool {
+    LISTENERS.select_reuseport(ctx, slot as u32).is_ok()
 }
 
 /// Drops, counts it and, where someone listens for it, says so.

@@ -2,7 +2,7 @@
 //!
 //! The engine decides and the daemon does. [`engine`] is a synchronous function of state, time and event to
 //! effects; [`dataplane`] carries effects into the kernel; [`workers`] starts, watches and stops processes;
-//! [`sockets`] makes listeners and reads what the kernel says of them; [`control`] is how clients ask, and
+//! [`sockets`] makes listeners and reads what the kernel says of them; [`host`] tries what it can do; [`control`] is how clients ask, and
 //! [`cli`] how people do.
 
 pub mod cli;
@@ -11,6 +11,7 @@ pub mod daemon;
 pub mod dataplane;
 pub mod demo;
 pub mod engine;
+pub mod host;
 pub mod load;
 pub mod names;
 pub mod sockets;

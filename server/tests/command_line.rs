@@ -240,7 +240,7 @@ fn what_goes_wrong_has_its_code_and_its_hint() {
     insta::assert_snapshot!(transcript(steer("/x".into(), "run --listen [::1]:80 --workers 1 --ready listener")), @r"
     [2]
     error: --ready listener is for --mode own, and the mode is inherit
-    hint: use --ready notify or --ready started, or --mode own
+    hint: use --ready notify or --ready probe, or --mode own
     ");
 }
 

@@ -4,13 +4,18 @@
 //! what was done and what was found, so that a test reads as what it shows.
 
 pub mod clients;
+pub mod control;
+pub mod load;
 pub mod netns;
 pub mod nft;
 pub mod process;
 pub mod python;
 pub mod receipts;
+pub mod scripts;
 pub mod site;
 pub mod sockets;
 pub mod steer;
+pub mod traffic;
+pub mod transcript;
 pub mod wait;
 pub mod workers;

@@ -52,6 +52,35 @@ pub fn has_not_ended(child: &Child) -> bool {
     }
 }
 
+/// Sends SIGSTOP and waits until no thread of the process runs any more: from then on it accepts and answers nothing.
+#[track_caller]
+pub fn freeze(pid: u32) {
+    signal(pid, Signal::STOP);
+    wait::until("the process stops", END, || {
+        let states = thread_states(pid);
+        let stopped = !states.is_empty() && states.chars().all(|state| state == 'T');
+        if stopped { Ok(()) } else { Err(format!("its threads are {states:?}")) }
+    });
+}
+
+/// The states of the process's threads, each a letter as in `/proc/PID/stat`.
+fn thread_states(pid: u32) -> String {
+    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return String::new() };
+    let stat = |thread: fs::DirEntry| fs::read_to_string(thread.path().join("stat")).ok();
+    // The name comes before, in parentheses, and may hold anything.
+    let state = |stat: String| stat.rsplit(')').next().and_then(|rest| rest.trim_start().chars().next());
+    threads.filter_map(|thread| stat(thread.ok()?).and_then(state)).collect()
+}
+
+/// How many sockets the process holds.
+pub fn sockets(pid: u32) -> usize {
+    let Ok(descriptors) = fs::read_dir(format!("/proc/{pid}/fd")) else { return 0 };
+    let is_socket = |descriptor: &fs::DirEntry| {
+        fs::read_link(descriptor.path()).is_ok_and(|link| link.to_string_lossy().starts_with("socket:"))
+    };
+    descriptors.filter_map(Result::ok).filter(is_socket).count()
+}
+
 /// What the processes are, for a message: pid, state and command line.
 pub fn describe(pids: &[u32]) -> String {
     let one = |pid: &u32| {

@@ -27,3 +27,68 @@ pub fn script(directory: &Path, name: &str, source: &str) -> PathBuf {
         .unwrap_or_else(|error| panic!("making {} executable: {error}", path.display()));
     path
 }
+
+/// The source of a plain server: it binds the address and port of its arguments with SO_REUSEPORT, answers one request of
+/// HTTP/1.1 on each connection, one after another, names its process in `X-Pid`, and dies by SIGTERM as any program does
+/// that does not handle it.
+pub const PLAIN_SERVER: &str = r#"
+import os, socket, sys
+address, port = sys.argv[1], int(sys.argv[2])
+listener = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
+listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+listener.bind((address, port))
+listener.listen(1024)
+answer = b"HTTP/1.1 200 OK\r\nX-Pid: %d\r\nContent-Length: 3\r\nConnection: close\r\n\r\nok\n" % os.getpid()
+while True:
+    connection, _ = listener.accept()
+    try:
+        request = b""
+        while b"\r\n\r\n" not in request:
+            piece = connection.recv(4096)
+            if not piece:
+                break
+            request += piece
+        else:
+            connection.sendall(answer)
+    except OSError:
+        pass
+    connection.close()
+"#;
+
+/// The command of a program in Python with these arguments: words that need no file, so that every user can run it.
+pub fn command(source: &str, arguments: &[&str]) -> Vec<String> {
+    let interpreter = interpreter().to_string_lossy().into_owned();
+    let words = [interpreter.as_str(), "-c", source].into_iter().chain(arguments.iter().copied());
+    words.map(str::to_owned).collect()
+}
+
+/// A program that a test has started by hand: without the daemon, and unknown to it. Killed when dropped.
+#[derive(Debug)]
+pub struct ByHand(std::process::Child);
+
+impl ByHand {
+    /// Starts the program in the namespace of the calling thread; waits for nothing.
+    #[track_caller]
+    pub fn start(source: &str, arguments: &[&str]) -> Self {
+        let words = command(source, arguments);
+        let child = std::process::Command::new(&words[0])
+            .args(&words[1..])
+            .stdin(std::process::Stdio::null())
+            .spawn()
+            .unwrap_or_else(|error| panic!("running {}: {error}", words[0]));
+        Self(child)
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.0.id()
+    }
+}
+
+impl Drop for ByHand {
+    fn drop(&mut self) {
+        // An error says that it has ended already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}

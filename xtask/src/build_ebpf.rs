@@ -1,4 +1,4 @@
-//! `cargo xtask build-ebpf`: the eBPF object that is committed beside its source, made or compared.
+//! `cargo xtask build-ebpf`: the eBPF objects that are committed beside their source, made or compared.
 
 use std::{
     env,
@@ -18,9 +18,11 @@ use crate::{
 
 /// The one eBPF target whose byte order the object is committed in.
 const TARGET: &str = "bpfel-unknown-none";
-const OBJECT: &str = "steer.bpf.o";
+/// The objects, each with the binary target of server-ebpf/ that it is made of.
+const OBJECTS: [(&str, &str); 2] = [("steer-ebpf", "steer.bpf.o"), ("steer-ebpf-bench", "bench.bpf.o")];
 
-/// Build the eBPF object from server-ebpf/ and write it, with its sha256, to server-ebpf/object/.
+/// Build the eBPF objects from server-ebpf/ and write them, with their sha256, to server-ebpf/object/: steer's own, and
+/// what the benchmarks compare it with.
 ///
 /// The bytes depend on the sources, server-ebpf/Cargo.lock and the pinned releases of rustc and bpf-linker; not on
 /// the directory of the checkout or of the toolchain. rust-src and bpf-linker are installed where they are missing.
@@ -41,28 +43,47 @@ fn write(workspace: &Workspace) -> Result<bool> {
     let built = build(workspace)?;
     let directory = committed(workspace);
     fs::create_dir_all(&directory).with_context(|| format!("making {}", directory.display()))?;
-    let object = directory.join(OBJECT);
-    fs::copy(&built, &object).with_context(|| format!("writing {}", object.display()))?;
-    let line = checksum_line(&sha256(&object)?);
-    let checksum = directory.join(format!("{OBJECT}.sha256"));
-    fs::write(&checksum, &line).with_context(|| format!("writing {}", checksum.display()))?;
-    println!("{} ({} bytes)\n{}", object.display(), fs::metadata(&object)?.len(), line.trim_end());
+    for (target, name) in OBJECTS {
+        let object = directory.join(name);
+        let built = built.join(target);
+        let bytes = fs::read(&built).with_context(|| format!("reading {}", built.display()))?;
+        write_if_different(&object, &bytes)?;
+        let line = checksum_line(&sha256(&object)?, name);
+        write_if_different(&directory.join(format!("{name}.sha256")), line.as_bytes())?;
+        println!("{} ({} bytes)\n{}", object.display(), fs::metadata(&object)?.len(), line.trim_end());
+    }
     Ok(true)
+}
+
+/// Leaves a file that is as wanted alone: whoever embeds it is not compiled again.
+fn write_if_different(path: &Path, bytes: &[u8]) -> Result<()> {
+    if fs::read(path).is_ok_and(|present| present == bytes) {
+        return Ok(());
+    }
+    fs::write(path, bytes).with_context(|| format!("writing {}", path.display()))
 }
 
 /// Rebuilds, compares byte for byte and says what differs. Whether all is the same.
 pub(crate) fn check(workspace: &Workspace) -> Result<bool> {
     let built = build(workspace)?;
-    let object = committed(workspace).join(OBJECT);
-    let checksum = committed(workspace).join(format!("{OBJECT}.sha256"));
+    let mut same = true;
+    for (target, name) in OBJECTS {
+        same &= check_one(&built.join(target), &committed(workspace), name)?;
+    }
+    Ok(same)
+}
+
+fn check_one(built: &Path, directory: &Path, name: &str) -> Result<bool> {
+    let object = directory.join(name);
+    let checksum = directory.join(format!("{name}.sha256"));
     for file in [&object, &checksum] {
         ensure!(file.exists(), "{} is not there\nhint: `cargo xtask build-ebpf` makes it", file.display());
     }
     let read = |path: &Path| fs::read(path).with_context(|| format!("reading {}", path.display()));
-    let same_bytes = read(&built)? == read(&object)?;
+    let same_bytes = read(built)? == read(&object)?;
     let committed_hash = sha256(&object)?;
     let recorded = String::from_utf8_lossy(&read(&checksum)?).into_owned();
-    println!("rebuilt    {}\ncommitted  {committed_hash}", sha256(&built)?);
+    println!("{name}\nrebuilt    {}\ncommitted  {committed_hash}", sha256(built)?);
     if !same_bytes {
         println!(
             "The committed object is not what the sources give.\n\
@@ -71,7 +92,7 @@ pub(crate) fn check(workspace: &Workspace) -> Result<bool> {
              --no-default-features --features rust-llvm-22) and Cargo.lock"
         );
     }
-    let same_record = recorded == checksum_line(&committed_hash);
+    let same_record = recorded == checksum_line(&committed_hash, name);
     if !same_record {
         println!(
             "recorded   {}\nThe recorded sha256 is not the committed object's.\n\
@@ -82,13 +103,13 @@ pub(crate) fn check(workspace: &Workspace) -> Result<bool> {
     Ok(same_bytes && same_record)
 }
 
-/// Builds the object into the target directory and returns its path.
+/// Builds the objects into the target directory and returns the directory that they are in.
 fn build(workspace: &Workspace) -> Result<PathBuf> {
     let toolchain = ebpf_toolchain::prepare(workspace)?;
     let target = workspace.target.join("ebpf");
     let status = command(workspace, &toolchain, &target)?.status().context("running cargo build")?;
     ensure!(status.success(), "building server-ebpf failed ({status})");
-    Ok(target.join(TARGET).join("release/steer-ebpf"))
+    Ok(target.join(TARGET).join("release"))
 }
 
 fn command(workspace: &Workspace, toolchain: &Toolchain, target: &Path) -> Result<Command> {
@@ -130,8 +151,8 @@ fn committed(workspace: &Workspace) -> PathBuf {
 }
 
 /// The line that `sha256sum --check` reads beside the object.
-fn checksum_line(hash: &str) -> String {
-    format!("{hash}  {OBJECT}\n")
+fn checksum_line(hash: &str, name: &str) -> String {
+    format!("{hash}  {name}\n")
 }
 
 fn sha256(path: &Path) -> Result<String> {
@@ -154,6 +175,6 @@ mod tests {
         fs::write(&file, "abc").unwrap();
         let hash = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
         assert_eq!(sha256(&file).unwrap(), hash);
-        assert_eq!(checksum_line(hash), format!("{hash}  steer.bpf.o\n"));
+        assert_eq!(checksum_line(hash, "steer.bpf.o"), format!("{hash}  steer.bpf.o\n"));
     }
 }

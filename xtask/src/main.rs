@@ -1,5 +1,6 @@
 //! `cargo xtask`: everything that a developer runs. One file per subcommand.
 
+mod bench;
 mod build_ebpf;
 mod capabilities;
 mod ebpf_toolchain;
@@ -24,6 +25,7 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Bench(bench::Arguments),
     BuildEbpf(build_ebpf::Arguments),
     Test(test::Arguments),
 }
@@ -33,6 +35,7 @@ fn main() -> ExitCode {
         return rustc_wrapper::main();
     }
     let outcome = workspace::Workspace::find().and_then(|workspace| match Arguments::parse().command {
+        Command::Bench(arguments) => bench::main(&workspace, &arguments),
         Command::BuildEbpf(arguments) => build_ebpf::main(&workspace, &arguments),
         Command::Test(arguments) => test::main(&workspace, &arguments),
     });

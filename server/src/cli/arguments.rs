@@ -17,7 +17,7 @@ const EXIT_CODES: &str = "\
 Exit codes: 0 ok, 1 failure, 2 usage, 3 daemon unreachable, 4 no such thing, 5 refused, 6 timed out (a drain at \
 its deadline), 78 bad config.
 
-Addresses are tcp://127.0.0.1:8080 or udp://[::]:443; IP:PORT alone is tcp. Durations are 30s, 500ms, 2m.";
+Addresses are tcp://127.0.0.1:8080 or IP:PORT alone. Durations are 30s, 500ms, 2m.";
 
 /// Steers connections to the workers of SO_REUSEPORT groups, and takes workers in and out without losing any
 #[derive(Debug, Parser)]
@@ -213,12 +213,12 @@ pub struct RunArguments {
     #[arg(long, value_enum, default_value_t = RestartName::Surge)]
     pub restart: RestartName,
     /// When a started worker counts as ready [default: listener in mode own; else notify for the sample worker,
-    /// started for CMD]
+    /// probe for CMD]
     #[arg(long, value_enum)]
     pub ready: Option<ReadyName>,
-    /// What becomes of connections while no worker works [default: hold for tcp, refuse for udp]
-    #[arg(long, value_enum)]
-    pub when_empty: Option<WhenEmptyName>,
+    /// What becomes of connections while no worker works
+    #[arg(long, value_enum, default_value = "hold")]
+    pub when_empty: WhenEmptyName,
     /// The user that the workers run as, by name or number [default: the daemon's own]
     #[arg(long, value_name = "USER")]
     pub user: Option<String>,
@@ -271,8 +271,8 @@ pub enum ReadyName {
     Notify,
     /// Its own listener listens; in mode own only
     Listener,
-    /// It lives for a moment; for programs that tell nothing
-    Started,
+    /// A connection that only it can get is accepted; for programs that tell nothing
+    Probe,
 }
 
 /// What becomes of connections while no worker works.

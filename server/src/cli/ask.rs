@@ -1,9 +1,12 @@
 //! The commands that ask the daemon: each is one request, and prints its answers.
 
-use std::{cell::RefCell, path::Path, time::Duration};
+use std::{cell::RefCell, os::fd::OwnedFd, path::Path, time::Duration};
 
 use anyhow::Context;
-use tokio::sync::Notify;
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    sync::Notify,
+};
 
 use super::{
     arguments::{Output, Question, Wait},
@@ -12,9 +15,12 @@ use super::{
     render,
 };
 use crate::control::{
-    api::{INTERFACE, Receipt, Request, Response},
+    api::{Fault, FaultKind, INTERFACE, Receipt, Request, Response},
     client::Client,
 };
+
+/// Between the daemon's last answer and its end there is nothing left to wait for.
+const END_MAX: Duration = Duration::from_secs(10);
 
 /// Asks, prints, and says how it went.
 pub(super) fn ask(socket: &Path, question: Question) -> anyhow::Result<Exit> {
@@ -24,7 +30,8 @@ pub(super) fn ask(socket: &Path, question: Question) -> anyhow::Result<Exit> {
         .context("cannot start the client's runtime")?;
     runtime.block_on(async {
         let mut client = Client::connect(socket).await?;
-        match question {
+        let stopped = matches!(question, Question::Stop { .. }).then(|| client.daemon()).flatten();
+        let exit = match question {
             Question::Call { method, parameters, output } => {
                 let method = full_name(&method);
                 call(&mut client, &method, &parameters, output).await
@@ -37,8 +44,28 @@ pub(super) fn ask(socket: &Path, question: Question) -> anyhow::Result<Exit> {
                     _ => receipts(&mut client, request, output).await,
                 }
             }
+        }?;
+        drop(client);
+        if let Some(daemon) = stopped {
+            until_ended(daemon).await?;
         }
+        Ok(exit)
     })
+}
+
+/// Waits for the end of the daemon after its last answer: only then are its socket and its addresses free for the next.
+async fn until_ended(daemon: OwnedFd) -> anyhow::Result<()> {
+    // SAFETY: the registration owns the descriptor, so that it stays open and the same.
+    let registered = unsafe { AsyncFd::register_with_interest(daemon, Interest::READABLE) };
+    let daemon = registered.context("cannot wait for the daemon's end")?;
+    let Ok(ended) = tokio::time::timeout(END_MAX, daemon.readable()).await else {
+        let message = format!("the daemon has stopped its groups, and has not ended within {END_MAX:?}");
+        return Err(Fault::new(FaultKind::TimedOut, message)
+            .with_hint("what it prints says what it waits for")
+            .into());
+    };
+    let _ready = ended.context("cannot wait for the daemon's end")?;
+    Ok(())
 }
 
 /// The request that a question is. `Call` is none, and has been dealt with.

@@ -3,47 +3,10 @@
 use serde::Serialize;
 
 use super::{exit::Exit, output};
-use crate::control::api::SCHEMA;
-
-/// What one probe found.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Probe {
-    /// What was probed: `kernel`, `CAP_BPF`, …
-    pub name: String,
-    /// How it is.
-    pub verdict: Verdict,
-    /// What was found, with the value that was needed where there is one.
-    pub detail: String,
-    /// What to do, where there is something to do.
-    pub remedy: Option<String>,
-}
-
-/// How it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Verdict {
-    /// As it should be.
-    Ok,
-    /// steer runs, but not with everything.
-    Warn,
-    /// steer does not run.
-    Fail,
-}
-
-impl Verdict {
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Ok => "ok",
-            Self::Warn => "warn",
-            Self::Fail => "fail",
-        }
-    }
-}
-
-/// Probes this host.
-pub(super) fn probes() -> Vec<Probe> {
-    Vec::new()
-}
+use crate::{
+    control::api::SCHEMA,
+    host::{Probe, Verdict},
+};
 
 /// Prints the probes; a failed one makes the command fail.
 pub(super) fn report(probes: &[Probe], json: bool) -> anyhow::Result<Exit> {

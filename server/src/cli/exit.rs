@@ -12,7 +12,7 @@ use crate::{
     sockets::address::AddressError,
 };
 
-use super::{run::SettingsError, values::ValueError};
+use super::{refusals, run::SettingsError, values::ValueError};
 
 /// How a command went. The numbers are a promise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,7 +26,7 @@ pub enum Exit {
     Usage = 2,
     /// The daemon cannot be reached.
     Unreachable = 3,
-    /// There is no such group or worker.
+    /// There is no such group, worker, user or program.
     NoSuch = 4,
     /// Refused: a conflict, or not allowed.
     Refused = 5,
@@ -99,6 +99,8 @@ pub fn classify(error: &anyhow::Error) -> (Exit, Option<String>) {
             return (Exit::Usage, Some(error.hint().to_owned()));
         } else if let Some(hint) = value_hint(cause) {
             return (Exit::Usage, Some(hint));
+        } else if let Some(known) = refusals::classify(cause) {
+            return known;
         }
     }
     (Exit::Failed, None)

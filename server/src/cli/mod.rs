@@ -1,8 +1,8 @@
 //! The command line: nouns read, verbs change.
 //!
 //! stdout is data, stderr is messages. Errors travel up as values and are printed once, here. No runtime is
-//! started before the command is known: the demo and the shim change what only a process with one thread can
-//! change of itself, so each command starts its own.
+//! started before the command is known: the demo changes what only a process with one thread can change of
+//! itself, so each command starts its own.
 
 pub mod arguments;
 mod ask;
@@ -11,9 +11,9 @@ pub mod exit;
 mod log;
 mod output;
 mod pages;
+mod refusals;
 pub mod render;
 mod run;
-mod seams;
 mod usage;
 pub mod values;
 
@@ -24,6 +24,12 @@ use clap::Parser;
 use self::{
     arguments::{Arguments, Command},
     exit::Exit,
+};
+use crate::{
+    daemon,
+    demo::{self, DemoOptions},
+    host,
+    workers::sample,
 };
 
 /// Runs the command that `arguments`, with the program's name first, ask for, and says how it went.
@@ -40,14 +46,21 @@ fn carry_out(Arguments { socket, command }: Arguments) -> anyhow::Result<ExitCod
         Command::Run(arguments) => {
             let settings = run::settings(arguments)?;
             log::start("info");
-            return seams::run(vec![settings], socket);
+            return daemon::run(vec![settings], socket);
         }
         Command::Demo(arguments) => {
             log::start("warn");
-            return seams::demo(&arguments);
+            return demo::run(DemoOptions {
+                json: arguments.output.json,
+                seconds_per_phase: arguments.seconds,
+                workers: arguments.workers,
+            });
         }
-        Command::Worker(options) => return seams::worker(options),
-        Command::Check(output) => check::report(&check::probes(), output.json)?,
+        Command::Worker(options) => {
+            sample::run_with(options)?;
+            Exit::Ok
+        }
+        Command::Check(output) => check::report(&host::probes(), output.json)?,
         Command::Completions { shell } => pages::completions(shell)?,
         Command::Man { dir } => pages::man(dir.as_deref())?,
         Command::Ask(question) => {

@@ -13,6 +13,9 @@ use crate::{
     sockets::address::{ListenAddress, Protocol},
 };
 
+/// Each worker needs two slots while it is handed over, so does the holding listener, and slot 0 holds none.
+const WORKERS_MAX: u32 = (server_common::limits::SLOTS_DEFAULT - 3) / 2;
+
 /// Arguments that are well-formed, each by itself, but do not go together.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub(super) enum SettingsError {
@@ -22,12 +25,15 @@ pub(super) enum SettingsError {
     /// The kernel would give each worker a port of its own.
     #[error("--listen {0} has port 0, and in mode own every worker would get another port")]
     OwnPortZero(ListenAddress),
+    /// The sockarray has no room for them.
+    #[error("--workers {0} is too many: a group has 1 to {WORKERS_MAX}")]
+    TooManyWorkers(u32),
     /// There is no listener of the worker's own to look at.
     #[error("--ready listener is for --mode own, and the mode is inherit")]
     ListenerInherited,
-    /// Datagrams cannot be held and migrated.
-    #[error("--when-empty hold is for tcp, and --listen {0} is udp")]
-    HoldUdp(ListenAddress),
+    /// Datagrams want their flows tracked through a drain, which this version does not.
+    #[error("--listen {0} is udp, and this version steers tcp only")]
+    Udp(ListenAddress),
     /// No worker can be ready in no time.
     #[error("--start-timeout is 0, so no worker can become ready")]
     NoTimeToStart,
@@ -42,8 +48,9 @@ impl SettingsError {
         match self {
             Self::ListenTwice(_) => "give each address once",
             Self::OwnPortZero(_) => "choose a port, or leave the listeners to the daemon with --mode inherit",
-            Self::ListenerInherited => "use --ready notify or --ready started, or --mode own",
-            Self::HoldUdp(_) => "use --when-empty refuse, or leave it out",
+            Self::TooManyWorkers(_) => "a worker for each processor is plenty; run two groups for more",
+            Self::ListenerInherited => "use --ready notify or --ready probe, or --mode own",
+            Self::Udp(_) => "give tcp:// addresses, or IP:PORT, which is tcp",
             Self::NoTimeToStart => "leave it out for 30s, or give the time that a worker takes",
             Self::EmptyCommand => {
                 "write the program's name after --, or leave both out for the sample worker"
@@ -61,6 +68,12 @@ pub(super) fn settings(arguments: RunArguments) -> Result<GroupSettings, Setting
     };
     if let Some(twice) = listen.iter().enumerate().find_map(|(i, a)| listen[..i].contains(a).then_some(a)) {
         return Err(SettingsError::ListenTwice(*twice));
+    }
+    if let Some(address) = listen.iter().find(|address| address.protocol == Protocol::Udp) {
+        return Err(SettingsError::Udp(*address));
+    }
+    if *workers > WORKERS_MAX {
+        return Err(SettingsError::TooManyWorkers(*workers));
     }
     if mode == Mode::Own
         && let Some(address) = listen.iter().find(|address| address.address.port() == 0)
@@ -83,7 +96,10 @@ pub(super) fn settings(arguments: RunArguments) -> Result<GroupSettings, Setting
             RestartName::Replace => RestartKind::Replace,
         },
         ready: readiness(arguments.ready, mode, arguments.command.is_empty())?,
-        when_empty: when_empty(arguments.when_empty, listen)?,
+        when_empty: match arguments.when_empty {
+            WhenEmptyName::Hold => WhenEmpty::Hold,
+            WhenEmptyName::Refuse => WhenEmpty::Refuse,
+        },
         user: user.clone(),
         directory: None,
         environment: Vec::new(),
@@ -102,23 +118,13 @@ pub(super) fn settings(arguments: RunArguments) -> Result<GroupSettings, Setting
 fn readiness(wanted: Option<ReadyName>, mode: Mode, sample: bool) -> Result<Readiness, SettingsError> {
     match (wanted, mode) {
         (Some(ReadyName::Notify), _) => Ok(Readiness::Notify),
-        (Some(ReadyName::Started), _) => Ok(Readiness::Started),
+        (Some(ReadyName::Probe), _) => Ok(Readiness::Probe),
         (Some(ReadyName::Listener), Mode::Inherit) => Err(SettingsError::ListenerInherited),
         (Some(ReadyName::Listener) | None, Mode::Own) => Ok(Readiness::Listener),
         (None, Mode::Inherit) if sample => Ok(Readiness::Notify),
         // Most programs that take an inherited listener say nothing; to wait for READY=1 of one that never says
         // it would make its every start fail.
-        (None, Mode::Inherit) => Ok(Readiness::Started),
-    }
-}
-
-fn when_empty(wanted: Option<WhenEmptyName>, listen: &[ListenAddress]) -> Result<WhenEmpty, SettingsError> {
-    // Only connections can be held: the kernel migrates no datagram.
-    let udp = listen.iter().find(|address| address.protocol == Protocol::Udp);
-    match (wanted, udp) {
-        (Some(WhenEmptyName::Hold), Some(address)) => Err(SettingsError::HoldUdp(*address)),
-        (Some(WhenEmptyName::Refuse), _) | (None, Some(_)) => Ok(WhenEmpty::Refuse),
-        (Some(WhenEmptyName::Hold) | None, None) => Ok(WhenEmpty::Hold),
+        (None, Mode::Inherit) => Ok(Readiness::Probe),
     }
 }
 
@@ -154,29 +160,25 @@ mod tests {
     fn readiness_follows_mode_and_command() {
         let ready = |line: &str| parse(&format!("--listen 127.0.0.1:8080 {line}")).map(|s| s.ready);
         assert_eq!(ready(""), Ok(Readiness::Notify));
-        assert_eq!(ready("-- app"), Ok(Readiness::Started));
+        assert_eq!(ready("-- app"), Ok(Readiness::Probe));
         assert_eq!(ready("--mode own"), Ok(Readiness::Listener));
         assert_eq!(ready("--mode own -- app"), Ok(Readiness::Listener));
         assert_eq!(ready("--ready notify -- app"), Ok(Readiness::Notify));
-        assert_eq!(ready("--ready started"), Ok(Readiness::Started));
+        assert_eq!(ready("--ready probe"), Ok(Readiness::Probe));
         assert_eq!(ready("--ready notify --mode own"), Ok(Readiness::Notify));
         assert_eq!(ready("--ready listener"), Err(SettingsError::ListenerInherited));
     }
 
     #[test]
-    fn hold_is_for_tcp() {
-        let empty = |line: &str| parse(line).map(|settings| settings.when_empty);
-        assert_eq!(empty("--listen [::]:80"), Ok(WhenEmpty::Hold));
-        assert_eq!(empty("--listen [::]:80 --when-empty refuse"), Ok(WhenEmpty::Refuse));
-        assert_eq!(empty("--listen udp://[::]:80"), Ok(WhenEmpty::Refuse));
+    fn udp_is_refused() {
         let udp = "udp://[::]:80".parse().unwrap();
-        assert_eq!(empty("--listen udp://[::]:80 --when-empty hold"), Err(SettingsError::HoldUdp(udp)));
+        assert_eq!(parse("--listen udp://[::]:80"), Err(SettingsError::Udp(udp)));
     }
 
     #[test]
     fn everything_that_is_said_arrives() {
         let settings = parse(
-            "--listen 127.0.0.1:80 udp://[::1]:80 --listen 10.0.0.1:81 --name api --policy hash --mode own \
+            "--listen 127.0.0.1:80 [::1]:80 --listen 10.0.0.1:81 --name api --policy hash --mode own \
              --restart replace --user nobody --seed 00000000000000010000000000000002 --start-timeout 1s \
              --drain-timeout 2s --settle 300ms --stop-timeout 4m --stop-signal SIGQUIT -- python3 -m app --listen x",
         )

@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
 };
 
@@ -11,6 +12,7 @@ use thiserror::Error;
 use zlink::{Call, tokio::unix, varlink_service};
 
 use super::api::{self, Fault, FaultKind};
+use crate::sockets::pidfd;
 
 /// A connection to the daemon. Calls are carried out one after another; the daemon closes it after 30 seconds
 /// without one, so connect when there is something to ask.
@@ -91,6 +93,13 @@ impl Client {
             Err(zlink::Error::Io(source)) => Err(unreachable(source)),
             Err(other) => Err(unreachable(io::Error::other(other))),
         }
+    }
+
+    /// A pidfd of the process that listens on the socket; nothing where it is in a pid namespace that cannot be seen,
+    /// or has ended.
+    pub fn daemon(&self) -> Option<OwnedFd> {
+        let credentials = rustix::net::sockopt::socket_peercred(self.connection.read().read_half()).ok()?;
+        pidfd::open(credentials.pid.as_raw_nonzero().get().unsigned_abs()).ok()
     }
 
     /// Asks for `request` and gives the last answer back; those before it go to `on_answer` as they come.

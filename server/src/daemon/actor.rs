@@ -2,12 +2,14 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    io,
     sync::Arc,
     time::Duration,
 };
 
 use server_common::counters::SlotCounters;
 use tokio::{
+    net::TcpStream,
     sync::{mpsc, oneshot},
     time::{Instant, MissedTickBehavior},
 };
@@ -36,8 +38,8 @@ use super::{
 /// How often the group looks for what nobody tells: lost listeners, strangers, an occupied hold.
 const SUPERVISION: Duration = Duration::from_millis(250);
 
-/// How often it looks for the listeners of workers that bind themselves, while one is starting.
-const DISCOVERY: Duration = Duration::from_millis(5);
+/// How often it looks for signs of readiness that nobody sends, while a worker is starting.
+const READINESS: Duration = Duration::from_millis(5);
 
 /// What can be sent to a group's task.
 #[derive(Debug)]
@@ -52,8 +54,8 @@ pub(super) enum Message {
     Status(oneshot::Sender<Result<GroupStatus, Fault>>),
     /// Someone asks for the table.
     Table(oneshot::Sender<Result<Table, Fault>>),
-    /// A process has lived long enough to count as ready.
-    Told { pid: u32 },
+    /// A probe has connected, or could not.
+    Probed { generation: GenerationId, connected: io::Result<TcpStream> },
     /// A process has written to the notification socket.
     Notified(Notification),
     /// A generation's process has ended.
@@ -97,14 +99,14 @@ impl Actor {
             let now = self.clock.now();
             let wake = self.engine.wakes_at(now).map(|at| Instant::from_std(self.clock.instant(at)));
             let far = Instant::now() + Duration::from_secs(3600);
-            let discovers = self.discovers();
+            let looks = self.looks_for_readiness();
             tokio::select! {
                 message = self.messages.recv() => match message {
                     Some(message) => self.receive(message),
                     None => break,
                 },
                 () = tokio::time::sleep_until(wake.unwrap_or(far)) => self.feed(Event::Tick),
-                () = tokio::time::sleep(DISCOVERY), if discovers => self.discover(),
+                () = tokio::time::sleep(READINESS), if looks => self.look_for_readiness(),
                 _ = supervision.tick() => self.supervise(),
             }
         }
@@ -121,7 +123,7 @@ impl Actor {
             // Whoever asked may be gone.
             Message::Status(answer) => drop(answer.send(self.status())),
             Message::Table(answer) => drop(answer.send(self.table())),
-            Message::Told { pid } => self.told(|leader| leader == pid),
+            Message::Probed { generation, connected } => self.probed(generation, connected),
             Message::Notified(said) => {
                 if said.messages.contains(&notify::Message::Ready) {
                     self.told(|leader| said.is_from(leader));
@@ -130,7 +132,7 @@ impl Actor {
             Message::Exited { generation, exit } => self.process_exited(generation, exit),
             Message::Publication { epoch, result } => self.publication_ended(epoch, result),
             Message::Again(effect) => {
-                if let Some(event) = self.carry(effect) {
+                for event in self.carry(effect) {
                     self.feed(event);
                 }
             }

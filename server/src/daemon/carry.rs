@@ -1,6 +1,6 @@
 //! Carries the engine's effects out, one after another.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, iter, sync::Arc, time::Duration};
 
 use tokio::task::JoinSet;
 
@@ -26,11 +26,15 @@ const RETRY: Duration = Duration::from_millis(100);
 
 impl Actor {
     /// Carries one effect out; returns the events that it has at once.
-    pub(super) fn carry(&mut self, effect: Effect) -> Option<Event> {
-        match effect {
+    pub(super) fn carry(&mut self, effect: Effect) -> Vec<Event> {
+        let event = match effect {
+            Effect::Start { generation, slot } => {
+                let started = self.start(generation, slot);
+                return iter::once(started).chain(self.prepare_probe(generation)).collect();
+            }
             Effect::MakeHold { slot } => Some(self.make_hold(slot)),
             Effect::ShutHold { slot } => Some(self.shut_hold(slot)),
-            Effect::Start { generation, slot } => Some(self.start(generation, slot)),
+            Effect::Probe { generation } => self.probe(generation),
             Effect::Publish(layout) => {
                 self.publish(layout);
                 None
@@ -50,7 +54,11 @@ impl Actor {
                 self.forget(generation, slot);
                 None
             }
-            Effect::Receipt { operation, receipt } => {
+            Effect::Receipt { operation, mut receipt } => {
+                if let Some(left) = self.end_what_is_left(receipt.generation) {
+                    let said = receipt.message.take().map(|message| format!("{message}; "));
+                    receipt.message = Some(said.unwrap_or_default() + &left);
+                }
                 self.receipt(operation, receipt);
                 None
             }
@@ -66,7 +74,8 @@ impl Actor {
                 self.journal.add(kind, &self.settings.name, worker, number, detail);
                 None
             }
-        }
+        };
+        event.into_iter().collect()
     }
 
     fn make_hold(&mut self, slot: Slot) -> Event {
@@ -184,10 +193,38 @@ impl Actor {
     }
 
     fn forget(&mut self, generation: GenerationId, slot: Slot) {
+        // One that has not come to a receipt, because it never was ready.
+        self.end_what_is_left(generation);
         let counted = self.forget_slot(slot);
         let totals = self.totals.workers.entry(generation.worker).or_default();
         totals.counters = totals.counters.plus(&counted);
         self.generations.remove(&generation);
+    }
+
+    /// Kills what a generation's process has left behind, and says what that was. Its connections have ended or their
+    /// deadline is over; its listener, which a child may hold as well, is shut down or was never in a table.
+    fn end_what_is_left(&self, generation: GenerationId) -> Option<String> {
+        let running = self.generations.get(&generation).filter(|running| running.has_exited)?;
+        let process = running.process.as_ref()?;
+        let left = process.tree();
+        if left.is_empty() {
+            return None;
+        }
+        if let Err(error) = kill_tree(process) {
+            tracing::warn!("cannot end what {generation:?} has left behind: {}", describe(&error));
+        }
+        let (count, plural) = (left.len(), if left.len() == 1 { "process" } else { "processes" });
+        let pids: Vec<String> = left.iter().map(u32::to_string).collect();
+        let detail = format!("it left {count} {plural} behind, killed: pid {}", pids.join(", "));
+        let worker = self.settings.name.worker(generation.worker);
+        self.journal.add(
+            "left-behind",
+            &self.settings.name,
+            Some(worker),
+            Some(generation.number),
+            detail.clone(),
+        );
+        Some(detail)
     }
 
     fn forget_slot(&mut self, slot: Slot) -> server_common::counters::SlotCounters {

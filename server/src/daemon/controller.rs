@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use tokio::sync::{broadcast::error::RecvError, mpsc, oneshot, watch};
+use tokio::sync::{
+    broadcast::{self, error::RecvError},
+    mpsc, oneshot, watch,
+};
 
 use crate::{
     control::{
@@ -110,6 +113,40 @@ impl Daemon {
         Ok(Response::Done(total))
     }
 
+    /// Sends each new event until the client goes or the daemon stops; how many were sent.
+    async fn follow(
+        &self,
+        mut following: broadcast::Receiver<api::Event>,
+        wanted: impl Fn(&api::Event) -> bool,
+        answers: &mpsc::Sender<Response>,
+    ) -> Result<u64, Fault> {
+        let mut stopped = self.inner.stopped.subscribe();
+        let mut sent = 0;
+        loop {
+            let event = tokio::select! {
+                event = following.recv() => event,
+                _ = stopped.wait_for(|stopped| *stopped) => return Ok(sent),
+            };
+            match event {
+                Ok(event) if wanted(&event) => {
+                    sent += 1;
+                    if answers.send(Response::Event(event)).await.is_err() {
+                        return Ok(sent);
+                    }
+                }
+                Ok(_) => {}
+                Err(RecvError::Lagged(missed)) => {
+                    return Err(Fault {
+                        kind: FaultKind::Failed,
+                        message: format!("{missed} events were missed: this client reads too slowly"),
+                        hint: Some("ask again with the last sequence number that came".to_owned()),
+                    });
+                }
+                Err(RecvError::Closed) => return Ok(sent),
+            }
+        }
+    }
+
     async fn events(
         &self,
         group: Option<GroupName>,
@@ -122,7 +159,7 @@ impl Daemon {
         }
         let began = std::time::Instant::now();
         let wanted = |event: &api::Event| group.is_none() || event.group == group;
-        let (remembered, mut following) = self.inner.journal.read(since);
+        let (remembered, following) = self.inner.journal.read(since);
         let mut sent = 0;
         for event in remembered.into_iter().filter(wanted) {
             sent += 1;
@@ -130,29 +167,8 @@ impl Daemon {
                 break;
             }
         }
-        let mut stopped = self.inner.stopped.subscribe();
-        while follow {
-            let event = tokio::select! {
-                event = following.recv() => event,
-                _ = stopped.wait_for(|stopped| *stopped) => break,
-            };
-            match event {
-                Ok(event) if wanted(&event) => {
-                    sent += 1;
-                    if answers.send(Response::Event(event)).await.is_err() {
-                        break;
-                    }
-                }
-                Ok(_) => {}
-                Err(RecvError::Lagged(missed)) => {
-                    return Err(Fault {
-                        kind: FaultKind::Failed,
-                        message: format!("{missed} events were missed: this client reads too slowly"),
-                        hint: Some("ask again with the last sequence number that came".to_owned()),
-                    });
-                }
-                Err(RecvError::Closed) => break,
-            }
+        if follow {
+            sent += self.follow(following, wanted, &answers).await?;
         }
         Ok(Response::Done(Done { answers: sent, milliseconds: millis(began.elapsed()) }))
     }

@@ -12,6 +12,7 @@ pub mod flows;
 mod journal;
 mod observe;
 pub mod open;
+mod probe;
 mod running;
 pub mod settings;
 mod start;

@@ -11,8 +11,8 @@ use crate::{
         drain::Limits,
         group::{Group, Rules},
     },
-    sockets::{address::ListenAddress, diag::Diag, holder, procfs},
-    workers::{notify::NotifySocket, output::OutputSink, user::ResolvedUser},
+    sockets::{address::ListenAddress, diag::Diag, holder},
+    workers::{notify::NotifySocket, output::OutputSink, spawn::require_program, user::ResolvedUser},
 };
 
 use super::{
@@ -55,6 +55,14 @@ pub(super) fn open(
         Mode::Own => user.as_ref().map(|user| user.uid),
         Mode::Inherit => None,
     };
+    if let Some(command) = &settings.command {
+        require_program(
+            settings.name.as_str(),
+            command,
+            settings.directory.as_deref(),
+            &settings.environment,
+        )?;
+    }
     let mut endpoints = Vec::new();
     for &address in &settings.listen {
         refuse_shared(address)?;
@@ -106,22 +114,12 @@ fn refuse_shared(address: ListenAddress) -> anyhow::Result<()> {
         return Ok(());
     }
     let listeners = Diag::open()?.listeners(address)?;
-    if let Some(listener) = listeners.first() {
-        let processes = procfs::who_holds(u64::from(listener.inode));
-        let holder = holder::Holder {
-            inode: listener.inode,
-            uid: listener.uid,
-            local: listener.local,
-            listens: true,
-            shares: None,
-            processes: processes
-                .into_iter()
-                .filter_map(|pid| Some((pid, procfs::stat(pid)?.command)))
-                .collect(),
-        };
-        return Err(AddressServed { address, holder }.into());
+    let holder = listeners.first().map(|listener| holder::of(listener, true));
+    match holder {
+        // One that does not share it: the bind fails, and says why.
+        Some(holder) if holder.shares != Some(false) => Err(AddressServed { address, holder }.into()),
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 fn random_seed() -> anyhow::Result<[u64; 2]> {

@@ -1,6 +1,7 @@
 //! A generation as it is for the daemon: its process, its readiness, and which flows can be its own.
 
 use server_common::limits::BUCKETS;
+use tokio::net::{TcpSocket, TcpStream};
 
 use crate::{
     engine::event::{Millis, Slot},
@@ -19,6 +20,8 @@ pub(super) struct Running {
     pub(super) has_exited: bool,
     /// Whether it has said that it is ready, where it is to say so.
     pub(super) has_told: bool,
+    /// How far its probe is, where it is ready by probe.
+    pub(super) probe: ProbeState,
     /// Whether the engine has been told that it is ready.
     pub(super) is_ready: bool,
     /// The buckets that tables have named its slot for.
@@ -34,11 +37,24 @@ impl Running {
             process: None,
             has_exited: false,
             has_told: false,
+            probe: ProbeState::None,
             is_ready: false,
             named: Named::default(),
             unattended: 0,
         }
     }
+}
+
+/// How far the probe of a generation is.
+#[derive(Debug, Default)]
+pub(super) enum ProbeState {
+    /// There is none, or it is over, or on its way.
+    #[default]
+    None,
+    /// It has its port, and waits for the table that has its flow.
+    Bound(TcpSocket),
+    /// It is connected, and waits for the worker to accept it; dropping it closes it.
+    Connected { _connection: TcpStream },
 }
 
 /// Which buckets tables have named a generation's slot for, and until when each did.

@@ -63,8 +63,8 @@ pub enum Readiness {
     Notify,
     /// The worker's own listener listens; only in [`Mode::Own`].
     Listener,
-    /// A process that lives for this long; for inherited listeners and programs that tell nothing.
-    Started,
+    /// A connection that only it can get is accepted; for programs that tell nothing. It is closed without a byte.
+    Probe,
 }
 
 /// What becomes of connections while no worker works.

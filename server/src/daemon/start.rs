@@ -1,6 +1,6 @@
 //! Starts generations, and finds out when they are ready.
 
-use std::{os::fd::AsFd, time::Duration};
+use std::os::fd::AsFd;
 
 use crate::{
     engine::event::{Event, GenerationId, Slot},
@@ -17,12 +17,9 @@ use super::{
     actor::{Actor, Message},
     carry::describe,
     endpoint::EndpointError,
-    running::Running,
+    running::{ProbeState, Running},
     settings::{Mode, Readiness},
 };
-
-/// How long a process must live to count as ready, where nothing else tells.
-const LIVES: Duration = Duration::from_millis(100);
 
 impl Actor {
     /// Starts a generation: its listeners, where they are the daemon's to make, and its process.
@@ -80,29 +77,34 @@ impl Actor {
         Ok(pid)
     }
 
-    /// Waits for the process in a task of its own, and for its moment where living is being ready.
+    /// Waits for the process in a task of its own.
     fn watch(&self, generation: GenerationId, process: Process) {
         let sender = self.sender.clone();
-        let lives = (self.settings.ready == Readiness::Started).then_some(LIVES);
         tokio::spawn(async move {
-            let ended = process.wait();
-            tokio::pin!(ended);
-            if let Some(lives) = lives
-                && tokio::time::timeout(lives, &mut ended).await.is_err()
-            {
-                let _ = sender.send(Message::Told { pid: process.pid() });
-            }
-            let exit = match ended.await {
+            let exit = match process.wait().await {
                 Ok(exit) => exit.to_string(),
                 Err(error) => describe(&error),
             };
+            // The group's task is gone only where the daemon ends.
             let _ = sender.send(Message::Exited { generation, exit });
         });
     }
 
-    pub(super) fn process_exited(&mut self, generation: GenerationId, exit: String) {
+    pub(super) fn process_exited(&mut self, generation: GenerationId, mut exit: String) {
+        let owner = self.owner();
         if let Some(running) = self.generations.get_mut(&generation) {
             running.has_exited = true;
+            let user = running.process.as_ref().and_then(Process::last_user);
+            // The kernel has refused its bind with EADDRINUSE, of which the worker can only say that somebody listens.
+            if let Some(user) = user.filter(|user| *user != owner)
+                && self.settings.mode == Mode::Own
+                && !running.is_ready
+            {
+                exit += &format!(
+                    "; it ran as user {user}, whose sockets cannot join those of user {owner}: run it as user {owner}, \
+                     or the group with --user {user}"
+                );
+            }
         }
         self.feed(Event::Exited { generation, exit });
     }
@@ -119,14 +121,27 @@ impl Actor {
         self.ready_if_complete(generation);
     }
 
-    /// Whether there are listeners to look for: of workers that bind them themselves and are starting.
-    pub(super) fn discovers(&self) -> bool {
-        self.settings.mode == Mode::Own
-            && self.generations.values().any(|running| !running.is_ready && !running.has_exited)
+    /// Whether there is something to look for that tells of readiness: listeners of workers that bind them themselves,
+    /// accepted probes.
+    pub(super) fn looks_for_readiness(&self) -> bool {
+        let starts = |running: &Running| {
+            let is_looked_at =
+                self.settings.mode == Mode::Own || matches!(running.probe, ProbeState::Connected { .. });
+            is_looked_at && !running.is_ready && !running.has_exited
+        };
+        self.generations.values().any(starts)
+    }
+
+    /// Looks for it.
+    pub(super) fn look_for_readiness(&mut self) {
+        if self.settings.mode == Mode::Own {
+            self.discover();
+        }
+        self.look_for_accepted_probes();
     }
 
     /// Looks for the listeners of workers that bind them themselves, and takes them in.
-    pub(super) fn discover(&mut self) {
+    fn discover(&mut self) {
         let starting: Vec<GenerationId> = self
             .generations
             .iter()
@@ -151,7 +166,7 @@ impl Actor {
     fn discover_for(&mut self, generation: GenerationId) -> Result<(), DiscoverError> {
         let Some(running) = self.generations.get(&generation) else { return Ok(()) };
         let (slot, Some(process)) = (running.slot, running.process.clone()) else { return Ok(()) };
-        let owner_uid = self.user.as_ref().map_or_else(effective_uid, |user| user.uid);
+        let owner_uid = self.owner();
         for endpoint in self.endpoints.iter_mut().filter(|endpoint| endpoint.listener(slot).is_none()) {
             let v6_only = endpoint.any_listener().and_then(|listener| options::is_v6_only(listener).ok());
             let membership = Membership { address: endpoint.address, owner_uid, v6_only };
@@ -163,9 +178,14 @@ impl Actor {
         Ok(())
     }
 
+    /// The owner of the sockets of workers that bind them themselves.
+    fn owner(&self) -> u32 {
+        self.user.as_ref().map_or_else(effective_uid, |user| user.uid)
+    }
+
     /// Tells the engine that a generation is ready, once it has a listener at every address and has said what it was
     /// to say.
-    fn ready_if_complete(&mut self, generation: GenerationId) {
+    pub(super) fn ready_if_complete(&mut self, generation: GenerationId) {
         let Some(running) = self.generations.get_mut(&generation) else { return };
         let slot = running.slot;
         let has_told = running.has_told || self.settings.ready == Readiness::Listener;

@@ -56,9 +56,10 @@ impl DataplaneError {
     pub fn hint(&self) -> Option<&'static str> {
         let errno = self.errno()?;
         match (self, errno) {
-            (Self::Load(_) | Self::Program { .. }, libc::EPERM | libc::EACCES) => Some(
-                "loading the program needs CAP_BPF (and CAP_NET_ADMIN): run as root, or give the binary these capabilities",
-            ),
+            // EACCES is the verifier's answer, and is not about privilege.
+            (Self::Load(_) | Self::Program { .. }, libc::EPERM) => {
+                Some("loading the program needs CAP_BPF: run as root, or give the process that capability")
+            }
             (Self::Put { .. }, 524) => Some(
                 "the listener is an MPTCP socket, which the kernel cannot steer; for Go programs set GODEBUG=multipathtcp=0",
             ),

@@ -1,20 +1,11 @@
 //! Publishing a table: written aside, swapped whole, and waited for.
 
 use aya::maps::{Array, ArrayOfMaps, MapData};
-use server_common::{limits::NO_SLOT, table::Table};
+use server_common::table::Table;
 
 use crate::engine::layout::Layout;
 
 use super::{error::DataplaneError, object::names};
-
-/// Writes a layout over a table.
-fn write(layout: &Layout, table: &mut Table) {
-    table.clear(layout.seed, layout.epoch);
-    table.hold = layout.hold.unwrap_or(NO_SLOT);
-    table.working_count = layout.working.len() as u16;
-    table.working[..layout.working.len()].copy_from_slice(&layout.working);
-    table.buckets.copy_from_slice(&layout.buckets);
-}
 
 /// Owns the two tables of one kernel group, of which one is published.
 pub struct Publisher {
@@ -54,8 +45,8 @@ impl Publisher {
     pub fn publish(&mut self, layout: &Layout) -> Result<(), DataplaneError> {
         let error = |operation| move |source| DataplaneError::Map { operation, map: names::TABLE, source };
         let next = 1 - self.published;
-        write(layout, &mut self.scratch);
-        self.tables[next].set(0, &*self.scratch, 0).map_err(error("write a table for"))?;
+        layout.write(&mut self.scratch);
+        self.tables[next].set(0, self.scratch.as_ref(), 0).map_err(error("write a table for"))?;
         self.outer.set(0, &self.tables[next], 0).map_err(error("publish in"))?;
         self.published = next;
         Ok(())

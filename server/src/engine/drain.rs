@@ -6,14 +6,23 @@
 //! be no drain (a handshake may still be half-open), nor would the kernel's migration alone (an ACK that races the close on
 //! another CPU is reset, uncounted): so migration is for what is left at the deadline, or when the worker is lost.
 
-use super::event::{Millis, Moved, Observation, OperationId};
+use std::collections::BTreeMap;
+
+use super::{
+    effect::Receiver,
+    event::{Millis, Observation, OperationId},
+};
 
 /// The shortest and the longest time between two observations.
 const OBSERVE_MIN: Millis = 2;
 const OBSERVE_MAX: Millis = 100;
 
-/// How long SIGKILL may take to end a process before the drain ends without it.
-const KILL_PATIENCE: Millis = 10_000;
+/// How many observations in a row must find handshakes and queue empty. The kernel's dump of sockets is no snapshot: a
+/// handshake that completes meanwhile can be past in the one part of it and not yet there in the other.
+const EMPTY_IN_A_ROW: u32 = 2;
+
+/// How long SIGKILL may take to end a process before its generation ends without it.
+pub(super) const KILL_PATIENCE: Millis = 10_000;
 
 /// Why a generation drains.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,7 +82,7 @@ pub struct Limits {
 }
 
 /// The state of a drain.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Drain {
     /// Who waits for its receipt.
     pub operation: Option<OperationId>,
@@ -97,6 +106,8 @@ pub struct Drain {
     pub began: Option<Observation>,
     /// As found last, since the first instant.
     pub last: Option<Observation>,
+    /// Observations in a row, up to the last, that found handshakes and queue empty.
+    empty_in_a_row: u32,
     observing: bool,
     next_observation: Millis,
     /// When it was told to stop.
@@ -106,7 +117,7 @@ pub struct Drain {
     /// How far its listener is.
     pub shut: Shut,
     /// Who received what it held.
-    pub moved: Moved,
+    pub moved: BTreeMap<Receiver, u64>,
     /// Whether the deadline came before the end.
     pub late: bool,
     /// As found last before the deadline, where that came before the end.
@@ -152,12 +163,13 @@ impl Drain {
             steps: Vec::new(),
             began: None,
             last: None,
+            empty_in_a_row: 0,
             observing: false,
             next_observation: now,
             stop_sent: None,
             kill_sent: None,
             shut: Shut::Not,
-            moved: Moved::new(),
+            moved: BTreeMap::new(),
             late: false,
             at_deadline: None,
             deserted: false,
@@ -175,17 +187,33 @@ impl Drain {
 
     /// Takes in what was found. Only what was asked for after the first instant proves anything.
     pub fn observed(&mut self, now: Millis, first_instant: Option<Millis>, observation: Observation) {
-        self.observing = false;
+        // One that comes twice says nothing new, and is not to put the next one off.
+        if !std::mem::take(&mut self.observing) {
+            return;
+        }
         self.began.get_or_insert(observation);
         if first_instant.is_some() {
             self.last = Some(observation);
+            let is_empty =
+                observation.handshakes == 0 && observation.unaccepted == 0 && observation.flows == 0;
+            self.empty_in_a_row = if is_empty { self.empty_in_a_row + 1 } else { 0 };
         }
         let pace = (now - self.began_at) / 8;
         self.next_observation = now + pace.clamp(OBSERVE_MIN, OBSERVE_MAX);
     }
 
+    /// Nobody accepts from its listener any more: what it holds must not wait for the deadline. Once it was told to stop it may
+    /// do so. Whether that changes anything.
+    pub fn abandoned(&mut self, why: &str) -> bool {
+        let changes = self.cause == Cause::Asked && !self.deserted && self.stop_sent.is_none();
+        if changes {
+            self.cause = Cause::Lost(why.to_owned());
+        }
+        changes
+    }
+
     /// The listener is down.
-    pub fn listener_shut(&mut self, moved: Moved) {
+    pub fn listener_shut(&mut self, moved: BTreeMap<Receiver, u64>) {
         if self.shut != Shut::Done {
             self.shut = Shut::Done;
             self.moved = moved;
@@ -288,7 +316,7 @@ impl Drain {
     }
 
     fn queue_is_empty(&self) -> bool {
-        self.last.is_some_and(|last| last.handshakes == 0 && last.unaccepted == 0 && last.flows == 0)
+        self.empty_in_a_row >= EMPTY_IN_A_ROW
     }
 
     fn connections(&self) -> Option<u64> {

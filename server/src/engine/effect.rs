@@ -28,6 +28,11 @@ pub enum Effect {
         /// Its slot.
         slot: Slot,
     },
+    /// Connect to a generation with the flow that the published table has for it: answers `ProbeEnded`.
+    Probe {
+        /// Which.
+        generation: GenerationId,
+    },
     /// Publish a table: answers `Published` or `PublishFailed`.
     Publish(Layout),
     /// Look what is left at a generation: answers `Observed`.

@@ -79,6 +79,18 @@ pub enum Event {
         /// Why.
         why: String,
     },
+    /// A generation that has started is to be probed: the table must send it the flow with this hash.
+    ProbeWanted {
+        /// Which.
+        generation: GenerationId,
+        /// The hash of the probe's flow.
+        hash: u64,
+    },
+    /// The probe's connection is established, or could not be: the table need not name it any more.
+    ProbeEnded {
+        /// Which.
+        generation: GenerationId,
+    },
     /// A generation is ready: its listener is in its slot, and it has said or shown that it accepts.
     Ready {
         /// Which.
@@ -112,8 +124,8 @@ pub enum Event {
         /// What was found.
         observation: Observation,
     },
-    /// A working generation's listener does not serve any more, though its process may run: it was shut down, closed,
-    /// or is held by nobody who could accept.
+    /// A generation's listener does not serve any more, though its process may run: it was shut down, closed, or is
+    /// held by nobody who could accept. Of one that drains it counts until it is told to stop.
     ListenerLost {
         /// Which.
         generation: GenerationId,

@@ -10,13 +10,14 @@ use super::{
     event::{Event, GenerationId, Millis, OperationId},
     hold::Hold,
     operation::Operation,
+    probe::Probing,
     publication::Publication,
     slots::Slots,
     worker::{Generation, Worker},
 };
 
 /// What the engine needs to know of a group's settings; times in milliseconds.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rules {
     /// The seed of the program's hash.
     pub seed: Seed,
@@ -37,13 +38,17 @@ pub struct Rules {
 }
 
 /// One group. See [`handle`](Self::handle).
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Group {
     pub(super) rules: Rules,
     pub(super) workers: BTreeMap<u32, Worker>,
+    /// The last generation's number of each worker that has left: should it come again, it counts on from there, so that a late
+    /// event of one of its former generations is nobody's.
+    pub(super) left_at: BTreeMap<u32, u64>,
     pub(super) slots: Slots,
     pub(super) hold: Hold,
     pub(super) publication: Publication,
+    pub(super) probing: Probing,
     pub(super) operations: BTreeMap<OperationId, Operation>,
     pub(super) seen_operations: BTreeSet<OperationId>,
     /// Whether the group is on its way to its end: connections are refused once no worker works.
@@ -57,9 +62,11 @@ impl Group {
     pub fn new(rules: Rules) -> Self {
         Self {
             workers: (0..rules.workers).map(|index| (index, Worker::new())).collect(),
+            left_at: BTreeMap::new(),
             slots: Slots::new(rules.slots),
             hold: Hold::default(),
             publication: Publication::new(),
+            probing: Probing::default(),
             operations: BTreeMap::new(),
             seen_operations: BTreeSet::new(),
             stopping: false,
@@ -78,6 +85,8 @@ impl Group {
             Event::HoldOccupied => self.hold.is_used = true,
             Event::Started { generation, pid } => self.started(generation, pid),
             Event::StartFailed { generation, why } => self.start_failed(now, generation, why),
+            Event::ProbeWanted { generation, hash } => self.probe_wanted(generation, hash),
+            Event::ProbeEnded { generation } => self.probe_ended(generation),
             Event::Ready { generation } => self.ready(now, generation),
             Event::Exited { generation, exit } => self.exited(now, generation, exit),
             Event::Published { epoch } => self.published(now, epoch),
@@ -88,11 +97,7 @@ impl Group {
                 }
             }
             Event::ListenerLost { generation, why } => self.listener_lost(now, generation, why),
-            Event::ListenerShut { generation, moved } => {
-                if let Some(drain) = self.drain_mut(generation) {
-                    drain.listener_shut(moved);
-                }
-            }
+            Event::ListenerShut { generation, moved } => self.listener_shut(generation, &moved),
             Event::Tick => {}
         }
         self.settle(now);
@@ -108,14 +113,16 @@ impl Group {
         // Operations start and drain workers, which may be able to go on at once.
         self.step_lifecycles(now);
         self.step_hold(now);
+        self.step_probing();
         self.publish_if_due(now);
         self.step_drains(now);
     }
 
     /// When the group wants a [`Event::Tick`], should nothing else happen before.
     pub fn wakes_at(&self, now: Millis) -> Option<Millis> {
-        let lifecycles = self.workers.values().filter_map(|worker| self.lifecycle_wakes_at(now, worker));
-        lifecycles.chain(self.hold.retry_at).chain(self.publication.retry_at).min()
+        let lifecycles =
+            self.workers.iter().filter_map(|(&index, worker)| self.lifecycle_wakes_at(now, index, worker));
+        lifecycles.chain(self.hold.retry_at).chain(self.publication_wakes_at()).min()
     }
 
     /// Whether a stop has come to its end: no generation is left.

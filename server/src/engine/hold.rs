@@ -16,7 +16,7 @@ use super::{
 const RETRY: Millis = 1_000;
 
 /// The holding listeners of a group.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Hold {
     /// The one that listens.
     pub(super) slot: Option<Slot>,
@@ -24,15 +24,26 @@ pub(super) struct Hold {
     pub(super) making: Option<Slot>,
     /// Whether a table has sent connections to it since it was made.
     pub(super) is_used: bool,
-    /// Those that are replaced, each with the number of the first table that does not name it.
-    pub(super) retiring: Vec<(Slot, Option<u64>)>,
+    /// Those that are replaced.
+    pub(super) retiring: Vec<Retiring>,
     /// When to try again.
     pub(super) retry_at: Option<Millis>,
 }
 
+/// A holding listener that is replaced.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Retiring {
+    pub(super) slot: Slot,
+    /// The number of the first table that does not name it, once it has one.
+    pub(super) first_without: Option<u64>,
+    /// Whether it was asked to be shut down: once, as its slot may be another's right after.
+    is_being_shut: bool,
+}
+
 impl Hold {
     fn retire(&mut self) {
-        self.retiring.extend(self.slot.take().map(|slot| (slot, None)));
+        let retiring = |slot| Retiring { slot, first_without: None, is_being_shut: false };
+        self.retiring.extend(self.slot.take().map(retiring));
         self.is_used = false;
     }
 }
@@ -76,20 +87,31 @@ impl Group {
         self.note("hold-failed", None, why);
     }
 
+    /// What a listener held has moved: where it could go nowhere but into the holding listener, that holds now, whatever
+    /// the table says.
+    pub(super) fn hold_received(&mut self, moved: &Moved) {
+        if self.hold.slot.is_some_and(|slot| moved.contains_key(&slot)) {
+            self.hold.is_used = true;
+        }
+    }
+
     /// A table is published: holding listeners that it does not name can go.
     pub(super) fn retire_holds(&mut self, epoch: u64) {
-        for (slot, first_without) in &self.hold.retiring {
-            if first_without.is_some_and(|first| first <= epoch) {
-                self.effects.push(Effect::ShutHold { slot: *slot });
+        for retiring in &mut self.hold.retiring {
+            let is_unnamed = retiring.first_without.is_some_and(|first| first <= epoch);
+            if is_unnamed && !retiring.is_being_shut {
+                retiring.is_being_shut = true;
+                self.effects.push(Effect::ShutHold { slot: retiring.slot });
             }
         }
     }
 
     pub(super) fn hold_shut(&mut self, slot: Slot, moved: &Moved) {
         let before = self.hold.retiring.len();
-        self.hold.retiring.retain(|(retiring, _)| *retiring != slot);
+        self.hold.retiring.retain(|retiring| retiring.slot != slot || !retiring.is_being_shut);
         if self.hold.retiring.len() < before {
             self.slots.give_back(slot);
+            self.hold_received(moved);
             let held: u64 = moved.values().sum();
             if held > 0 {
                 self.note("hold-ended", None, format!("{held} connections that waited have migrated"));

@@ -1,7 +1,7 @@
 //! Generations from their start to their end.
 
 use super::{
-    drain::{Act, Cause, Drain},
+    drain::{Act, Cause, Drain, KILL_PATIENCE, Shut},
     effect::{Effect, Outcome, Receipt, Receiver, Signal},
     event::{GenerationId, Millis, Moved, OperationId, Slot},
     group::Group,
@@ -13,6 +13,12 @@ use super::{
 const BACKOFF_MIN: Millis = 100;
 const BACKOFF_MAX: Millis = 30_000;
 
+/// How long to wait before a worker is started again for which there was no slot.
+const SLOT_RETRY: Millis = 1_000;
+
+/// The longest time that a drain can be given, ten years: sums with the time cannot overflow.
+const TIMEOUT_MAX: Millis = 10 * 365 * 86_400_000;
+
 /// How long a generation must have worked for its worker's back-off to begin anew.
 const STEADY: Millis = 10_000;
 
@@ -23,23 +29,35 @@ impl Group {
         for index in indices {
             self.give_up_late_start(now, index);
             let worker = &self.workers[&index];
-            // Started again by itself only where nobody has it in hand, and not beside a generation that drains: where
-            // it was lost, its successor starts as soon as its slot's end is on its way.
-            let wanted = worker.goal == Goal::Work
-                && worker.operation.is_none()
-                && worker.working.is_none()
-                && worker.starting().is_none()
+            if self.starts_by_itself(index, worker)
                 && worker.start_at.is_none_or(|at| now >= at)
-                && !self.stopping;
-            // The first start waits for the holding listener, which owns the address for the group.
-            if wanted && self.publication.published > 0 {
-                self.start(now, index);
+                && self.start(now, index).is_none()
+            {
+                self.operation_without_slot(index);
             }
             let worker = &self.workers[&index];
             if worker.goal == Goal::Leave && worker.generations.is_empty() && worker.operation.is_none() {
+                self.left_at.insert(index, worker.last_number);
                 self.workers.remove(&index);
             }
         }
+    }
+
+    /// Whether a generation of the worker may be started, beside one that works or drains.
+    pub(super) fn may_start(&self, worker: &Worker) -> bool {
+        worker.goal == Goal::Work
+            && worker.starting().is_none()
+            && !self.stopping
+            // The first start waits for the holding listener, which owns the address for the group.
+            && self.publication.published > 0
+            // `replace` is for programs of which two cannot run at once: a lost one's process may run yet.
+            && !(self.rules.replace && worker.is_running())
+    }
+
+    /// Whether the worker is to be started without anybody's asking: it does not work, and no restart that has come to it
+    /// decides when it is started.
+    fn starts_by_itself(&self, index: u32, worker: &Worker) -> bool {
+        worker.working.is_none() && self.may_start(worker) && !self.is_being_handed_over(index, worker)
     }
 
     /// Starts the worker's next generation; `None` where there is no slot for it.
@@ -49,7 +67,7 @@ impl Group {
         let worker = self.workers.get_mut(&index)?;
         let Some(slot) = slot else {
             worker.message = Some("no slot of the sockarray is free".into());
-            worker.start_at = Some(now + BACKOFF_MAX);
+            worker.start_at = Some(now + SLOT_RETRY);
             return None;
         };
         worker.start_at = None;
@@ -64,24 +82,27 @@ impl Group {
     fn give_up_late_start(&mut self, now: Millis, index: u32) {
         let Some(number) = self.workers[&index].starting() else { return };
         let id = GenerationId { worker: index, number };
-        let is_late = self.generation(id).is_some_and(
-            |generation| matches!(generation.phase, Phase::Starting { deadline } if now >= deadline),
-        );
-        if is_late {
-            let limit = self.rules.start;
-            self.abandon(now, id, format!("was not ready within {limit} ms"));
+        match self.generation(id).map(|generation| &generation.phase) {
+            Some(Phase::Starting { deadline }) if now >= *deadline => {
+                let limit = self.rules.start;
+                self.abandon(now, id);
+                self.start_came_to_nothing(now, id, format!("was not ready within {limit} ms"));
+            }
+            Some(Phase::Abandoned { until }) if now >= *until => {
+                self.note("abandoned", Some(id), "its process has not ended although it was killed");
+                self.forget(id);
+            }
+            _ => {}
         }
     }
 
     /// Gives up a generation that is not ready: kills it and, once it has ended, forgets it. No table has named it.
-    pub(super) fn abandon(&mut self, now: Millis, id: GenerationId, why: String) {
+    pub(super) fn abandon(&mut self, now: Millis, id: GenerationId) {
         let Some(generation) = self.generation_mut(id) else { return };
-        if !matches!(generation.phase, Phase::Starting { .. }) {
-            return;
+        if matches!(generation.phase, Phase::Starting { .. }) {
+            generation.phase = Phase::Abandoned { until: now + KILL_PATIENCE };
+            self.effects.push(Effect::Signal { generation: id, signal: Signal::Kill });
         }
-        generation.phase = Phase::Abandoned;
-        self.effects.push(Effect::Signal { generation: id, signal: Signal::Kill });
-        self.start_came_to_nothing(now, id, why);
     }
 
     pub(super) fn started(&mut self, id: GenerationId, pid: u32) {
@@ -98,7 +119,7 @@ impl Group {
                 self.start_came_to_nothing(now, id, why);
                 self.forget(id);
             }
-            Some(Phase::Abandoned) => self.forget(id),
+            Some(Phase::Abandoned { .. }) => self.forget(id),
             _ => {}
         }
     }
@@ -117,10 +138,6 @@ impl Group {
         let Some(worker) = self.workers.get_mut(&id.worker) else { return };
         let Some(generation) = worker.generations.get_mut(&id.number) else { return };
         if !matches!(generation.phase, Phase::Starting { .. }) {
-            return;
-        }
-        if worker.goal != Goal::Work {
-            self.abandon(now, id, "is not wanted any more".into());
             return;
         }
         generation.phase = Phase::Ready { epoch: None };
@@ -143,20 +160,25 @@ impl Group {
         successor: Option<u64>,
         timeout: Option<Millis>,
     ) {
-        let timeout =
-            timeout.or_else(|| self.operations.get(&operation?)?.timeout).unwrap_or(self.rules.drain);
+        let timeout = timeout.or_else(|| self.operations.get(&operation?)?.timeout);
+        let deadline = self.drain_deadline(now, timeout);
         let Some(worker) = self.workers.get_mut(&id.worker) else { return };
         let Some(generation) = worker.generations.get_mut(&id.number) else { return };
         if !matches!(generation.phase, Phase::Ready { .. } | Phase::Working { .. }) {
             return;
         }
-        let drain = Drain::new(now, now + timeout, cause, operation, successor);
+        let drain = Drain::new(now, deadline, cause, operation, successor);
         generation.phase = Phase::Draining(Box::new(drain));
         if worker.working == Some(id.number) {
             worker.working = None;
         }
         self.publication.is_due = true;
         self.note("draining", Some(id), "gets no new flows from the next table on");
+    }
+
+    /// When a drain that begins now is to end.
+    pub(super) fn drain_deadline(&self, now: Millis, timeout: Option<Millis>) -> Millis {
+        now + timeout.unwrap_or(self.rules.drain).min(TIMEOUT_MAX)
     }
 
     pub(super) fn exited(&mut self, now: Millis, id: GenerationId, exit: String) {
@@ -170,7 +192,7 @@ impl Group {
                 self.start_came_to_nothing(now, id, format!("ended ({exit}) before it was ready"));
                 self.forget(id);
             }
-            Phase::Abandoned => self.forget(id),
+            Phase::Abandoned { .. } => self.forget(id),
             Phase::Ready { .. } | Phase::Working { .. } => {
                 self.note("exited", Some(id), format!("{exit}, without being told to"));
                 self.lost(now, id, format!("its process ended by itself: {exit}"));
@@ -184,12 +206,21 @@ impl Group {
 
     pub(super) fn listener_lost(&mut self, now: Millis, id: GenerationId, why: String) {
         match self.generation(id).map(|generation| &generation.phase) {
-            Some(Phase::Starting { .. }) => self.abandon(now, id, why),
+            Some(Phase::Starting { .. }) => {
+                self.abandon(now, id);
+                self.start_came_to_nothing(now, id, why);
+            }
             Some(Phase::Ready { .. } | Phase::Working { .. }) => {
                 self.note("listener-lost", Some(id), why.clone());
                 self.lost(now, id, why);
             }
-            _ => {}
+            Some(Phase::Draining(_)) => {
+                let abandoned = self.drain_mut(id).is_some_and(|drain| drain.abandoned(&why));
+                if abandoned {
+                    self.note("listener-lost", Some(id), why);
+                }
+            }
+            Some(Phase::Abandoned { .. }) | None => {}
         }
     }
 
@@ -207,6 +238,7 @@ impl Group {
             worker.start_at = Some(now + delay);
             worker.message = Some(format!("generation {}: {why}", id.number));
         }
+        self.operation_lost(id, &why);
         self.drain(now, id, Cause::Lost(why), None, None, None);
     }
 
@@ -258,7 +290,7 @@ impl Group {
             outcome,
             began: drain.began.unwrap_or_default(),
             ended: drain.last.unwrap_or_default(),
-            migrated: self.receivers(&drain.moved),
+            migrated: drain.moved.clone(),
             exit: generation.exit.clone(),
             steps: drain.steps.clone(),
             message: drain_message(drain, generation),
@@ -272,6 +304,14 @@ impl Group {
         self.note(kind, Some(id), receipt.message.clone().unwrap_or_else(|| "nothing is left".into()));
         self.effects.push(Effect::Receipt { operation, receipt });
         self.forget(id);
+    }
+
+    pub(super) fn listener_shut(&mut self, id: GenerationId, moved: &Moved) {
+        // Asked now: by the end of the drain the receivers' slots may be others'.
+        let receivers = self.receivers(moved);
+        let Some(drain) = self.drain_mut(id).filter(|drain| drain.shut == Shut::Asked) else { return };
+        drain.listener_shut(receivers);
+        self.hold_received(moved);
     }
 
     /// Who the slots of a migration's receivers belong to.
@@ -308,19 +348,16 @@ impl Group {
         }
     }
 
-    pub(super) fn lifecycle_wakes_at(&self, now: Millis, worker: &Worker) -> Option<Millis> {
+    pub(super) fn lifecycle_wakes_at(&self, now: Millis, index: u32, worker: &Worker) -> Option<Millis> {
         let limits = self.rules.limits;
         let generations = worker.generations.values().filter_map(|generation| match &generation.phase {
             Phase::Starting { deadline } => Some(*deadline),
+            Phase::Abandoned { until } => Some(*until),
             Phase::Draining(drain) => drain.wakes_at(now, limits),
-            Phase::Abandoned | Phase::Ready { .. } | Phase::Working { .. } => None,
+            Phase::Ready { .. } | Phase::Working { .. } => None,
         });
-        let idle = worker.goal == Goal::Work
-            && worker.operation.is_none()
-            && worker.working.is_none()
-            && worker.starting().is_none()
-            && !self.stopping;
-        generations.chain(worker.start_at.filter(|_| idle)).min()
+        let start = worker.start_at.filter(|_| self.starts_by_itself(index, worker));
+        generations.chain(start).min()
     }
 }
 

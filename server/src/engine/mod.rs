@@ -6,15 +6,22 @@
 //! nothing.
 
 pub mod assign;
+mod command;
 pub mod drain;
 pub mod effect;
 pub mod event;
 pub mod group;
+mod handover;
 mod hold;
 pub mod layout;
 mod lifecycle;
 mod operation;
+mod probe;
 mod publication;
+#[cfg(test)]
+mod purity;
+#[cfg(test)]
+mod simulation;
 pub mod slots;
 pub mod view;
 pub mod worker;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use server_common::limits::{BUCKETS, NO_SLOT};
 
 use super::{
-    assign::{NOBODY, assign},
+    assign::{NOBODY, reassign},
     drain::Drain,
     effect::Effect,
     event::{GenerationId, Millis, Slot},
@@ -18,7 +18,7 @@ use super::{
 const RETRY: Millis = 1_000;
 
 /// The state of publishing.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Publication {
     /// Whether what the table should say differs from what was last given out.
     pub(super) is_due: bool,
@@ -67,19 +67,26 @@ impl Group {
         for (_, drain) in drains_mut(&mut self.workers) {
             drain.epoch.get_or_insert(epoch);
         }
-        for (_, first_without) in &mut self.hold.retiring {
-            first_without.get_or_insert(epoch);
+        for retiring in &mut self.hold.retiring {
+            retiring.first_without.get_or_insert(epoch);
         }
         for generation in self.workers.values_mut().flat_map(|worker| worker.generations.values_mut()) {
             if let Phase::Ready { epoch: first } = &mut generation.phase {
                 first.get_or_insert(epoch);
             }
         }
+        self.probing.given_out(epoch);
         let layout = self.layout(epoch);
         if layout.working.is_empty() && layout.hold.is_some() {
             self.hold.is_used = true;
         }
         self.effects.push(Effect::Publish(layout));
+    }
+
+    /// When a table that could not be published is tried again; while a holding listener is being made, its answer
+    /// comes first.
+    pub(super) fn publication_wakes_at(&self) -> Option<Millis> {
+        self.publication.retry_at.filter(|_| self.hold.making.is_none())
     }
 
     fn layout(&mut self, epoch: u64) -> Layout {
@@ -88,7 +95,8 @@ impl Group {
             self.workers.iter().filter_map(|(&index, worker)| Some((index, working(worker)?))).collect();
         let members: Vec<u32> = slots.iter().map(|&(index, _)| index).collect();
         if members != self.publication.members {
-            self.publication.owners = assign(&members).into();
+            let (owners, before) = (&self.publication.owners, &self.publication.members);
+            self.publication.owners = reassign(owners, before, &members).into();
             self.publication.members = members;
         }
         let hold = self.hold.slot.filter(|_| self.rules.hold && !self.stopping);
@@ -101,6 +109,7 @@ impl Group {
             epoch,
             seed: self.rules.seed,
             hold,
+            probe: self.probe(),
             working: slots.iter().map(|&(_, slot)| slot).collect(),
             buckets: self.publication.owners.iter().map(slot_of).collect(),
         }
@@ -118,6 +127,7 @@ impl Group {
             }
         }
         self.retire_holds(epoch);
+        self.probe_published(epoch);
         self.announce_working(now);
     }
 

@@ -6,7 +6,7 @@ use super::event::Slot;
 
 /// Hands out slots, the one longest free first: the later a slot comes back, the easier its counters and logs
 /// are told apart from its last holder's.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Slots {
     free: VecDeque<Slot>,
 }

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use super::{
+    drain::Shut,
     event::{GenerationId, Slot},
     group::Group,
-    worker::{Goal, Phase, Worker},
+    worker::{Generation, Goal, Phase, Worker},
 };
 
 /// A worker, as people see it.
@@ -104,13 +105,21 @@ impl Group {
         self.workers.iter().map(view).collect()
     }
 
-    /// The generations that a table names or will name, with their slots.
+    /// The generations whose listeners must have somebody who accepts, with their slots: those that a table names or will
+    /// name, and those that drain and have not been told to stop.
     pub fn serving(&self) -> Vec<(GenerationId, Slot)> {
-        let serves = |(&index, worker): (&u32, &Worker)| {
-            let number = worker.working?;
-            Some((GenerationId { worker: index, number }, worker.generations.get(&number)?.slot))
+        let serves = |generation: &Generation| match &generation.phase {
+            Phase::Ready { .. } | Phase::Working { .. } => true,
+            Phase::Draining(drain) => drain.shut == Shut::Not && drain.stop_sent.is_none(),
+            Phase::Starting { .. } | Phase::Abandoned { .. } => false,
         };
-        self.workers.iter().filter_map(serves).collect()
+        let of_worker = |(&worker, state): (&u32, &Worker)| {
+            let serving = state.generations.iter().filter(|(_, generation)| serves(generation));
+            serving
+                .map(|(&number, generation)| (GenerationId { worker, number }, generation.slot))
+                .collect::<Vec<_>>()
+        };
+        self.workers.iter().flat_map(of_worker).collect()
     }
 
     /// Whose generation a slot is.

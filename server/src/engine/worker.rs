@@ -19,7 +19,7 @@ pub enum Goal {
 }
 
 /// A member of the group.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Worker {
     /// What it is to be.
     pub goal: Goal,
@@ -40,7 +40,7 @@ pub struct Worker {
 }
 
 /// One start of a worker.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Generation {
     /// Where its listener is.
     pub slot: Slot,
@@ -53,7 +53,7 @@ pub struct Generation {
 }
 
 /// Where a generation is in its life.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Phase {
     /// Started, not yet ready.
     Starting {
@@ -61,7 +61,10 @@ pub enum Phase {
         deadline: Millis,
     },
     /// Given up before it was ready: told to die.
-    Abandoned,
+    Abandoned {
+        /// When its process is waited for no longer.
+        until: Millis,
+    },
     /// Ready; the first table that names it has this number, once it has one.
     Ready {
         /// The table's number.
@@ -93,9 +96,23 @@ impl Worker {
 
     /// The generation that starts, where one does.
     pub fn starting(&self) -> Option<u64> {
-        let starting =
-            |generation: &Generation| matches!(generation.phase, Phase::Starting { .. } | Phase::Abandoned);
+        let starting = |generation: &Generation| {
+            matches!(generation.phase, Phase::Starting { .. } | Phase::Abandoned { .. })
+        };
         self.generations.iter().find(|(_, generation)| starting(generation)).map(|(&number, _)| number)
+    }
+
+    /// Its drains under way.
+    pub(super) fn drains_mut(&mut self) -> impl Iterator<Item = &mut Drain> {
+        self.generations.values_mut().filter_map(|generation| match &mut generation.phase {
+            Phase::Draining(drain) => Some(&mut **drain),
+            _ => None,
+        })
+    }
+
+    /// Whether a process of it runs, or may yet.
+    pub fn is_running(&self) -> bool {
+        self.generations.values().any(|generation| generation.exit.is_none())
     }
 
     /// Whether the published table names its working generation.

@@ -2,7 +2,11 @@
 
 use std::{fmt, net::SocketAddr};
 
-use super::{address::ListenAddress, diag::Diag, options, pidfd, procfs};
+use super::{
+    address::ListenAddress,
+    diag::{Diag, ListenerInfo},
+    options, pidfd, procfs,
+};
 
 /// A socket of another that is bound where we wanted to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,19 +29,22 @@ pub struct Holder {
 /// seen. Reads all of `/proc`: for the way of failure only.
 pub fn find(address: ListenAddress, uid: u32) -> Option<Holder> {
     let found = Diag::open().ok()?.overlapping(address).ok()?;
-    let holders = found.into_iter().map(|(listens, socket)| {
-        let pids = procfs::who_holds(u64::from(socket.inode));
-        Holder {
-            inode: socket.inode,
-            uid: socket.uid,
-            local: socket.local,
-            listens,
-            shares: shares(&pids, socket.inode),
-            processes: pids.iter().filter_map(|&pid| Some((pid, procfs::stat(pid)?.command))).collect(),
-        }
-    });
+    let holders = found.into_iter().map(|(listens, socket)| of(&socket, listens));
     // A listener that does not share, then one of another owner, then any listener, then a connection.
     holders.min_by_key(|holder| (!holder.listens, holder.shares != Some(false), holder.uid == uid))
+}
+
+/// What can be said of a socket of another. Reads all of `/proc`.
+pub fn of(socket: &ListenerInfo, listens: bool) -> Holder {
+    let pids = procfs::who_holds(u64::from(socket.inode));
+    Holder {
+        inode: socket.inode,
+        uid: socket.uid,
+        local: socket.local,
+        listens,
+        shares: shares(&pids, socket.inode),
+        processes: pids.iter().filter_map(|&pid| Some((pid, procfs::stat(pid)?.command))).collect(),
+    }
 }
 
 fn shares(pids: &[u32], inode: u32) -> Option<bool> {

@@ -61,6 +61,14 @@ pub fn start_time(pid: u32) -> Option<u64> {
     stat(pid).map(|stat| stat.start_time)
 }
 
+/// The effective user of a process, also of one that has ended and is not reaped yet; nothing where there is none.
+pub fn user_of(pid: u32) -> Option<u32> {
+    let bytes = fs::read(format!("/proc/{pid}/status")).ok()?;
+    let text = String::from_utf8_lossy(&bytes);
+    // Real, effective, saved, of the file system.
+    text.lines().find_map(|line| line.strip_prefix("Uid:"))?.split_ascii_whitespace().nth(1)?.parse().ok()
+}
+
 /// The pids of all processes that this one can see.
 fn pids() -> Vec<u32> {
     let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };

@@ -195,7 +195,7 @@ fn environment(
 }
 
 /// The files that a program's name can mean: with a slash only itself, else one in each directory of PATH.
-fn candidates(program: &str, path: Option<&OsStr>) -> Vec<PathBuf> {
+pub(super) fn candidates(program: &str, path: Option<&OsStr>) -> Vec<PathBuf> {
     if program.contains('/') {
         return vec![PathBuf::from(program)];
     }

@@ -86,6 +86,8 @@ struct Inner {
     start_time: u64,
     pidfd: OwnedFd,
     exit: OnceCell<Exit>,
+    /// Its user when it had ended.
+    last_user: OnceLock<u32>,
     /// Who of the session was alive when its leader had ended and its number was still taken: pid, start time.
     survivors: OnceLock<Vec<(u32, u64)>>,
 }
@@ -106,8 +108,14 @@ impl Process {
         if !same || start_time.is_some_and(|expected| expected != found) {
             return Err(ProcessError::Gone { pid });
         }
-        let inner =
-            Inner { pid, start_time: found, pidfd, exit: OnceCell::new(), survivors: OnceLock::new() };
+        let inner = Inner {
+            pid,
+            start_time: found,
+            pidfd,
+            exit: OnceCell::new(),
+            last_user: OnceLock::new(),
+            survivors: OnceLock::new(),
+        };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -129,6 +137,11 @@ impl Process {
     /// How it ended, once [`Process::wait`] has seen it.
     pub fn exit(&self) -> Option<Exit> {
         self.inner.exit.get().copied()
+    }
+
+    /// The user that it ran as in the end, once [`Process::wait`] has seen that.
+    pub fn last_user(&self) -> Option<u32> {
+        self.inner.last_user.get().copied()
     }
 
     /// Waits until it has ended, reaps it and says how. Any number of tasks may wait; cancelling loses nothing.
@@ -217,6 +230,7 @@ impl Inner {
             let tree = procfs::process_tree(self.pid);
             let identities = tree.into_iter().filter_map(|pid| Some((pid, procfs::start_time(pid)?)));
             let survivors: Vec<(u32, u64)> = identities.collect();
+            let last_user = procfs::user_of(self.pid);
             let exit = match self.try_reap() {
                 Ok(None) => {
                     ended.clear_ready();
@@ -229,6 +243,7 @@ impl Inner {
             };
             // Nothing is awaited between here and the return, so both are set or neither.
             let _ = self.survivors.set(survivors);
+            last_user.map(|uid| self.last_user.set(uid));
             return Ok(exit);
         }
     }

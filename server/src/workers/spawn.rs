@@ -9,7 +9,7 @@ mod child;
 use std::{
     io::{self, Read},
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
-    path::PathBuf,
+    path::{Path, PathBuf},
     ptr,
 };
 
@@ -21,7 +21,7 @@ use thiserror::Error;
 
 use self::child::{Child, Step, fork, reap};
 use super::{
-    command::{Prepared, SpawnSpec, Unusable},
+    command::{Prepared, SpawnSpec, Unusable, candidates},
     output::WorkerOutput,
     process::{Process, ProcessError},
 };
@@ -219,6 +219,30 @@ pub fn spawn(spec: &SpawnSpec<'_>) -> Result<Spawned, SpawnError> {
     reap(pid);
     let [step, errno @ ..] = report;
     Err(failure(spec, &prepared.program, step, io::Error::from_raw_os_error(i32::from_ne_bytes(errno))))
+}
+
+/// Refuses a command whose program is nowhere, before anything is started for it: `whose` is for the message.
+///
+/// Whether the worker's user may execute it, only its start can tell.
+pub fn require_program(
+    whose: &str,
+    command: &[String],
+    directory: Option<&Path>,
+    environment: &[(String, String)],
+) -> Result<(), SpawnError> {
+    let program = command.first().map(String::as_str).unwrap_or_default();
+    let set = environment.iter().rev().find(|(name, _)| name == "PATH").map(|(_, path)| path.into());
+    let path = set.or_else(|| std::env::var_os("PATH"));
+    let is_missing = |file: PathBuf| {
+        let file = directory.map_or(file.clone(), |directory| directory.join(file));
+        let found = file.metadata().map_err(|error| error.kind());
+        matches!(found, Err(io::ErrorKind::NotFound | io::ErrorKind::NotADirectory))
+    };
+    if candidates(program, path.as_deref()).into_iter().all(is_missing) {
+        let (worker, program) = (whose.to_owned(), program.to_owned());
+        return Err(SpawnError::NoSuchProgram { worker, program, interpreter: false });
+    }
+    Ok(())
 }
 
 fn failure(spec: &SpawnSpec<'_>, program: &str, step: u8, source: io::Error) -> SpawnError {

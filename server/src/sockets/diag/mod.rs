@@ -34,6 +34,10 @@ use super::address::{ListenAddress, Protocol};
 /// How often a dump is begun anew when the kernel calls it inconsistent.
 const ATTEMPTS_MAX: u32 = 5;
 
+/// How often a connection that is on its way from the half-open to the queue is looked for again. That takes it
+/// microseconds, unless the processor is taken from it.
+const PASSING_LOOKS_MAX: u32 = 4;
+
 /// Room for one datagram of a dump: the kernel makes them as large as the room last offered, up to 32 KiB.
 const DATAGRAM_MAX: usize = 64 * 1024;
 
@@ -172,11 +176,34 @@ impl Diag {
     ///
     /// Those of a dual-stack `[::]` listener with IPv4 clients are in AF_INET6 as the listener is
     /// (`inet_reqsk_alloc` copies `sk_family`), so one family is dumped. SYN cookies leave no handshake to see.
+    ///
+    /// A connection whose final ACK is just being handled is none of them: its child is in the tables, in TCP_SYN_RECV
+    /// and without a timer, from `tcp_v4_syn_recv_sock` until it has been put into its listener's queue and
+    /// `tcp_rcv_state_process` makes it ESTABLISHED. Nothing tells its age. It is looked for again until it has
+    /// passed, so that who asks for the queue next finds it there.
     pub fn handshakes(&mut self, address: ListenAddress) -> Result<Vec<Handshake>, DiagError> {
-        let found = self.dump(address, family_of(address.address), StateFlags::SYN_RECV)?;
-        // One that has an inode was accepted by Fast Open and is a connection.
-        let own = found.iter().filter(|socket| socket.inode == 0 && takes(address.address, local_of(socket)));
-        Ok(own.map(handshake).collect())
+        let (mut passing, requests): (Vec<_>, Vec<_>) =
+            self.half_open(address)?.into_iter().partition(|socket| socket.timer.is_none());
+        for _ in 0..PASSING_LOOKS_MAX {
+            if passing.is_empty() {
+                break;
+            }
+            let again = self.half_open(address)?;
+            let is_there = |one: &InetResponseHeader| {
+                again
+                    .iter()
+                    .any(|other| other.timer.is_none() && other.socket_id.cookie == one.socket_id.cookie)
+            };
+            passing.retain(is_there);
+        }
+        Ok(requests.iter().chain(&passing).map(handshake).collect())
+    }
+
+    /// What is in a state of half-open handshakes. One that has an inode was accepted by Fast Open and is a connection.
+    fn half_open(&mut self, address: ListenAddress) -> Result<Vec<InetResponseHeader>, DiagError> {
+        let mut found = self.dump(address, family_of(address.address), StateFlags::SYN_RECV)?;
+        found.retain(|socket| socket.inode == 0 && takes(address.address, local_of(socket)));
+        Ok(found)
     }
 
     /// The connections that a process holds and whose local address the address takes; a wildcard takes every
@@ -333,7 +360,7 @@ fn listener_info(socket: &InetResponseHeader) -> ListenerInfo {
 fn handshake(socket: &InetResponseHeader) -> Handshake {
     let (expires, retransmits) = match socket.timer {
         Some(Timer::Retransmit(expires, retransmits)) => (expires, retransmits),
-        // A Fast Open child has sent its SYN-ACK and may have no timer: as old as it can be.
+        // Nothing is known of its age: as old as it can be, which is the safe side for who waits for the old ones.
         _ => (Duration::ZERO, u8::MAX),
     };
     Handshake {

@@ -1,0 +1,70 @@
+//! The shapes of map values, byte by byte as the program was built with, and counters that add up.
+
+use std::mem::{align_of, offset_of, size_of};
+
+use proptest::{prelude::*, sample::select};
+use server_common::{
+    counters::{Asked, Outcome, SlotCounters},
+    limits::{BUCKETS, DROPPED_SLOT, NO_SLOT, SLOTS_DEFAULT, SLOTS_MAX, WORKERS_MAX},
+    table::Table,
+};
+
+#[test]
+fn a_table_lies_as_the_program_reads_it() {
+    assert_eq!((size_of::<Table>(), align_of::<Table>()), (135_216, 8));
+    let offsets = [
+        offset_of!(Table, epoch),
+        offset_of!(Table, seed),
+        offset_of!(Table, probe_hash),
+        offset_of!(Table, probe_slot),
+        offset_of!(Table, hold),
+        offset_of!(Table, working_count),
+        offset_of!(Table, named),
+    ];
+    assert_eq!(offsets, [0, 8, 24, 32, 40, 42, 48]);
+}
+
+#[test]
+fn a_slot_s_counters_are_one_cache_line() {
+    assert_eq!((size_of::<SlotCounters>(), align_of::<SlotCounters>()), (64, 8));
+    assert_eq!((offset_of!(SlotCounters, asked), offset_of!(SlotCounters, outcome)), (0, 32));
+    assert_eq!(
+        [Asked::Connection as u32, Asked::Segment as u32, Asked::Datagram as u32, Asked::Migration as u32],
+        [0, 1, 2, 3]
+    );
+    let outcomes = [Outcome::FirstChoice, Outcome::FurtherChoice, Outcome::Held, Outcome::Dropped];
+    assert_eq!(outcomes.map(|outcome| outcome as u32), [0, 1, 2, 3]);
+}
+
+#[test]
+fn no_slot_is_no_index_and_the_limits_fit_each_other() {
+    assert!(u32::from(NO_SLOT) >= SLOTS_MAX && SLOTS_DEFAULT <= SLOTS_MAX);
+    assert!(u32::from(DROPPED_SLOT) < SLOTS_DEFAULT);
+    assert!(WORKERS_MAX.is_power_of_two() && BUCKETS.is_power_of_two(), "masks find the index");
+    assert!(2 * WORKERS_MAX as u32 + 3 <= SLOTS_MAX, "each worker and the hold have two at a time");
+}
+
+proptest! {
+    #[test]
+    fn each_run_is_counted_once_in_each_stage(
+        runs in proptest::collection::vec(
+            (
+                select(vec![Asked::Connection, Asked::Segment, Asked::Datagram, Asked::Migration]),
+                select(vec![Outcome::FirstChoice, Outcome::FurtherChoice, Outcome::Held, Outcome::Dropped]),
+                0usize..4,
+            ),
+            0..200,
+        ),
+    ) {
+        let mut cells = [SlotCounters::default(); 4];
+        for &(asked, outcome, cell) in &runs {
+            cells[cell].count(asked, outcome);
+        }
+        let sum = cells.iter().fold(SlotCounters::default(), |sum, cell| sum.plus(cell));
+        prop_assert_eq!(sum.runs(), runs.len() as u64);
+        prop_assert_eq!(sum.asked.iter().sum::<u64>(), sum.outcome.iter().sum::<u64>());
+        let held = runs.iter().filter(|(_, outcome, _)| *outcome == Outcome::Held).count() as u64;
+        let migrations = runs.iter().filter(|(asked, _, _)| *asked == Asked::Migration).count() as u64;
+        prop_assert_eq!((sum.outcome[2], sum.asked[3]), (held, migrations));
+    }
+}

@@ -1,0 +1,207 @@
+//! What people ask for: whether it can be done, and what it sets going.
+
+use std::collections::BTreeSet;
+
+use super::{
+    drain::Cause,
+    effect::{Effect, Failure, FailureKind},
+    event::{Command, GenerationId, Millis, OperationId},
+    group::Group,
+    operation::{Task, refused},
+    worker::{Goal, Worker},
+};
+
+impl Group {
+    pub(super) fn command(&mut self, now: Millis, id: OperationId, command: Command) {
+        if !self.seen_operations.insert(id) {
+            return;
+        }
+        let begun = match command {
+            Command::Restart { worker, timeout } => self.restart(id, worker, timeout),
+            Command::Drain { worker, timeout } => self.drain_worker(now, id, worker, timeout),
+            Command::Undrain { worker } => self.undrain(id, worker),
+            Command::Scale { workers, timeout } => self.scale(now, id, workers, timeout),
+            Command::Stop { timeout } => self.stop(now, id, timeout),
+        };
+        if let Err(failure) = begun {
+            self.effects.push(Effect::Finished { operation: id, result: Err(failure) });
+        }
+    }
+
+    fn restart(
+        &mut self,
+        id: OperationId,
+        worker: Option<u32>,
+        timeout: Option<Millis>,
+    ) -> Result<(), Failure> {
+        let workers: BTreeSet<u32> = match worker {
+            Some(index) => BTreeSet::from([self.known(index)?]),
+            None => self
+                .workers
+                .iter()
+                .filter(|(_, worker)| worker.goal == Goal::Work)
+                .map(|(&index, _)| index)
+                .collect(),
+        };
+        for &index in &workers {
+            self.stays(index, "restart")?;
+            if self.workers[&index].goal == Goal::Drained {
+                return Err(refused(
+                    format!("cannot restart worker {index}: it is drained"),
+                    Some("put it back to work with `steer undrain`".into()),
+                ));
+            }
+        }
+        let task = Task::Restart { waiting: workers.iter().copied().collect(), current: None };
+        self.begin(id, "restart", workers, timeout, task)
+    }
+
+    fn drain_worker(
+        &mut self,
+        now: Millis,
+        id: OperationId,
+        index: u32,
+        timeout: Option<Millis>,
+    ) -> Result<(), Failure> {
+        self.known(index)?;
+        self.stays(index, "drain")?;
+        self.begin(id, "drain", BTreeSet::from([index]), timeout, Task::Empty)?;
+        self.retire(now, id, index, Goal::Drained, timeout);
+        Ok(())
+    }
+
+    fn undrain(&mut self, id: OperationId, index: u32) -> Result<(), Failure> {
+        self.known(index)?;
+        self.stays(index, "undrain")?;
+        self.end_drain_operation(index);
+        self.begin(id, "undrain", BTreeSet::from([index]), None, Task::Settled)?;
+        self.employ(index);
+        Ok(())
+    }
+
+    fn scale(
+        &mut self,
+        now: Millis,
+        id: OperationId,
+        wanted: u32,
+        timeout: Option<Millis>,
+    ) -> Result<(), Failure> {
+        let most = self.workers_max();
+        if wanted == 0 || wanted > most {
+            return Err(refused(
+                format!("cannot scale to {wanted} workers: a group has 1 to {most}"),
+                (wanted == 0).then(|| "end the group with `steer stop`".into()),
+            ));
+        }
+        let leaving: BTreeSet<u32> = self.workers.keys().copied().filter(|&index| index >= wanted).collect();
+        // One that leaves yet is missing as much as one that is gone.
+        let leaves = |worker: &Worker| worker.goal == Goal::Leave;
+        let coming: BTreeSet<u32> =
+            (0..wanted).filter(|index| self.workers.get(index).is_none_or(leaves)).collect();
+        let new: BTreeSet<u32> =
+            coming.iter().copied().filter(|index| !self.workers.contains_key(index)).collect();
+        for &index in &new {
+            let last_number = self.left_at.get(&index).copied().unwrap_or(0);
+            self.workers.insert(index, Worker { last_number, ..Worker::new() });
+        }
+        let hands = leaving.union(&coming).copied().collect();
+        let begun = self.begin(id, "scale", hands, timeout, Task::Settled);
+        if begun.is_err() {
+            self.workers.retain(|index, _| !new.contains(index));
+            return begun;
+        }
+        for index in coming {
+            self.employ(index);
+        }
+        for index in leaving {
+            self.retire(now, id, index, Goal::Leave, timeout);
+        }
+        Ok(())
+    }
+
+    fn stop(&mut self, now: Millis, id: OperationId, timeout: Option<Millis>) -> Result<(), Failure> {
+        // A stop overrules what is under way: those who wait for it are told.
+        for (other, _) in std::mem::take(&mut self.operations) {
+            let failure = refused("the group is being stopped".into(), None);
+            self.effects.push(Effect::Finished { operation: other, result: Err(failure) });
+        }
+        for worker in self.workers.values_mut() {
+            worker.operation = None;
+        }
+        self.stopping = true;
+        self.publication.is_due = true;
+        let all: BTreeSet<u32> = self.workers.keys().copied().collect();
+        self.begin(id, "stop", all.clone(), timeout, Task::Empty)?;
+        for index in all {
+            self.retire(now, id, index, Goal::Leave, timeout);
+        }
+        Ok(())
+    }
+
+    /// The most workers: each may need two slots at a time, and so may the holding listener; slot 0 is none.
+    fn workers_max(&self) -> u32 {
+        (self.rules.slots.saturating_sub(3) / 2).min(server_common::limits::WORKERS_MAX as u32)
+    }
+
+    fn known(&self, index: u32) -> Result<u32, Failure> {
+        let count = self.workers.len();
+        if self.workers.contains_key(&index) {
+            return Ok(index);
+        }
+        Err(Failure {
+            kind: FailureKind::NoSuch,
+            message: format!("there is no worker {index}: the group has {count}, counted from 0"),
+            hint: Some("`steer status` lists the workers".into()),
+        })
+    }
+
+    /// Refuses what is asked of a worker that leaves the group.
+    fn stays(&self, index: u32, verb: &str) -> Result<(), Failure> {
+        match self.workers.get(&index) {
+            Some(worker) if worker.goal == Goal::Leave => Err(refused(
+                format!("cannot {verb} worker {index}: it is leaving the group"),
+                Some("`steer scale` sets how many workers there are".into()),
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// Ends the operation that drains a worker which is put back to work. The drain itself goes on beside the next
+    /// generation, for the flows that it has.
+    fn end_drain_operation(&mut self, index: u32) {
+        let Some(worker) = self.workers.get_mut(&index) else { return };
+        let Some(id) = worker.operation.filter(|_| worker.goal == Goal::Drained) else { return };
+        for drain in worker.drains_mut() {
+            drain.operation = None;
+        }
+        self.fail(id, refused(format!("worker {index} was put back to work while it drained"), None));
+        self.finish(id);
+    }
+
+    /// Puts a worker to work, from nothing or from a drain that ends by itself: it is started as soon as it can be.
+    fn employ(&mut self, index: u32) {
+        if let Some(worker) = self.workers.get_mut(&index) {
+            worker.goal = Goal::Work;
+            worker.start_at = None;
+        }
+    }
+
+    /// Takes a worker out of work: what works drains, what starts is given up. What drains already is waited for, and has
+    /// no longer than what begins to now.
+    fn retire(&mut self, now: Millis, id: OperationId, index: u32, goal: Goal, timeout: Option<Millis>) {
+        let deadline = self.drain_deadline(now, timeout);
+        let Some(worker) = self.workers.get_mut(&index) else { return };
+        worker.goal = goal;
+        for drain in worker.drains_mut() {
+            drain.operation = Some(id);
+            drain.deadline = drain.deadline.min(deadline);
+        }
+        let (working, starting) = (worker.working, worker.starting());
+        if let Some(number) = starting {
+            self.abandon(now, GenerationId { worker: index, number });
+        }
+        if let Some(number) = working {
+            self.drain(now, GenerationId { worker: index, number }, Cause::Asked, Some(id), None, timeout);
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! What the script has people, and chance, do.
+
+use super::{
+    super::event::{Command, Event, GenerationId, Millis},
+    kernel::Holder,
+    ledger::Checked,
+    script::Action,
+    world::{Happening, World},
+};
+
+impl World {
+    pub(super) fn act(&mut self, action: Action) -> Checked {
+        let timeout = self.entropy.goes_wrong(64).then_some(90);
+        let command = match action {
+            Action::Restart(worker) => Command::Restart { worker: Some(worker), timeout },
+            Action::RestartAll => Command::Restart { worker: None, timeout },
+            Action::Drain(worker) => Command::Drain { worker, timeout },
+            Action::DrainForever(worker) => Command::Drain { worker, timeout: Some(Millis::MAX) },
+            Action::Undrain(worker) => Command::Undrain { worker },
+            Action::Scale(workers) => Command::Scale { workers, timeout },
+            Action::Stop => Command::Stop { timeout },
+            Action::Crash(worker) => return self.crash(|id| id.worker == worker),
+            Action::CrashAll => return self.crash(|_| true),
+            Action::Burst => {
+                for _ in 0..20 {
+                    self.plan_soon(Happening::Arrive { again: false });
+                }
+                return Ok(());
+            }
+            Action::Stale => return self.repeat_the_past(),
+        };
+        self.tally.executed += 1;
+        self.operations += 1;
+        self.tell(Event::Command { operation: self.operations, command })
+    }
+
+    fn crash(&mut self, which: impl Fn(GenerationId) -> bool) -> Checked {
+        let running = self.processes.iter().filter(|(_, process)| process.is_running && !process.has_ended);
+        let ids: Vec<GenerationId> = running.map(|(&id, _)| id).filter(|&id| which(id)).collect();
+        if ids.is_empty() {
+            self.tally.skipped += 1;
+            return Ok(());
+        }
+        self.tally.executed += 1;
+        ids.into_iter().try_for_each(|id| self.end(id, "signal 9".into()))
+    }
+
+    fn repeat_the_past(&mut self) -> Checked {
+        let index = self.entropy.below(self.log.len());
+        let Some((_, event)) = self.log.get(index).cloned().filter(|(_, event)| self.is_stale(event)) else {
+            self.tally.skipped += 1;
+            return Ok(());
+        };
+        self.tally.executed += 1;
+        self.tally.stale += 1;
+        self.tell_stale(event)
+    }
+
+    /// Whether an event of the past means nothing any more. An observation of a drain that goes on is as good as the one
+    /// that was asked for, and a slot may be a holding listener's once more.
+    fn is_stale(&self, event: &Event) -> bool {
+        match event {
+            Event::HoldMade { slot } | Event::HoldFailed { slot, .. } => {
+                self.group.hold.making != Some(*slot)
+            }
+            Event::HoldShut { slot, .. } => self.ledger.slots.get(slot) != Some(&Holder::Hold),
+            Event::ProbeWanted { generation, .. } | Event::ProbeEnded { generation } => {
+                self.group.generation(*generation).is_none()
+            }
+            Event::Observed { generation, .. } => self.group.generation(*generation).is_none(),
+            Event::HoldOccupied | Event::Tick => false,
+            Event::Command { .. }
+            | Event::Started { .. }
+            | Event::StartFailed { .. }
+            | Event::Ready { .. }
+            | Event::Exited { .. }
+            | Event::Published { .. }
+            | Event::PublishFailed { .. }
+            | Event::ListenerLost { .. }
+            | Event::ListenerShut { .. } => true,
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! How the simulated daemon carries effects out, and what it sees by itself.
+
+use super::{
+    super::{
+        effect::Effect,
+        event::{Event, GenerationId, Millis, Observation, Slot},
+    },
+    kernel::{Holder, Stage},
+    ledger::Checked,
+    world::{Happening, World},
+};
+
+impl World {
+    pub(super) fn carry_out(&mut self, effect: Effect) -> Checked {
+        match effect {
+            Effect::MakeHold { slot } => self.plan_soon(Happening::MakeHold(slot)),
+            Effect::ShutHold { slot } => self.plan_soon(Happening::ShutHold(slot)),
+            Effect::Start { generation, slot } => return self.start(generation, slot),
+            Effect::Probe { generation } => return self.probe(generation),
+            Effect::Publish(layout) => {
+                self.tally.holds += u64::from(layout.working.is_empty() && layout.hold.is_some());
+                if self.entropy.goes_wrong(12) {
+                    self.tally.failed_tables += 1;
+                    let failed = Event::PublishFailed { epoch: layout.epoch, why: "no memory".into() };
+                    self.plan_soon(Happening::Tell(failed));
+                } else {
+                    self.plan_soon(Happening::Swap(layout));
+                }
+            }
+            Effect::Observe { generation, first_instant } => {
+                self.plan_soon(Happening::Observe(generation, first_instant));
+            }
+            Effect::Signal { generation, signal } => self.signal(generation, signal),
+            Effect::ShutListener { generation, .. } => self.plan_soon(Happening::ShutListener(generation)),
+            Effect::Forget { generation, slot } => return self.forget(generation, slot),
+            Effect::Receipt { receipt, .. } => return self.check_receipt(&receipt),
+            Effect::Finished { result, .. } => match result {
+                Ok(()) => self.tally.operations_done += 1,
+                Err(_) => self.tally.operations_failed += 1,
+            },
+            Effect::Note(_) => {}
+        }
+        Ok(())
+    }
+
+    pub(super) fn make_hold(&mut self, slot: Slot) -> Checked {
+        if self.entropy.goes_wrong(20) {
+            return self.tell(Event::HoldFailed { slot, why: "address in use".into() });
+        }
+        self.kernel.listen(Holder::Hold, slot);
+        self.plan_soon(Happening::Tell(Event::HoldMade { slot }));
+        Ok(())
+    }
+
+    /// As the daemon does: it tells of a holding listener that holds while it should not have to, until it does not.
+    pub(super) fn look_at_hold(&mut self) -> Checked {
+        let listener = self.group.hold_slot().and_then(|slot| self.kernel.sockarray.get(&slot));
+        if listener.is_none_or(|&listener| self.kernel.listeners[listener].queue.is_empty()) {
+            self.looks_at_hold = false;
+            return Ok(());
+        }
+        self.plan(100, Happening::LookAtHold);
+        if self.group.is_holding() || !self.group.rules.hold || self.group.stopping {
+            return Ok(());
+        }
+        self.tally.occupied += 1;
+        self.tell(Event::HoldOccupied)
+    }
+
+    pub(super) fn observe(&mut self, id: GenerationId, first_instant: Option<Millis>) {
+        let process = &self.processes[&id];
+        let Some(listener) = process.listener else { return };
+        let handshakes = self.kernel.count(|connection| {
+            connection.stage == Stage::HalfOpen(listener)
+                && first_instant.is_none_or(|instant| connection.began <= instant)
+        });
+        let observation = Observation {
+            handshakes,
+            unaccepted: self.kernel.listeners[listener].queue.len() as u64,
+            flows: 0,
+            connections: process.open.len() as u64,
+        };
+        self.plan_soon(Happening::Tell(Event::Observed { generation: id, first_instant, observation }));
+    }
+
+    fn forget(&mut self, id: GenerationId, slot: Slot) -> Checked {
+        let listener = self.processes.get_mut(&id).and_then(|process| {
+            process.is_forgotten = true;
+            process.accepts = false;
+            process.listener
+        });
+        if let Some(listener) = listener {
+            if !self.kernel.listeners[listener].queue.is_empty() {
+                return Err(format!("{id:?} is forgotten with connections in its queue"));
+            }
+            self.take_down(listener)?;
+        }
+        self.kernel.sockarray.remove(&slot);
+        Ok(())
+    }
+}

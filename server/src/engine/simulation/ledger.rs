@@ -1,0 +1,190 @@
+//! What must hold of the engine's effects whatever the world is like: kept and checked after every event, in simulations and
+//! in replays.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{
+    super::{
+        drain::KILL_PATIENCE,
+        effect::{Effect, Receipt},
+        event::{Event, GenerationId, Millis, OperationId, Slot},
+        group::Group,
+        layout::Layout,
+        worker::Phase,
+    },
+    kernel::Holder,
+    tables::{Named, check_change},
+};
+
+/// How much later than its latest moment a receipt may come in a world whose answers take up to a quarter of a second.
+const LATENESS: Millis = 2_000;
+
+/// `Err` says what is broken.
+pub(super) type Checked<T = ()> = Result<T, String>;
+
+/// The books.
+#[derive(Default)]
+pub(super) struct Ledger {
+    /// Who has been given which slot.
+    pub(super) slots: BTreeMap<Slot, Holder>,
+    /// The table in use, and the one that may be.
+    tables: Vec<Named>,
+    in_flight: Option<u64>,
+    asked: BTreeSet<OperationId>,
+    finished: BTreeSet<OperationId>,
+    started: BTreeSet<GenerationId>,
+    /// Drains under way, with deadline and first instant.
+    drains: BTreeMap<GenerationId, (Millis, Option<Millis>)>,
+    receipts: BTreeSet<GenerationId>,
+}
+
+impl Ledger {
+    /// Takes in what the engine made of an event.
+    pub(super) fn take_in(
+        &mut self,
+        now: Millis,
+        group: &Group,
+        event: &Event,
+        effects: &[Effect],
+    ) -> Checked {
+        match event {
+            Event::Command { operation, .. } => drop(self.asked.insert(*operation)),
+            Event::Published { epoch } if self.in_flight == Some(*epoch) => {
+                self.in_flight = None;
+                self.tables.retain(|named| named.layout.epoch == *epoch);
+            }
+            Event::PublishFailed { epoch, .. } if self.in_flight == Some(*epoch) => {
+                self.in_flight = None;
+                self.tables.retain(|named| named.layout.epoch != *epoch);
+            }
+            Event::HoldShut { slot, .. } | Event::HoldFailed { slot, .. } => drop(self.slots.remove(slot)),
+            _ => {}
+        }
+        for effect in effects {
+            self.take_in_effect(now, group, effect)?;
+        }
+        self.note_drains(group)
+    }
+
+    fn take_in_effect(&mut self, now: Millis, group: &Group, effect: &Effect) -> Checked {
+        match effect {
+            Effect::MakeHold { slot } => self.give(*slot, Holder::Hold),
+            Effect::Start { generation, slot } => {
+                if !self.started.insert(*generation) {
+                    return Err(format!("{generation:?} was started twice"));
+                }
+                self.give(*slot, Holder::Generation(*generation))
+            }
+            Effect::ShutHold { slot } => self.take_down(*slot, Holder::Hold),
+            Effect::ShutListener { generation, slot } => {
+                self.take_down(*slot, Holder::Generation(*generation))
+            }
+            Effect::Forget { generation, slot } => {
+                self.take_down(*slot, Holder::Generation(*generation))?;
+                self.slots.remove(slot);
+                Ok(())
+            }
+            Effect::Publish(layout) => self.publish(group, layout),
+            Effect::Receipt { operation, receipt } => self.receipt(now, group, *operation, receipt),
+            Effect::Finished { operation, .. } => {
+                match self.asked.contains(operation) && self.finished.insert(*operation) {
+                    true => Ok(()),
+                    false => Err(format!("operation {operation} has finished twice, or was never asked for")),
+                }
+            }
+            Effect::Probe { .. } | Effect::Observe { .. } | Effect::Signal { .. } | Effect::Note(_) => Ok(()),
+        }
+    }
+
+    fn give(&mut self, slot: Slot, holder: Holder) -> Checked {
+        if let Some(named) = self.tables.iter().find(|named| named.names(slot)) {
+            return Err(format!("slot {slot} is reused while table {} names it", named.layout.epoch));
+        }
+        match self.slots.insert(slot, holder) {
+            None => Ok(()),
+            Some(other) => Err(format!("slot {slot} is given to {holder:?} while {other:?} has it")),
+        }
+    }
+
+    fn take_down(&self, slot: Slot, holder: Holder) -> Checked {
+        if let Some(named) = self.tables.iter().find(|named| named.names(slot)) {
+            return Err(format!("{holder:?} goes while table {} names its slot {slot}", named.layout.epoch));
+        }
+        match self.slots.get(&slot) {
+            Some(owner) if *owner == holder => Ok(()),
+            other => Err(format!("{holder:?} is to go from slot {slot}, which is of {other:?}")),
+        }
+    }
+
+    fn publish(&mut self, group: &Group, layout: &Layout) -> Checked {
+        if let Some(other) = self.in_flight {
+            return Err(format!("table {} is published while table {other} is in flight", layout.epoch));
+        }
+        let named = Named::new(layout, &self.slots)?;
+        if group.rules.hold && !group.stopping && layout.hold.is_none() {
+            return Err(format!("table {} has no last resort", layout.epoch));
+        }
+        let previous = self.tables.last();
+        check_change(previous, &named, group.rules.slots)?;
+        self.in_flight = Some(layout.epoch);
+        self.tables.push(named);
+        Ok(())
+    }
+
+    fn receipt(
+        &mut self,
+        now: Millis,
+        group: &Group,
+        operation: Option<OperationId>,
+        receipt: &Receipt,
+    ) -> Checked {
+        let id = receipt.generation;
+        let Some((deadline, first_instant)) = self.drains.remove(&id) else {
+            return Err(format!("a receipt for {id:?}, which does not drain"));
+        };
+        if !self.receipts.insert(id) {
+            return Err(format!("a second receipt for {id:?}"));
+        }
+        let from = deadline.max(first_instant.unwrap_or(Millis::MAX));
+        let latest = from.saturating_add(group.rules.limits.stop + KILL_PATIENCE + LATENESS);
+        if now > latest {
+            return Err(format!("the receipt of {id:?} came at {now}, which is after {latest}"));
+        }
+        match operation.filter(|operation| self.finished.contains(operation)) {
+            Some(operation) if !group.stopping => {
+                Err(format!("the receipt of {id:?} came after the end of operation {operation}"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn note_drains(&mut self, group: &Group) -> Checked {
+        let mut seen = BTreeMap::new();
+        for (&worker, state) in &group.workers {
+            for (&number, generation) in &state.generations {
+                if let Phase::Draining(drain) = &generation.phase {
+                    seen.insert(GenerationId { worker, number }, (drain.deadline, drain.first_instant));
+                }
+            }
+        }
+        if let Some(id) = self.drains.keys().find(|id| !seen.contains_key(id)) {
+            return Err(format!("the drain of {id:?} has ended without a receipt"));
+        }
+        self.drains = seen;
+        Ok(())
+    }
+
+    /// When no new flow could reach a generation any more, where that instant has been.
+    pub(super) fn first_instant(&self, id: GenerationId) -> Option<Millis> {
+        self.drains.get(&id)?.1
+    }
+
+    /// Everything that began has ended.
+    pub(super) fn check_end(&self) -> Checked {
+        let open: Vec<_> = self.asked.difference(&self.finished).collect();
+        if !open.is_empty() || !self.drains.is_empty() {
+            return Err(format!("at the end there are operations {open:?} and drains {:?}", self.drains));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,150 @@
+//! What proptest draws: the rules, the world's chances, and who does what when.
+
+use proptest::{collection::vec, prelude::*, sample::select};
+use server_common::flow_hash::Seed;
+
+use super::super::{drain::Limits, group::Rules};
+
+/// The seed of every simulated group.
+pub(super) const SEED: Seed = [0x0123_4567_89ab_cdef, 0xfedc_ba98_7654_3210];
+
+/// One case.
+#[derive(Debug, Clone)]
+pub(super) struct Script {
+    pub(super) rules: Rules,
+    /// Whether listeners are the processes' own and end with them; otherwise the daemon keeps a duplicate.
+    pub(super) own: bool,
+    pub(super) bytes: Vec<u8>,
+    /// What becomes of the first start, the second, and so on, over and over.
+    pub(super) fates: Vec<Fate>,
+    /// What is done, each after a pause in milliseconds.
+    pub(super) actions: Vec<(u64, Action)>,
+}
+
+/// What someone, or chance, does to the group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Action {
+    Restart(u32),
+    RestartAll,
+    Drain(u32),
+    /// With a deadline so far away that adding it to the time would overflow.
+    DrainForever(u32),
+    Undrain(u32),
+    Scale(u32),
+    Stop,
+    /// The working process dies.
+    Crash(u32),
+    /// All processes die.
+    CrashAll,
+    /// Many clients at once.
+    Burst,
+    /// An event of the past comes again.
+    Stale,
+}
+
+/// What becomes of one start.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Fate {
+    pub(super) start: Start,
+    pub(super) afterwards: Afterwards,
+    pub(super) on_stop: OnStop,
+    /// Whether SIGKILL takes longer than anybody's patience.
+    pub(super) dies_slowly: bool,
+}
+
+impl Fate {
+    /// A worker that does all it should.
+    pub(super) const BENIGN: Self = Self {
+        start: Start::Works,
+        afterwards: Afterwards::Stays,
+        on_stop: OnStop::Leaves,
+        dies_slowly: false,
+    };
+}
+
+/// How a start goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Start {
+    Works,
+    Fails,
+    NeverReady,
+    ExitsEarly,
+}
+
+/// What happens to a worker that was ready.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Afterwards {
+    Stays,
+    Crashes,
+    /// It shuts its own listener down and lives on.
+    LosesListener,
+    /// It lives on, but nobody accepts.
+    GoesDeaf,
+}
+
+/// How a worker takes the stop signal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum OnStop {
+    /// It ends once its connections have ended.
+    Leaves,
+    /// It ends with its connections.
+    LeavesAtOnce,
+    Ignores,
+}
+
+pub(super) fn script() -> impl Strategy<Value = Script> {
+    let rules = (1u32..=5, prop::bool::weighted(0.35), prop::bool::weighted(0.8), 0u32..12);
+    let rules = rules.prop_map(|(workers, replace, hold, spare)| Rules {
+        seed: SEED,
+        // Just enough for every worker and the holding listener to have two, and few more: slots come back soon.
+        slots: 2 * workers.max(3) + 3 + spare,
+        workers,
+        replace,
+        hold,
+        start: 300,
+        drain: 800,
+        limits: Limits { settle: 40, stop: 120 },
+    });
+    let actions = vec((0u64..900, action()), 1..40);
+    let stop = prop::option::weighted(0.15, 0usize..40);
+    (rules, any::<bool>(), vec(any::<u8>(), 1..200), vec(fate(), 1..12), actions, stop).prop_map(
+        |(rules, own, bytes, fates, mut actions, stop)| {
+            if let Some(at) = stop {
+                actions.insert(at.min(actions.len()), (100, Action::Stop));
+            }
+            Script { rules, own, bytes, fates, actions }
+        },
+    )
+}
+
+fn action() -> impl Strategy<Value = Action> {
+    let worker = 0u32..6;
+    prop_oneof![
+        6 => worker.clone().prop_map(Action::Restart),
+        6 => Just(Action::RestartAll),
+        4 => worker.clone().prop_map(Action::Drain),
+        1 => worker.clone().prop_map(Action::DrainForever),
+        4 => worker.clone().prop_map(Action::Undrain),
+        5 => (0u32..7).prop_map(Action::Scale),
+        6 => worker.prop_map(Action::Crash),
+        3 => Just(Action::CrashAll),
+        4 => Just(Action::Burst),
+        6 => Just(Action::Stale),
+    ]
+}
+
+fn fate() -> impl Strategy<Value = Fate> {
+    use Start::{ExitsEarly, Fails, NeverReady, Works};
+    let start = select(vec![Works, Works, Works, Works, Works, Works, Works, Fails, NeverReady, ExitsEarly]);
+    let afterwards = prop_oneof![
+        6 => Just(Afterwards::Stays),
+        1 => Just(Afterwards::Crashes),
+        1 => Just(Afterwards::LosesListener),
+        1 => Just(Afterwards::GoesDeaf),
+    ];
+    let on_stop =
+        prop_oneof![4 => Just(OnStop::Leaves), 1 => Just(OnStop::LeavesAtOnce), 1 => Just(OnStop::Ignores)];
+    (start, afterwards, on_stop, prop::bool::weighted(0.05)).prop_map(
+        |(start, afterwards, on_stop, dies_slowly)| Fate { start, afterwards, on_stop, dies_slowly },
+    )
+}

@@ -1,0 +1,98 @@
+//! What happened over all cases: a run in which too little did is vacuous, and shows.
+
+/// Counts over one case, or over all.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Tally {
+    pub(super) cases: u64,
+    pub(super) executed: u64,
+    pub(super) skipped: u64,
+    pub(super) stale: u64,
+    pub(super) tables: u64,
+    pub(super) failed_tables: u64,
+    pub(super) connections: u64,
+    pub(super) accepted: u64,
+    pub(super) refused: u64,
+    pub(super) held: u64,
+    pub(super) migrated: u64,
+    pub(super) late_handshakes: u64,
+    pub(super) crashes: u64,
+    pub(super) failed_starts: u64,
+    pub(super) never_ready: u64,
+    pub(super) lost_listeners: u64,
+    pub(super) holds: u64,
+    pub(super) hold_ends: u64,
+    pub(super) occupied: u64,
+    pub(super) handovers: u64,
+    pub(super) drained: u64,
+    pub(super) deadlines: u64,
+    pub(super) lost: u64,
+    pub(super) operations_done: u64,
+    pub(super) operations_failed: u64,
+    pub(super) stopped: u64,
+    pub(super) probes: u64,
+}
+
+impl Tally {
+    pub(super) fn add(&mut self, other: &Self) {
+        let pairs: [(&mut u64, u64); 27] = [
+            (&mut self.cases, other.cases),
+            (&mut self.executed, other.executed),
+            (&mut self.skipped, other.skipped),
+            (&mut self.stale, other.stale),
+            (&mut self.tables, other.tables),
+            (&mut self.failed_tables, other.failed_tables),
+            (&mut self.connections, other.connections),
+            (&mut self.accepted, other.accepted),
+            (&mut self.refused, other.refused),
+            (&mut self.held, other.held),
+            (&mut self.migrated, other.migrated),
+            (&mut self.late_handshakes, other.late_handshakes),
+            (&mut self.crashes, other.crashes),
+            (&mut self.failed_starts, other.failed_starts),
+            (&mut self.never_ready, other.never_ready),
+            (&mut self.lost_listeners, other.lost_listeners),
+            (&mut self.holds, other.holds),
+            (&mut self.hold_ends, other.hold_ends),
+            (&mut self.occupied, other.occupied),
+            (&mut self.handovers, other.handovers),
+            (&mut self.drained, other.drained),
+            (&mut self.deadlines, other.deadlines),
+            (&mut self.lost, other.lost),
+            (&mut self.operations_done, other.operations_done),
+            (&mut self.operations_failed, other.operations_failed),
+            (&mut self.stopped, other.stopped),
+            (&mut self.probes, other.probes),
+        ];
+        for (sum, part) in pairs {
+            *sum += part;
+        }
+    }
+
+    /// Whether what the invariants are about did happen, and often.
+    pub(super) fn check_is_not_vacuous(&self) {
+        let per_case = |what: &str, count: u64, at_least: f64| {
+            let rate = count as f64 / self.cases as f64;
+            assert!(rate >= at_least, "only {rate} {what} a case, not {at_least}: {self:#?}");
+        };
+        per_case("actions", self.executed, 8.0);
+        per_case("stale events", self.stale, 0.8);
+        per_case("tables", self.tables, 8.0);
+        per_case("failed tables", self.failed_tables, 0.2);
+        per_case("connections accepted", self.accepted, 100.0);
+        per_case("migrations", self.migrated, 10.0);
+        per_case("handshakes that outlived their listener", self.late_handshakes, 0.5);
+        per_case("crashes", self.crashes, 2.0);
+        per_case("failed starts", self.failed_starts + self.never_ready, 1.0);
+        per_case("lost listeners", self.lost_listeners, 0.5);
+        per_case("holds", self.holds, 1.0);
+        per_case("hold ends", self.hold_ends, 1.0);
+        per_case("handovers", self.handovers, 0.5);
+        per_case("clean drains", self.drained, 0.8);
+        per_case("deadlines", self.deadlines, 0.3);
+        per_case("lost generations", self.lost, 1.5);
+        per_case("operations done", self.operations_done, 1.5);
+        per_case("stops", self.stopped, 0.02);
+        per_case("probes", self.probes, 1.0);
+        assert!(self.skipped < self.executed, "{self:#?}");
+    }
+}

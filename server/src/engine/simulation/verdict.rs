@@ -1,0 +1,68 @@
+//! What must be true of a receipt, and of the world at its end.
+
+use super::{
+    super::{
+        effect::{Outcome, Receipt},
+        worker::Goal,
+    },
+    kernel::Stage,
+    ledger::Checked,
+    world::World,
+};
+
+impl World {
+    /// What a receipt says must be true.
+    pub(super) fn check_receipt(&mut self, receipt: &Receipt) -> Checked {
+        let id = receipt.generation;
+        match receipt.outcome {
+            Outcome::Drained => self.tally.drained += 1,
+            Outcome::Deadline => self.tally.deadlines += 1,
+            Outcome::Lost => self.tally.lost += 1,
+        }
+        self.tally.handovers += u64::from(receipt.successor.is_some());
+        if receipt.outcome != Outcome::Drained {
+            return Ok(());
+        }
+        let listener = self.processes[&id].listener;
+        let left = self.kernel.count(|connection| match connection.stage {
+            Stage::HalfOpen(parent) | Stage::Unaccepted(parent) => Some(parent) == listener,
+            Stage::Open(owner) => owner == id,
+            Stage::Done | Stage::Killed | Stage::Dropped => false,
+        });
+        if left > 0 || !receipt.migrated.is_empty() {
+            return Err(format!("{id:?} is drained, and has {left} connections left: {receipt:?}"));
+        }
+        Ok(())
+    }
+
+    /// In a calm world everything comes to its end, and everybody who should work does.
+    pub(super) fn check_end(&mut self) -> Checked {
+        self.ledger.check_end()?;
+        self.tally.cases = 1;
+        if self.group.stopping {
+            self.tally.stopped = 1;
+            let stopped = self.group.is_stopped();
+            return if stopped { Ok(()) } else { Err("a stop has not come to its end".into()) };
+        }
+        for view in self.group.workers() {
+            let works = self.group.workers[&view.index].goal == Goal::Work;
+            let state = view.state.as_str();
+            if state != if works { "working" } else { "drained" } {
+                return Err(format!("at the end worker {} is {state}: {view:?}", view.index));
+            }
+        }
+        if self.group.serving().is_empty() {
+            return Ok(());
+        }
+        let waiting = self.kernel.count(|connection| {
+            matches!(connection.stage, Stage::HalfOpen(_) | Stage::Unaccepted(_) | Stage::Open(_))
+        });
+        let slots = self.ledger.slots.len();
+        let wanted = self.group.serving().len() + 1;
+        match (waiting, slots == wanted) {
+            (0, true) => Ok(()),
+            (0, false) => Err(format!("at the end {slots} slots are taken, not {wanted}")),
+            _ => Err(format!("at the end {waiting} connections wait")),
+        }
+    }
+}

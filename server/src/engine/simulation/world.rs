@@ -1,0 +1,178 @@
+//! The simulated world: time, what is about to happen, and the engine in the middle of it.
+
+use std::collections::BTreeMap;
+
+use super::{
+    super::{
+        event::{Event, GenerationId, Millis, OperationId},
+        group::Group,
+        layout::Layout,
+    },
+    entropy::Entropy,
+    kernel::{ConnectionId, Kernel, ListenerId},
+    ledger::{Checked, Ledger},
+    process::Process,
+    script::{Action, Fate, Script},
+    tally::Tally,
+    watch::{check_changes_nothing, watch},
+};
+
+/// How long the world lives on without faults, for everything to come to its end: longer than the longest back-off, than any
+/// drain's deadline and than anybody's patience.
+const CALM: Millis = 120_000;
+
+/// How many happenings no case needs: more are a livelock.
+const HAPPENINGS_MAX: usize = 400_000;
+
+/// Something that is about to happen.
+#[derive(Debug, Clone)]
+pub(super) enum Happening {
+    /// The engine is told.
+    Tell(Event),
+    /// A script's action.
+    Act(Action),
+    /// The kernel reads another table from now on, and the older one until the grace period is over.
+    Swap(Layout),
+    /// A client's SYN, and whether another follows.
+    Arrive {
+        again: bool,
+    },
+    /// A client's ACK.
+    Establish(ConnectionId),
+    /// A listener's process has time for its queue.
+    Accept(ListenerId),
+    /// A client has what it wanted.
+    Close(ConnectionId),
+    /// A process starts, is ready, has a fault, ends.
+    Launch(GenerationId),
+    Ready(GenerationId),
+    Fault(GenerationId),
+    End(GenerationId, String),
+    /// The daemon carries out an effect that takes time.
+    MakeHold(u16),
+    ShutHold(u16),
+    ShutListener(GenerationId),
+    Observe(GenerationId, Option<Millis>),
+    /// The daemon looks whether the holding listener holds something.
+    LookAtHold,
+}
+
+pub(super) struct World {
+    pub(super) now: Millis,
+    pub(super) group: Group,
+    pub(super) kernel: Kernel,
+    pub(super) ledger: Ledger,
+    pub(super) entropy: Entropy,
+    pub(super) own: bool,
+    pub(super) fates: Vec<Fate>,
+    pub(super) processes: BTreeMap<GenerationId, Process>,
+    pub(super) operations: OperationId,
+    pub(super) tally: Tally,
+    pub(super) log: Vec<(Millis, Event)>,
+    pub(super) clients_come: bool,
+    /// Whether the daemon has the holding listener in view.
+    pub(super) looks_at_hold: bool,
+    agenda: BTreeMap<(Millis, usize), Happening>,
+    sequence: usize,
+}
+
+/// Plays a case to its end.
+pub(super) fn play(script: &Script) -> Result<Tally, String> {
+    let mut world = World::new(script);
+    world.play().map(|()| world.tally.clone()).map_err(|broken| {
+        let log: Vec<String> =
+            world.log.iter().map(|(at, event)| format!("    ({at}, Event::{event:?}),")).collect();
+        format!("{broken}\nat {} of this log, under {:?}:\n{}", world.now, script.rules, log.join("\n"))
+    })
+}
+
+impl World {
+    fn new(script: &Script) -> Self {
+        let mut world = Self {
+            now: 0,
+            group: Group::new(script.rules.clone()),
+            kernel: Kernel::default(),
+            ledger: Ledger::default(),
+            entropy: Entropy::new(script.bytes.clone()),
+            own: script.own,
+            fates: script.fates.clone(),
+            processes: BTreeMap::new(),
+            operations: 0,
+            tally: Tally::default(),
+            log: Vec::new(),
+            clients_come: true,
+            looks_at_hold: false,
+            agenda: BTreeMap::new(),
+            sequence: 0,
+        };
+        world.plan(0, Happening::Tell(Event::Tick));
+        world.plan(1, Happening::Arrive { again: true });
+        let mut at = 0;
+        for &(pause, action) in &script.actions {
+            at += pause;
+            world.plan(at, Happening::Act(action));
+        }
+        world
+    }
+
+    /// Plans something for so many milliseconds from now.
+    pub(super) fn plan(&mut self, delay: Millis, happening: Happening) {
+        self.sequence += 1;
+        self.agenda.insert((self.now + delay, self.sequence), happening);
+    }
+
+    pub(super) fn plan_soon(&mut self, happening: Happening) {
+        let delay = self.entropy.delay();
+        self.plan(delay, happening);
+    }
+
+    fn play(&mut self) -> Checked {
+        let last_act = self.agenda.keys().map(|&(at, _)| at).max().unwrap_or(0);
+        self.run_until(last_act)?;
+        self.entropy.is_calm = true;
+        self.run_until(last_act + CALM / 2)?;
+        self.clients_come = false;
+        self.run_until(last_act + CALM)?;
+        self.check_end()
+    }
+
+    fn run_until(&mut self, end: Millis) -> Checked {
+        for _ in 0..HAPPENINGS_MAX {
+            let planned = self.agenda.keys().next().copied();
+            let jitter = self.entropy.below(3) as Millis;
+            let tick = self.group.wakes_at(self.now).map(|at| at.max(self.now) + jitter);
+            let planned_at = planned.map_or(Millis::MAX, |(at, _)| at);
+            let next = tick.unwrap_or(Millis::MAX).min(planned_at);
+            if next > end {
+                self.now = end;
+                return Ok(());
+            }
+            self.now = next;
+            match planned.filter(|_| planned_at <= next) {
+                Some(key) => match self.agenda.remove(&key) {
+                    Some(happening) => self.happen(happening)?,
+                    None => unreachable!("its key was just read"),
+                },
+                None => self.tell(Event::Tick)?,
+            }
+        }
+        Err(format!("a livelock: {HAPPENINGS_MAX} happenings until {}", self.now))
+    }
+
+    /// Tells the engine of an event, checks what it makes of it, and sets out to do what it wants.
+    pub(super) fn tell(&mut self, event: Event) -> Checked {
+        self.log.push((self.now, event.clone()));
+        let now = self.now;
+        let effects = watch(&mut self.group, &mut self.ledger, now, event)?;
+        for effect in effects {
+            self.carry_out(effect)?;
+        }
+        Ok(())
+    }
+
+    /// Takes an event that comes too late, or once more.
+    pub(super) fn tell_stale(&mut self, event: Event) -> Checked {
+        self.tell(Event::Tick)?;
+        check_changes_nothing(&self.group, self.now, &event)
+    }
+}

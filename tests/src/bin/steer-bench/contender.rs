@@ -1,0 +1,197 @@
+//! A program at work: loaded, with its own group of listeners.
+
+use std::{
+    net::{SocketAddr, TcpListener},
+    os::fd::AsFd,
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::{Array, ArrayOfMaps, MapData, ReusePortSockArray},
+    programs::SkReuseport,
+};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use server_common::{
+    counters::{Outcome, SlotCounters},
+    limits::{BUCKETS, DROPPED_SLOT, SLOTS_DEFAULT},
+    table::Table,
+};
+use steer::{
+    dataplane::kernel_group::KernelGroup,
+    engine::layout::Layout,
+    sockets::{
+        address::{ListenAddress, Protocol},
+        listener::make_listener,
+    },
+};
+
+use crate::connects::{begin, client, empty};
+
+/// The programs to compare with, as `cargo xtask build-ebpf` wrote them.
+static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../../server-ebpf/object/bench.bpf.o");
+
+/// Listeners of each group.
+const LISTENERS: u16 = 4;
+/// Any fixed seed: the hash takes the same time with every one.
+const SEED: [u64; 2] = [0x0706_0504_0302_0100, 0x0f0e_0d0c_0b0a_0908];
+/// The clients that fill the queues, by their numbers: none that a flood has, and so many that no queue is missed.
+const FILLING: std::ops::Range<u32> = 5_000_000..5_001_000;
+
+/// Which program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Program {
+    /// Selects one slot, whatever comes.
+    Constant,
+    /// Steer's way through the table, with the hash that the kernel has made already, and nothing else.
+    KernelHash,
+    /// The product's, as the daemon loads it.
+    Steer,
+}
+
+/// A loaded program, attached to listeners of its own.
+pub(crate) struct Contender {
+    loaded: Loaded,
+    listeners: Vec<TcpListener>,
+}
+
+/// Keeps a program and its maps.
+enum Loaded {
+    Steer(Box<KernelGroup>),
+    Other(Ebpf, &'static str),
+}
+
+impl Contender {
+    /// Listens on the target and attaches the program to the group.
+    pub(crate) fn new(program: Program, target: SocketAddr, backlog: i32) -> Result<Self> {
+        Self::attached(program, listen(target, backlog)?)
+    }
+
+    /// The same with queues that take nothing more: a SYN is dropped as soon as its listener is selected.
+    pub(crate) fn with_full_queues(program: Program, target: SocketAddr) -> Result<Self> {
+        // A queue of backlog 0 holds one connection. Filled by the kernel's hash, before there is a program.
+        let listeners = listen(target, 0)?;
+        let mut attempts = FILLING.map(|number| begin(client(target.is_ipv4(), number), target));
+        while !listeners.iter().try_fold(true, |full, listener| anyhow::Ok(full && is_waiting(listener)?))? {
+            let Some(attempt) = attempts.next() else { bail!("not every queue of {target} fills up") };
+            // What finds its queue full is given up here; what does not stays in the queue, reset or not.
+            drop(attempt?);
+        }
+        Self::attached(program, listeners)
+    }
+
+    fn attached(program: Program, listeners: Vec<TcpListener>) -> Result<Self> {
+        let loaded = match program {
+            Program::Steer => Loaded::Steer(Box::new(load_steer(&listeners)?)),
+            Program::Constant => Loaded::other("constant", &listeners)?,
+            Program::KernelHash => Loaded::other("kernel_hash", &listeners)?,
+        };
+        Ok(Self { loaded, listeners })
+    }
+
+    /// The time that the kernel has spent in the program, and the number of its runs.
+    pub(crate) fn statistics(&self) -> Result<(Duration, u64)> {
+        let info = match &self.loaded {
+            Loaded::Steer(kernel) => kernel.program()?.info()?,
+            Loaded::Other(ebpf, symbol) => program(ebpf, symbol)?.info()?,
+        };
+        Ok((info.run_time(), info.run_count()))
+    }
+
+    /// Accepts and closes all that waits; returns how many.
+    pub(crate) fn empty(&self) -> usize {
+        empty(&self.listeners)
+    }
+
+    /// Fails unless steer's program has found every run's first choice and counted it: otherwise its time is that of
+    /// something else.
+    pub(crate) fn check_counters(&self) -> Result<()> {
+        let Loaded::Steer(kernel) = &self.loaded else { return Ok(()) };
+        let mut counted = SlotCounters::default();
+        for slot in DROPPED_SLOT..=LISTENERS {
+            counted = counted.plus(&kernel.counters(slot)?);
+        }
+        let (_, runs) = self.statistics()?;
+        let first = counted.outcome[Outcome::FirstChoice as usize];
+        ensure!(first == runs && counted.runs() == runs, "{runs} runs were counted as {counted:?}");
+        Ok(())
+    }
+}
+
+impl Loaded {
+    fn other(symbol: &'static str, listeners: &[TcpListener]) -> Result<Self> {
+        let mut ebpf = EbpfLoader::new().load(OBJECT).context("loading the programs to compare with")?;
+        let missing = || format!("the benchmarks' object has no {symbol}");
+        let loaded: &mut SkReuseport = ebpf.program_mut(symbol).with_context(missing)?.try_into()?;
+        loaded.load().with_context(|| format!("loading {symbol}"))?;
+        let mut take = |name| ebpf.take_map(name).with_context(|| format!("there is no map {name}"));
+        let mut slots: ReusePortSockArray<MapData> = take("LISTENERS")?.try_into()?;
+        for (slot, listener) in (1..).zip(listeners) {
+            slots.set(slot, listener, 0)?;
+        }
+        let mut outer: ArrayOfMaps<MapData, Array<MapData, Table>> = take("TABLE")?.try_into()?;
+        let mut inner: Array<MapData, Table> = Array::create(1, 0)?;
+        inner.set(0, table().as_ref(), 0)?;
+        outer.set(0, &inner, 0)?;
+        program(&ebpf, symbol)?.attach(listeners[0].as_fd())?;
+        Ok(Self::Other(ebpf, symbol))
+    }
+}
+
+fn load_steer(listeners: &[TcpListener]) -> Result<KernelGroup> {
+    let (mut kernel, mut publisher) = KernelGroup::load(SLOTS_DEFAULT)?;
+    for (slot, listener) in (1..).zip(listeners) {
+        kernel.put(slot, listener.as_fd())?;
+    }
+    publisher.publish(&layout())?;
+    kernel.attach(listeners[0].as_fd())?;
+    Ok(kernel)
+}
+
+fn program<'a>(ebpf: &'a Ebpf, symbol: &str) -> Result<&'a SkReuseport> {
+    Ok(ebpf.program(symbol).with_context(|| format!("{symbol} is not loaded"))?.try_into()?)
+}
+
+fn listen(target: SocketAddr, backlog: i32) -> Result<Vec<TcpListener>> {
+    let address = ListenAddress { protocol: Protocol::Tcp, address: target };
+    let listener = |_| {
+        let listener = TcpListener::from(make_listener(address, None, backlog)?);
+        listener.set_nonblocking(true)?;
+        Ok(listener)
+    };
+    (0..LISTENERS).map(listener).collect()
+}
+
+/// Whether a connection waits to be accepted.
+fn is_waiting(listener: &TcpListener) -> Result<bool> {
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    Ok(poll(&mut [PollFd::new(listener, PollFlags::IN)], Some(&now))? == 1)
+}
+
+/// Every worker has each fourth bucket; no holding listener.
+fn layout() -> Layout {
+    let slot = |bucket: usize| (bucket % usize::from(LISTENERS)) as u16 + 1;
+    Layout {
+        epoch: 1,
+        seed: SEED,
+        hold: None,
+        probe: None,
+        working: (1..=LISTENERS).collect(),
+        buckets: (0..BUCKETS).map(slot).collect::<Arc<[u16]>>(),
+    }
+}
+
+/// The same for the benchmarks' programs.
+fn table() -> Box<Table> {
+    // SAFETY: `Table` is `repr(C)` of integers: all zeroes is a value.
+    let mut table = unsafe { Box::<Table>::new_zeroed().assume_init() };
+    let layout = layout();
+    table.clear(SEED, layout.epoch, layout.working.len());
+    table.named[..layout.working.len()].copy_from_slice(&layout.working);
+    for (bucket, slot) in layout.buckets.iter().enumerate() {
+        table.name(bucket, usize::from(slot - 1));
+    }
+    table
+}

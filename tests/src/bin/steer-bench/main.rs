@@ -1,0 +1,66 @@
+//! The benchmarks behind `cargo xtask bench`: each has its own fresh network namespace and leaves nothing behind.
+//!
+//! What is compared alternates in short rounds within one run, so that what else the machine does weighs on both sides
+//! alike; the figures are medians over the rounds, and ratios are taken round by round.
+
+mod connects;
+mod contender;
+mod handover;
+mod program;
+mod rate;
+mod report;
+mod samples;
+mod syns;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Parser;
+use steer_tests::netns;
+
+/// Measure steer beside the kernel alone and beside the least that a program can do.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask bench")]
+struct Arguments {
+    /// Which one to run [default: all]
+    #[arg(value_enum)]
+    name: Option<Name>,
+    /// Few and short rounds: shows that it runs, and no more
+    #[arg(long)]
+    quick: bool,
+    /// Print one JSON object instead of tables
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Name {
+    /// Nanoseconds per run of the eBPF program, beside a program that selects a constant
+    Program,
+    /// Connections per second, beside the kernel alone
+    Rate,
+    /// How long a handover takes beyond the worker's own start
+    Handover,
+}
+
+fn main() -> Result<ExitCode> {
+    let arguments = Arguments::parse();
+    let all = [Name::Program, Name::Rate, Name::Handover];
+    let wanted: Vec<Name> = arguments.name.map_or_else(|| all.to_vec(), |name| vec![name]);
+    let mut reports = Vec::new();
+    for name in wanted {
+        let report = netns::run("bench", |namespace| match name {
+            Name::Program => program::run(arguments.quick),
+            Name::Rate => rate::run(namespace, arguments.quick),
+            Name::Handover => handover::run(namespace, arguments.quick),
+        })?;
+        if !arguments.json {
+            println!("{report}");
+        }
+        reports.push(report);
+    }
+    if arguments.json {
+        println!("{}", serde_json::to_string(&report::Whole::new(reports, arguments.quick))?);
+    }
+    Ok(ExitCode::SUCCESS)
+}
