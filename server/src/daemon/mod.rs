@@ -39,7 +39,7 @@ use self::{clock::Clock, controller::Daemon, journal::Journal, settings::GroupSe
 
 /// Runs groups in the foreground until they are stopped: by `steer stop`, SIGTERM or SIGINT, all of which drain.
 ///
-/// Needs CAP_BPF and CAP_NET_ADMIN for the programs, and CAP_SYS_PTRACE to see other users' sockets. Errors are
+/// Needs CAP_BPF for the programs, and CAP_SYS_PTRACE to see other users' sockets. Errors are
 /// found before any worker is started: an address in use, a missing capability, a daemon that runs already.
 pub fn run(groups: Vec<GroupSettings>, socket: PathBuf) -> anyhow::Result<ExitCode> {
     raise_descriptor_limit();
