@@ -27,14 +27,12 @@ pub(super) fn observe(
     first_instant: Option<Millis>,
 ) -> Result<Observation, DiagError> {
     let mut found = Observation::default();
-    let held = match &running.process {
-        Some(process) => procfs::socket_inodes_of(&process.tree()),
-        None => Default::default(),
-    };
+    let mut connections = Vec::new();
     for endpoint in endpoints {
         // Own are the half-open handshakes in its buckets that began before its first instant: the kernel does not
         // say which listener a request belongs to, but the table that was published then does.
-        let handshakes = diag.handshakes(endpoint.address)?;
+        let (handshakes, open) = diag.flows(endpoint.address)?;
+        connections.extend(open);
         let own = handshakes.iter().filter(|handshake| {
             let began_before = |instant: Millis| {
                 handshake.age + AGE_SLACK >= Duration::from_millis(now.saturating_sub(instant))
@@ -47,11 +45,12 @@ pub(super) fn observe(
         let listeners = diag.listeners(endpoint.address)?;
         let queue = listeners.iter().find(|listener| Some(listener.cookie) == cookie);
         found.unaccepted += queue.map_or(0, |listener| u64::from(listener.unaccepted));
-        if !held.is_empty() {
-            let connections = diag.connections(endpoint.address)?;
-            let own = connections.iter().filter(|connection| held.contains(&u64::from(connection.inode)));
-            found.connections += own.count() as u64;
-        }
+    }
+    // After the walks: what was accepted in between is the worker's by now.
+    if let Some(process) = running.process.as_ref().filter(|_| !connections.is_empty()) {
+        let held = procfs::socket_inodes_of(&process.tree());
+        let own = connections.iter().filter(|connection| held.contains(&u64::from(connection.inode)));
+        found.connections = own.count() as u64;
     }
     Ok(found)
 }

@@ -182,28 +182,8 @@ impl Diag {
     /// `tcp_rcv_state_process` makes it ESTABLISHED. Nothing tells its age. It is looked for again until it has
     /// passed, so that who asks for the queue next finds it there.
     pub fn handshakes(&mut self, address: ListenAddress) -> Result<Vec<Handshake>, DiagError> {
-        let (mut passing, requests): (Vec<_>, Vec<_>) =
-            self.half_open(address)?.into_iter().partition(|socket| socket.timer.is_none());
-        for _ in 0..PASSING_LOOKS_MAX {
-            if passing.is_empty() {
-                break;
-            }
-            let again = self.half_open(address)?;
-            let is_there = |one: &InetResponseHeader| {
-                again
-                    .iter()
-                    .any(|other| other.timer.is_none() && other.socket_id.cookie == one.socket_id.cookie)
-            };
-            passing.retain(is_there);
-        }
-        Ok(requests.iter().chain(&passing).map(handshake).collect())
-    }
-
-    /// What is in a state of half-open handshakes. One that has an inode was accepted by Fast Open and is a connection.
-    fn half_open(&mut self, address: ListenAddress) -> Result<Vec<InetResponseHeader>, DiagError> {
-        let mut found = self.dump(address, family_of(address.address), StateFlags::SYN_RECV)?;
-        found.retain(|socket| socket.inode == 0 && takes(address.address, local_of(socket)));
-        Ok(found)
+        let found = self.taken(address, StateFlags::SYN_RECV)?;
+        self.await_passing(address, found)
     }
 
     /// The connections that a process holds and whose local address the address takes; a wildcard takes every
@@ -211,9 +191,51 @@ impl Diag {
     ///
     /// Not among them: the unaccepted, and those that were closed by their process and linger in the kernel.
     pub fn connections(&mut self, address: ListenAddress) -> Result<Vec<Connection>, DiagError> {
-        let found = self.dump(address, family_of(address.address), connection_states())?;
-        let own = found.iter().filter(|socket| socket.inode != 0 && takes(address.address, local_of(socket)));
-        Ok(own.filter_map(connection).collect())
+        Ok(held(&self.taken(address, connection_states())?))
+    }
+
+    /// Both [`handshakes`](Self::handshakes) and [`connections`](Self::connections), for one walk of the kernel's table
+    /// of connections: milliseconds where that has many buckets, however few connections there are.
+    pub fn flows(&mut self, address: ListenAddress) -> Result<(Vec<Handshake>, Vec<Connection>), DiagError> {
+        let found = self.taken(address, connection_states() | StateFlags::SYN_RECV)?;
+        let connections = held(&found);
+        Ok((self.await_passing(address, found)?, connections))
+    }
+
+    /// What is in one of the states, and whose local address the address takes.
+    fn taken(
+        &mut self,
+        address: ListenAddress,
+        states: StateFlags,
+    ) -> Result<Vec<InetResponseHeader>, DiagError> {
+        let mut found = self.dump(address, family_of(address.address), states)?;
+        found.retain(|socket| takes(address.address, local_of(socket)));
+        Ok(found)
+    }
+
+    /// The handshakes among what was found, once those that are passing into a queue have passed.
+    fn await_passing(
+        &mut self,
+        address: ListenAddress,
+        found: Vec<InetResponseHeader>,
+    ) -> Result<Vec<Handshake>, DiagError> {
+        let (mut passing, requests): (Vec<_>, Vec<_>) =
+            found.into_iter().filter(is_half_open).partition(|socket| socket.timer.is_none());
+        for _ in 0..PASSING_LOOKS_MAX {
+            if passing.is_empty() {
+                break;
+            }
+            let again = self.taken(address, StateFlags::SYN_RECV)?;
+            let is_there = |one: &InetResponseHeader| {
+                again.iter().any(|other| {
+                    is_half_open(other)
+                        && other.timer.is_none()
+                        && other.socket_id.cookie == one.socket_id.cookie
+                })
+            };
+            passing.retain(is_there);
+        }
+        Ok(requests.iter().chain(&passing).map(handshake).collect())
     }
 
     /// Every socket in whose way a bind to this address could be, with whether it listens: those that a process
@@ -301,6 +323,16 @@ fn listening_states(protocol: Protocol) -> StateFlags {
         // A bound UDP socket that is not connected.
         Protocol::Udp => StateFlags::CLOSE,
     }
+}
+
+/// One in this state that has an inode was accepted by Fast Open and is a connection.
+fn is_half_open(socket: &InetResponseHeader) -> bool {
+    socket.state == TCP_SYN_RECV && socket.inode == 0
+}
+
+/// The connections that a process holds.
+fn held(found: &[InetResponseHeader]) -> Vec<Connection> {
+    found.iter().filter(|socket| socket.inode != 0).filter_map(connection).collect()
 }
 
 fn connection_states() -> StateFlags {
