@@ -31,9 +31,8 @@ pub(super) fn observe(
     for endpoint in endpoints {
         // Own are the half-open handshakes in its buckets that began before its first instant: the kernel does not
         // say which listener a request belongs to, but the table that was published then does.
-        let (handshakes, open) = diag.flows(endpoint.address)?;
-        connections.extend(open);
-        let own = handshakes.iter().filter(|handshake| {
+        let flows = diag.flows(endpoint.address)?;
+        let own = flows.handshakes.iter().filter(|handshake| {
             let began_before = |instant: Millis| {
                 handshake.age + AGE_SLACK >= Duration::from_millis(now.saturating_sub(instant))
             };
@@ -45,6 +44,12 @@ pub(super) fn observe(
         let listeners = diag.listeners(endpoint.address)?;
         let queue = listeners.iter().find(|listener| Some(listener.cookie) == cookie);
         found.unaccepted += queue.map_or(0, |listener| u64::from(listener.unaccepted));
+        // In the order in which a connection goes, so that none is behind each look: what was unaccepted then may have
+        // been accepted before the queue was asked for.
+        connections.extend(match flows.some_unaccepted {
+            true => diag.connections(endpoint.address)?,
+            false => flows.connections,
+        });
     }
     // After the walks: what was accepted in between is the worker's by now.
     if let Some(process) = running.process.as_ref().filter(|_| !connections.is_empty()) {

@@ -152,6 +152,18 @@ impl DiagError {
     }
 }
 
+/// What one walk of the kernel's table of connections finds at an address.
+#[derive(Debug, Clone)]
+pub struct Flows {
+    /// The half-open handshakes.
+    pub handshakes: Vec<Handshake>,
+    /// The connections that a process holds.
+    pub connections: Vec<Connection>,
+    /// Whether there were others, which none holds yet: who asks for the queue after this may find them accepted, and
+    /// has then seen them in neither, unless it asks for the connections once more.
+    pub some_unaccepted: bool,
+}
+
 impl Diag {
     /// Opens a connection to the sock_diag of the calling thread's network namespace; it stays there.
     pub fn open() -> Result<Self, DiagError> {
@@ -196,10 +208,11 @@ impl Diag {
 
     /// Both [`handshakes`](Self::handshakes) and [`connections`](Self::connections), for one walk of the kernel's table
     /// of connections: milliseconds where that has many buckets, however few connections there are.
-    pub fn flows(&mut self, address: ListenAddress) -> Result<(Vec<Handshake>, Vec<Connection>), DiagError> {
+    pub fn flows(&mut self, address: ListenAddress) -> Result<Flows, DiagError> {
         let found = self.taken(address, connection_states() | StateFlags::SYN_RECV)?;
         let connections = held(&found);
-        Ok((self.await_passing(address, found)?, connections))
+        let some_unaccepted = found.iter().any(is_unaccepted);
+        Ok(Flows { handshakes: self.await_passing(address, found)?, connections, some_unaccepted })
     }
 
     /// What is in one of the states, and whose local address the address takes.
@@ -328,6 +341,13 @@ fn listening_states(protocol: Protocol) -> StateFlags {
 /// One in this state that has an inode was accepted by Fast Open and is a connection.
 fn is_half_open(socket: &InetResponseHeader) -> bool {
     socket.state == TCP_SYN_RECV && socket.inode == 0
+}
+
+/// One that is in a listener's queue, or about to be: it is open, and no process holds it. What a process has closed is
+/// in other states.
+fn is_unaccepted(socket: &InetResponseHeader) -> bool {
+    let is_passing = is_half_open(socket) && socket.timer.is_none();
+    is_passing || (socket.inode == 0 && matches!(socket.state, TCP_ESTABLISHED | TCP_CLOSE_WAIT))
 }
 
 /// The connections that a process holds.

@@ -59,8 +59,14 @@ fn a_listener_shows_its_queue_and_its_backlog() {
         assert_eq!(found[0].cookie, options::socket_cookie(&listener).unwrap());
         assert_eq!(found[0].local, address.address);
         assert_eq!(found[0].uid, rustix::process::geteuid().as_raw());
-        assert!(diag.connections(address).unwrap().is_empty(), "unaccepted ones are nobody's");
-        drop(clients);
+        let flows = diag.flows(address).unwrap();
+        assert!(
+            flows.connections.is_empty() && flows.some_unaccepted,
+            "unaccepted ones are nobody's: {flows:?}"
+        );
+        let accepted: Vec<_> = clients.iter().map(|_| listener.accept().unwrap()).collect();
+        let flows = diag.flows(address).unwrap();
+        assert_eq!((flows.connections.len(), flows.some_unaccepted), (accepted.len(), false), "{flows:?}");
     }
 }
 
