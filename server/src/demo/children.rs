@@ -11,7 +11,7 @@ use rustix::{
     io::Errno,
     process::{
         Pid, PidfdFlags, Signal, WaitOptions, getpid, kill_process, pidfd_open, set_child_subreaper,
-        set_parent_process_death_signal, wait,
+        set_parent_process_death_signal, setsid, wait,
     },
 };
 use tokio::process::Command;
@@ -26,11 +26,16 @@ pub(super) fn adopt_orphans() -> io::Result<()> {
 
 /// Prepares a command so that its process ends with the demo even when the demo is killed, and so that Ctrl-C
 /// on the terminal reaches the demo alone, which ends the others in order.
+///
+/// Each is in a session of its own, as the daemon's workers are: the scheduler shares the processors out by session
+/// (autogroup), and the kernel's workers in the clients' session would be compared with steer's outside of it.
 pub(super) fn tie_to_this_process(command: &mut Command) {
-    command.process_group(0);
-    // SAFETY: between fork and exec only async-signal-safe calls are allowed; prctl is one system call.
+    // SAFETY: between fork and exec only async-signal-safe calls are allowed; setsid and prctl are one system call each.
     unsafe {
-        command.pre_exec(|| Ok(set_parent_process_death_signal(Some(Signal::TERM))?));
+        command.pre_exec(|| {
+            setsid()?;
+            Ok(set_parent_process_death_signal(Some(Signal::TERM))?)
+        });
     }
 }
 
