@@ -48,6 +48,8 @@ struct Comparison {
     ratio_of_medians: f64,
     /// The median of the rounds' ratios.
     median_ratio: f64,
+    /// What holds the true median of the ratios with a probability of 95 %.
+    median_ratio_interval: [f64; 2],
 }
 
 /// What was wanted of a measure.
@@ -96,12 +98,14 @@ impl Row {
         other: &Samples,
         aim: impl FnOnce(f64) -> Option<Aim>,
     ) -> Self {
-        let median_ratio = samples.ratios(other).median();
+        let ratios = samples.ratios(other);
+        let median_ratio = ratios.median();
         self.compared_with = Some(Comparison {
             what: what.into(),
             median: other.median(),
             ratio_of_medians: samples.median() / other.median(),
             median_ratio,
+            median_ratio_interval: ratios.median_interval(),
         });
         self.aim = aim(median_ratio);
         self
@@ -133,9 +137,10 @@ impl fmt::Display for Report {
             let [min, median, p99, max] = figures;
             writeln!(f, "  {:<34} {:>6} {min:>9} {median:>9} {p99:>9} {max:>9}", row.what, row.rounds)?;
             if let Some(other) = &row.compared_with {
+                let [low, high] = other.median_ratio_interval;
                 writeln!(
                     f,
-                    "    beside {}: {}; ratio of medians {:.3}, median of the rounds' ratios {:.3}",
+                    "    beside {}: {}; ratio of medians {:.3}, median of the rounds' ratios {:.3} (95 %: {low:.3} to {high:.3})",
                     other.what,
                     short(other.median),
                     other.ratio_of_medians,

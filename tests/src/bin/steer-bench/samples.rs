@@ -28,6 +28,13 @@ impl Samples {
         self.quantile(0.5)
     }
 
+    /// The interval that holds the true median with a probability of 95 %: the values at n/2 -+ 0.98 sqrt(n) (the sign
+    /// test's, which assumes nothing of how values are distributed).
+    pub(crate) fn median_interval(&self) -> [f64; 2] {
+        let half_width = 0.98 / (self.0.len() as f64).sqrt();
+        [0.5 - half_width, 0.5 + half_width].map(|part| self.quantile(part.clamp(0.0, 1.0)))
+    }
+
     /// Each value divided by that of the same round. Both have one for each round.
     pub(crate) fn ratios(&self, to: &Self) -> Self {
         Self(self.0.iter().zip(&to.0).map(|(value, base)| value / base).collect())
@@ -49,6 +56,8 @@ mod tests {
         assert_eq!(quantiles, [1.0, 1.0, 50.0, 99.0, 100.0]);
         assert_eq!(of(&[7.0]).quantile(0.99), 7.0);
         assert!(of(&[]).median().is_nan());
+        assert_eq!(hundred.median_interval(), [41.0, 60.0]);
+        assert_eq!(of(&[1.0, 2.0]).median_interval(), [1.0, 2.0]);
     }
 
     #[test]

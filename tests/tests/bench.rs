@@ -1,0 +1,29 @@
+//! The benchmarks run and say what they say; their figures are nobody's here.
+
+use std::process::Command;
+
+use steer_tests::steer::binary;
+
+#[test]
+fn every_benchmark_runs_and_reports_what_it_compares() {
+    let output = Command::new(env!("CARGO_BIN_EXE_steer-bench"))
+        .args(["--quick", "--json"])
+        .env("STEER_BIN", binary())
+        .output()
+        .expect("the benchmarks can be started");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let whole: serde_json::Value = serde_json::from_slice(&output.stdout).expect("it prints one object");
+    let benchmarks = whole["benchmarks"].as_array().expect("there is a list of benchmarks");
+    let names: Vec<&str> = benchmarks.iter().filter_map(|benchmark| benchmark["name"].as_str()).collect();
+    assert_eq!(names, ["program", "rate", "handover"]);
+    let rows = benchmarks.iter().flat_map(|benchmark| benchmark["rows"].as_array().into_iter().flatten());
+    let (mut judged, mut all) = (0, 0);
+    for row in rows {
+        all += 1;
+        judged += usize::from(row["aim"]["met"].is_boolean());
+        assert!(row["median"].as_f64().is_some_and(f64::is_finite), "{row}");
+    }
+    // steer's program for each family, the rate, and the handover.
+    assert_eq!(judged, 4, "{whole:#}");
+    println!("benchmarks: {}, rows: {all}, with an aim: {judged}", names.len());
+}
