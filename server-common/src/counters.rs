@@ -1,6 +1,6 @@
 //! What the program counts: per CPU and per slot, each run once in each of two stages.
 
-/// The counters of one slot on one CPU: one cache line.
+/// The counters of one slot on one CPU. What a run by the hash counts is in the first 64 bytes.
 ///
 /// A run adds 1 to one field of each stage of the slot that it selected, or of
 /// [`DROPPED_SLOT`](crate::limits::DROPPED_SLOT). So, summed over slots and CPUs, each stage is the number of runs.
@@ -10,10 +10,10 @@ pub struct SlotCounters {
     /// What was asked, indexed by [`Asked`].
     pub asked: [u64; 4],
     /// What came of it, indexed by [`Outcome`].
-    pub outcome: [u64; 4],
+    pub outcome: [u64; 6],
 }
 
-const _: () = assert!(size_of::<SlotCounters>() == 64);
+const _: () = assert!(size_of::<SlotCounters>() == 80);
 
 /// The first stage: what the kernel asked the program for.
 #[repr(u32)]
@@ -41,6 +41,10 @@ pub enum Outcome {
     Held = 2,
     /// Nothing could be selected.
     Dropped = 3,
+    /// Another slot, by load: what the table names was clearly more loaded, or took nothing.
+    LessLoaded = 4,
+    /// A worker on the CPU that took the packet.
+    OwnCpu = 5,
 }
 
 impl SlotCounters {

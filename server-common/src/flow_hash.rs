@@ -48,6 +48,12 @@ impl FlowV4 {
         state.absorb(pair(self.source, self.destination));
         state.finish(ports(self.source_port, self.destination_port), 12)
     }
+
+    /// The hash of the client's address alone, of the bits that `mask` leaves: the SipHash-1-3 of its 4 bytes.
+    #[inline(always)]
+    pub fn source_hash(&self, seed: &Seed, mask: u32) -> u64 {
+        State::new(seed).finish(self.source & mask, 4)
+    }
 }
 
 impl FlowV6 {
@@ -64,6 +70,21 @@ impl FlowV6 {
         state.absorb(pair(self.destination[0], self.destination[1]));
         state.absorb(pair(self.destination[2], self.destination[3]));
         state.finish(ports(self.source_port, self.destination_port), 36)
+    }
+
+    /// The hash of the client's address alone, of the bits that `mask_v6` leaves: the SipHash-1-3 of its 16 bytes or,
+    /// where both addresses are IPv4-mapped, that of the IPv4 address.
+    #[inline(always)]
+    pub fn source_hash(&self, seed: &Seed, mask_v4: u32, mask_v6: &[u32; 4]) -> u64 {
+        if let Some(flow) = self.as_mapped() {
+            return flow.source_hash(seed, mask_v4);
+        }
+        let [first, second, third, fourth] =
+            [0, 1, 2, 3].map(|word: usize| self.source[word] & mask_v6[word]);
+        let mut state = State::new(seed);
+        state.absorb(pair(first, second));
+        state.absorb(pair(third, fourth));
+        state.finish(0, 16)
     }
 
     /// The IPv4 flow that this is, where both addresses are of `::ffff:0:0/96`.

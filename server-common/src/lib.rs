@@ -8,5 +8,8 @@
 pub mod choice;
 pub mod counters;
 pub mod flow_hash;
+pub mod keying;
 pub mod limits;
+pub mod load;
+pub mod policy;
 pub mod table;

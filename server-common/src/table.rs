@@ -1,8 +1,10 @@
-//! The steering table: bucket to slot, with the seed that finds the bucket. One map value, swapped whole.
+//! The steering table: bucket to slot, with the keying that finds the bucket and the rule to read it by. One map value,
+//! swapped whole.
 
 use crate::{
-    flow_hash::Seed,
+    keying::Keying,
     limits::{BUCKETS, NO_SLOT, WORKERS_MAX},
+    policy::{CPUS_MAX, PINNED_MAX, Pinned, Rule},
 };
 
 /// The most different slots that the buckets of one table can name: those of all working generations, the holding
@@ -27,14 +29,10 @@ const WIDTHS: u16 = 5;
 pub struct Table {
     /// The number of this publication.
     pub epoch: u64,
-    /// The seed of the hash that finds a flow's bucket.
-    pub seed: Seed,
-    /// The hash of the one flow that a starting worker is probed with; it counts only with `probe_slot`.
+    /// The hash of the one 4-tuple that a starting worker is probed with; it counts only with `probe_slot`.
     pub probe_hash: u64,
     /// The slot that the probe's flow gets; [`NO_SLOT`] while nobody is probed.
     pub probe_slot: u16,
-    /// Keeps `entries` at a multiple of 8.
-    padding: [u16; 3],
     /// The holding listener's slot, the last resort; [`NO_SLOT`] where the last resort is to drop.
     pub hold: u16,
     /// How many of `named`, from the first, are working generations'.
@@ -43,33 +41,90 @@ pub struct Table {
     width: u16,
     /// The bits of an entry.
     mask: u16,
+    /// The [`Rule`] that it is read by.
+    rule: u16,
+    /// How much more than half as much again two loads must differ by for the policy `least-loaded` not to take them
+    /// for even.
+    pub tie: u32,
+    /// How a flow's key is made, which finds its bucket.
+    pub keying: Keying,
     /// The slots that buckets name, those of the working generations first: they are also for when a flow's own
     /// choices cannot be selected.
     pub named: [u16; NAMED_MAX],
     /// For each bucket an index into `named`, packed from the least significant bits on. The rest is unused.
     entries: [u32; BUCKETS / 2],
+    /// By CPU, where its workers stand in `pinned`.
+    by_cpu: [Pinned; CPUS_MAX],
+    /// The slots of pinned workers, CPU after CPU.
+    pinned: [u16; PINNED_MAX],
 }
 
-const _: () = assert!(size_of::<Table>() == 48 + 2 * NAMED_MAX + 2 * BUCKETS);
-const _: () = assert!(core::mem::offset_of!(Table, named) == 48);
+const _: () = assert!(size_of::<Table>() == 72 + 2 * NAMED_MAX + 2 * BUCKETS + 4 * CPUS_MAX + 2 * PINNED_MAX);
+// What every run reads of the head, the seed included, is in one cache line where the map's value begins with one.
+const _: () = assert!(core::mem::offset_of!(Table, keying) + 16 <= 64);
 const _: () = assert!(core::mem::offset_of!(Table, entries).is_multiple_of(8));
 const _: () = assert!(NAMED_MAX.is_power_of_two() && NAMED_MAX <= 1 << (1 << (WIDTHS - 1)));
 
 impl Table {
-    /// A table that selects nothing, in `place` of whatever was there, with room for entries below `named`. Tables are
-    /// too large for the stack.
-    pub fn clear(&mut self, seed: Seed, epoch: u64, named: usize) {
+    /// A table that selects nothing, in `place` of whatever was there, with room for entries below `named`. It is read
+    /// by the rule `Hash`. Tables are too large for the stack.
+    pub fn clear(&mut self, keying: Keying, epoch: u64, named: usize) {
         self.epoch = epoch;
-        self.seed = seed;
         self.probe_hash = 0;
         self.probe_slot = NO_SLOT;
-        self.padding = [0; 3];
         self.hold = NO_SLOT;
         self.working_count = 0;
         self.width = (0..WIDTHS).find(|width| named <= 1 << (1 << width)).unwrap_or(WIDTHS - 1);
         self.mask = ((1_u32 << (1 << self.width)) - 1) as u16;
+        self.rule = Rule::Hash as u16;
+        self.tie = 0;
+        self.keying = keying;
         self.named.fill(NO_SLOT);
         self.entries.fill(0);
+        self.by_cpu.fill(Pinned::default());
+        self.pinned.fill(NO_SLOT);
+    }
+
+    /// Whether the table is read by a rule.
+    #[inline(always)]
+    pub fn is_read_by(&self, rule: Rule) -> bool {
+        self.rule == rule as u16
+    }
+
+    /// Has the flows of a run of the program go to the less loaded of two choices.
+    pub fn read_by_load(&mut self, tie: u32) {
+        self.rule = Rule::LeastLoaded as u16;
+        self.tie = tie;
+    }
+
+    /// Has them go to the workers that are pinned to the CPU that took the packet, given in order of CPUs. What there is
+    /// no room for goes by its hash.
+    pub fn read_by_cpu<'a>(&mut self, cpus: impl Iterator<Item = (usize, &'a [u16])>) {
+        self.rule = Rule::Cpu as u16;
+        let mut first = 0;
+        for (cpu, slots) in cpus {
+            let end = first + slots.len();
+            if cpu < CPUS_MAX && end <= PINNED_MAX {
+                self.pinned[first..end].copy_from_slice(slots);
+                self.by_cpu[cpu] = Pinned { first: first as u16, count: slots.len() as u16 };
+                first = end;
+            }
+        }
+    }
+
+    /// The slot of a worker that is pinned to a CPU, [`NO_SLOT`] where none is: the key chooses among several.
+    #[inline(always)]
+    pub fn on_cpu(&self, cpu: u32, key: u64) -> u16 {
+        if cpu as usize >= CPUS_MAX {
+            return NO_SLOT;
+        }
+        let Pinned { first, count } = self.by_cpu[cpu as usize & (CPUS_MAX - 1)];
+        if count == 0 {
+            return NO_SLOT;
+        }
+        let at = first as u64 + (key >> 32) % count as u64;
+        // The mask is for the verifier, which does not know what is in a table.
+        self.pinned[at as usize & (PINNED_MAX - 1)]
     }
 
     /// The slot that a bucket names, [`NO_SLOT`] where nothing is to be selected. `bucket` is below [`BUCKETS`].
@@ -114,7 +169,7 @@ mod tests {
     fn table(named: usize) -> Box<Table> {
         // SAFETY: `Table` is `repr(C)` of integers: all zeroes is a value.
         let mut table = unsafe { Box::<Table>::new_zeroed().assume_init() };
-        table.clear([1, 2], 3, named);
+        table.clear(Keying::four_tuple([1, 2]), 3, named);
         for (slot, place) in (1..).zip(&mut table.named[..named]) {
             *place = slot;
         }
@@ -149,7 +204,7 @@ mod tests {
     #[test]
     fn a_cleared_table_selects_nothing() {
         let mut table = table(1);
-        table.clear([4, 5], 6, 0);
+        table.clear(Keying::four_tuple([4, 5]), 6, 0);
         assert!((0..BUCKETS).all(|bucket| table.slot(bucket) == NO_SLOT));
     }
 }

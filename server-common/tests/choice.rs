@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use server_common::{
     choice::{Chosen, bucket, choose},
     counters::Outcome,
+    keying::Keying,
     limits::{BUCKETS, CHOICES, DROPPED_SLOT, NO_SLOT, SCAN_MAX, WORKERS_MAX},
     table::Table,
 };
@@ -18,7 +19,7 @@ fn table(count: u16, hold: bool) -> Box<Table> {
     // SAFETY: `Table` is `repr(C)` of integers: all zeroes is a value.
     let mut table = unsafe { Box::<Table>::new_zeroed().assume_init() };
     let names = count.max(1);
-    table.clear([1, 2], 3, usize::from(names));
+    table.clear(Keying::four_tuple([1, 2]), 3, usize::from(names));
     table.hold = if hold { HOLD } else { NO_SLOT };
     table.working_count = count;
     for at in 0..names {
@@ -37,7 +38,7 @@ fn table(count: u16, hold: bool) -> Box<Table> {
 /// Runs the chain; what it chose and what it asked for, in order.
 fn run(table: &Table, hash: u64, takes: impl Fn(u16) -> bool) -> (Chosen, Vec<u16>) {
     let mut asked = Vec::new();
-    let chosen = choose(table, hash, |slot| {
+    let chosen = choose(table, hash, &mut |slot| {
         asked.push(slot);
         takes(slot)
     });
@@ -129,7 +130,8 @@ fn the_search_for_a_working_slot_is_bounded() {
 #[test]
 fn a_cleared_table_drops_everything() {
     let mut table = table(5, true);
-    table.clear([9, 8], 7, 0);
-    assert_eq!((table.seed, table.epoch, table.hold, table.working_count), ([9, 8], 7, NO_SLOT, 0));
+    let keying = Keying::four_tuple([9, 8]);
+    table.clear(keying, 7, 0);
+    assert_eq!((table.keying, table.epoch, table.hold, table.working_count), (keying, 7, NO_SLOT, 0));
     assert_eq!(run(&table, 42, |_| true).0.outcome, Outcome::Dropped);
 }

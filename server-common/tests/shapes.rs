@@ -9,31 +9,40 @@ use server_common::{
     table::Table,
 };
 
+const OUTCOMES: [Outcome; 6] = [
+    Outcome::FirstChoice,
+    Outcome::FurtherChoice,
+    Outcome::Held,
+    Outcome::Dropped,
+    Outcome::LessLoaded,
+    Outcome::OwnCpu,
+];
+
 #[test]
 fn a_table_lies_as_the_program_reads_it() {
-    assert_eq!((size_of::<Table>(), align_of::<Table>()), (135_216, 8));
+    assert_eq!((size_of::<Table>(), align_of::<Table>()), (147_528, 8));
     let offsets = [
         offset_of!(Table, epoch),
-        offset_of!(Table, seed),
         offset_of!(Table, probe_hash),
         offset_of!(Table, probe_slot),
         offset_of!(Table, hold),
         offset_of!(Table, working_count),
+        offset_of!(Table, tie),
+        offset_of!(Table, keying),
         offset_of!(Table, named),
     ];
-    assert_eq!(offsets, [0, 8, 24, 32, 40, 42, 48]);
+    assert_eq!(offsets, [0, 8, 16, 18, 20, 28, 32, 72]);
 }
 
 #[test]
-fn a_slot_s_counters_are_one_cache_line() {
-    assert_eq!((size_of::<SlotCounters>(), align_of::<SlotCounters>()), (64, 8));
+fn a_slot_s_counters_begin_with_what_a_run_by_the_hash_counts() {
+    assert_eq!((size_of::<SlotCounters>(), align_of::<SlotCounters>()), (80, 8));
     assert_eq!((offset_of!(SlotCounters, asked), offset_of!(SlotCounters, outcome)), (0, 32));
     assert_eq!(
         [Asked::Connection as u32, Asked::Segment as u32, Asked::Datagram as u32, Asked::Migration as u32],
         [0, 1, 2, 3]
     );
-    let outcomes = [Outcome::FirstChoice, Outcome::FurtherChoice, Outcome::Held, Outcome::Dropped];
-    assert_eq!(outcomes.map(|outcome| outcome as u32), [0, 1, 2, 3]);
+    assert_eq!(OUTCOMES.map(|outcome| outcome as u32), [0, 1, 2, 3, 4, 5]);
 }
 
 #[test]
@@ -50,7 +59,7 @@ proptest! {
         runs in proptest::collection::vec(
             (
                 select(vec![Asked::Connection, Asked::Segment, Asked::Datagram, Asked::Migration]),
-                select(vec![Outcome::FirstChoice, Outcome::FurtherChoice, Outcome::Held, Outcome::Dropped]),
+                select(&OUTCOMES[..]),
                 0usize..4,
             ),
             0..200,

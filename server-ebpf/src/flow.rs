@@ -1,4 +1,4 @@
-//! Reads a flow's 4-tuple, from the packet or from the connection that migrates, and hashes it.
+//! Reads a flow's 4-tuple, from the packet or from the connection that migrates, and makes its key.
 
 use aya_ebpf::{
     EbpfContext as _,
@@ -9,6 +9,7 @@ use aya_ebpf::{
 use server_common::{
     counters::Asked,
     flow_hash::{FlowV4, FlowV6},
+    limits::NO_SLOT,
     table::Table,
 };
 
@@ -33,6 +34,15 @@ const IPV6_SOURCE: u32 = 8;
 pub(crate) struct Ports {
     source: u16,
     destination: u16,
+}
+
+/// A flow, as the choice needs it.
+#[derive(Clone, Copy)]
+pub(crate) struct Flow {
+    /// What finds its bucket.
+    pub(crate) key: u64,
+    /// The hash of its 4-tuple; 0 where that is not the key and nobody is probed.
+    pub(crate) tuple_hash: u64,
 }
 
 /// The transport header: what is asked, and between which ports.
@@ -62,9 +72,9 @@ pub(crate) fn transport(ctx: &SkReuseportContext) -> Option<(Asked, Ports)> {
     Some((asked, Ports { source: ports[0], destination: ports[1] }))
 }
 
-/// The hash of the packet's flow.
+/// The packet's flow.
 #[inline(always)]
-pub(crate) fn of_packet(ctx: &SkReuseportContext, ports: Ports, table: &Table) -> Option<u64> {
+pub(crate) fn of_packet(ctx: &SkReuseportContext, ports: Ports, table: &Table) -> Option<Flow> {
     match ctx.eth_protocol() {
         ETH_P_IP => {
             let addresses: [u32; 2] = load(ctx, IPV4_SOURCE)?;
@@ -74,7 +84,7 @@ pub(crate) fn of_packet(ctx: &SkReuseportContext, ports: Ports, table: &Table) -
                 source_port: ports.source,
                 destination_port: ports.destination,
             };
-            Some(flow.hash(&table.seed))
+            Some(of_v4(&flow, table))
         }
         ETH_P_IPV6 => {
             let addresses: [[u32; 4]; 2] = load(ctx, IPV6_SOURCE)?;
@@ -84,17 +94,17 @@ pub(crate) fn of_packet(ctx: &SkReuseportContext, ports: Ports, table: &Table) -
                 source_port: ports.source,
                 destination_port: ports.destination,
             };
-            Some(flow.hash(&table.seed))
+            Some(of_v6(&flow, table))
         }
         _ => None,
     }
 }
 
-/// The hash of the flow of a connection that migrates. The packet is empty then, but for the final ACK.
+/// The flow of a connection that migrates. The packet is empty then, but for the final ACK.
 ///
 /// The socket is the connection or its request: its source is our side, its destination the client.
 #[inline(always)]
-pub(crate) fn of_socket(sock: &SockContext, table: &Table) -> Option<u64> {
+pub(crate) fn of_socket(sock: &SockContext, table: &Table) -> Option<Flow> {
     let sock = sock.as_ptr() as *const bpf_sock;
     // SAFETY: the verifier knows the pointer as a socket's and checks every access; each is a field of its own width.
     unsafe {
@@ -109,7 +119,7 @@ pub(crate) fn of_socket(sock: &SockContext, table: &Table) -> Option<u64> {
                     source_port,
                     destination_port,
                 };
-                Some(flow.hash(&table.seed))
+                Some(of_v4(&flow, table))
             }
             AF_INET6 => {
                 let (client, own) = (&raw const (*sock).dst_ip6, &raw const (*sock).src_ip6);
@@ -119,11 +129,56 @@ pub(crate) fn of_socket(sock: &SockContext, table: &Table) -> Option<u64> {
                     source_port,
                     destination_port,
                 };
-                Some(flow.hash(&table.seed))
+                Some(of_v6(&flow, table))
             }
             _ => None,
         }
     }
+}
+
+#[inline(always)]
+fn of_v4(flow: &FlowV4, table: &Table) -> Flow {
+    if table.keying.is_four_tuple() {
+        let key = flow.hash(&table.keying.seed);
+        return Flow { key, tuple_hash: key };
+    }
+    Flow { key: source_v4(flow, table), tuple_hash: if is_probing(table) { tuple_v4(flow, table) } else { 0 } }
+}
+
+#[inline(always)]
+fn of_v6(flow: &FlowV6, table: &Table) -> Flow {
+    if table.keying.is_four_tuple() {
+        let key = flow.hash(&table.keying.seed);
+        return Flow { key, tuple_hash: key };
+    }
+    Flow { key: source_v6(flow, table), tuple_hash: if is_probing(table) { tuple_v6(flow, table) } else { 0 } }
+}
+
+#[inline(always)]
+fn is_probing(table: &Table) -> bool {
+    table.probe_slot != NO_SLOT
+}
+
+// Out of the way of the 4-tuple's hash: a program that fits a near cache is worth more than these calls.
+
+#[inline(never)]
+fn source_v4(flow: &FlowV4, table: &Table) -> u64 {
+    table.keying.key_v4(flow)
+}
+
+#[inline(never)]
+fn source_v6(flow: &FlowV6, table: &Table) -> u64 {
+    table.keying.key_v6(flow)
+}
+
+#[inline(never)]
+fn tuple_v4(flow: &FlowV4, table: &Table) -> u64 {
+    flow.hash(&table.keying.seed)
+}
+
+#[inline(never)]
+fn tuple_v6(flow: &FlowV6, table: &Table) -> u64 {
+    flow.hash(&table.keying.seed)
 }
 
 /// Loads `T` from `offset` bytes after the start of the network header.

@@ -6,20 +6,27 @@
 #![no_main]
 
 mod flow;
+mod surroundings;
 
 use aya_ebpf::{
-    bindings::sk_action::{SK_DROP, SK_PASS},
+    bindings::{
+        BPF_F_MMAPABLE,
+        sk_action::{SK_DROP, SK_PASS},
+    },
     btf_maps::{Array, ArrayOfMaps, PerCpuArray, ReusePortSockArray},
     macros::{btf_map, sk_reuseport},
     programs::SkReuseportContext,
 };
 use aya_log_ebpf::warn;
 use server_common::{
-    choice::{first, further},
+    choice::{Chosen, Surroundings as _, first, further, is_probe},
     counters::{Asked, Outcome, SlotCounters},
     limits::{DROPPED_SLOT, SLOTS_DEFAULT},
+    load::{Cell, Shown},
     table::Table,
 };
+
+use crate::{flow::Flow, surroundings::Kernel};
 
 /// The listeners by slot. The daemon sets its size at load.
 #[btf_map]
@@ -32,6 +39,17 @@ static TABLE: ArrayOfMaps<Array<Table, 1>, 1> = ArrayOfMaps::new();
 /// What was counted, by slot. As large as [`LISTENERS`].
 #[btf_map]
 static COUNTERS: PerCpuArray<SlotCounters, { SLOTS_DEFAULT as usize }> = PerCpuArray::new();
+
+/// What the kernel shows of each slot's listener, sampled by the daemon into memory that it shares. As large as
+/// [`LISTENERS`].
+#[btf_map]
+static SHOWN: Array<Shown, { SLOTS_DEFAULT as usize }, { BPF_F_MMAPABLE as usize }> = Array::new();
+
+/// What each slot's worker says of itself: a map of its own for each generation, so that it can share that memory and no
+/// other's. As large as [`LISTENERS`].
+#[btf_map]
+static CELLS: ArrayOfMaps<Array<Cell, 1, { BPF_F_MMAPABLE as usize }>, { SLOTS_DEFAULT as usize }> =
+    ArrayOfMaps::new();
 
 /// Selects for new connections and datagrams, and for connections whose listener has stopped.
 #[sk_reuseport(migrate)]
@@ -54,8 +72,8 @@ pub fn select(ctx: SkReuseportContext) -> u32 {
 fn select_packet(ctx: &SkReuseportContext) -> u32 {
     let Some((asked, ports)) = flow::transport(ctx) else { return drop_packet(ctx, Asked::Segment) };
     let Some(table) = TABLE.get_value(0, &0) else { return drop_packet(ctx, asked) };
-    let Some(hash) = flow::of_packet(ctx, ports, table) else { return drop_packet(ctx, asked) };
-    steer(ctx, table, hash, asked)
+    let Some(flow) = flow::of_packet(ctx, ports, table) else { return drop_packet(ctx, asked) };
+    steer(ctx, table, flow, asked)
 }
 
 /// The rare run for a connection whose listener has stopped.
@@ -63,38 +81,40 @@ fn select_packet(ctx: &SkReuseportContext) -> u32 {
 fn migrate(ctx: &SkReuseportContext) -> u32 {
     let asked = Asked::Migration;
     let Some(table) = TABLE.get_value(0, &0) else { return drop_packet(ctx, asked) };
-    let hash = ctx.migrating_sk().and_then(|sock| flow::of_socket(&sock, table));
-    let Some(hash) = hash else { return drop_packet(ctx, asked) };
-    steer(ctx, table, hash, asked)
+    let flow = ctx.migrating_sk().and_then(|sock| flow::of_socket(&sock, table));
+    let Some(flow) = flow else { return drop_packet(ctx, asked) };
+    steer(ctx, table, flow, asked)
 }
 
-/// Walks the choice chain and counts the run.
+/// Walks the choice chain and counts the run. The flow that a starting worker is probed with goes to that worker, which no
+/// bucket names yet.
 #[inline(always)]
-fn steer(ctx: &SkReuseportContext, table: &Table, hash: u64, asked: Asked) -> u32 {
-    match first(table, hash, |slot| take(ctx, slot)) {
-        Some(chosen) => {
-            count(chosen.slot, asked, chosen.outcome);
-            SK_PASS
-        }
-        None => steer_further(ctx, table, hash, asked),
+fn steer(ctx: &SkReuseportContext, table: &Table, flow: Flow, asked: Asked) -> u32 {
+    let mut kernel = Kernel { ctx, asked };
+    if is_probe(table, flow.tuple_hash) && kernel.select(table.probe_slot) {
+        return pass(Chosen { slot: table.probe_slot, outcome: Outcome::FirstChoice }, asked);
+    }
+    match first(table, flow.key, &mut kernel) {
+        Some(chosen) => pass(chosen, asked),
+        None => steer_further(ctx, table, flow.key, asked),
     }
 }
 
-/// The rare run whose first choice could not be selected.
+/// The rarer run whose first choice is loaded, or could not be selected.
 #[inline(never)]
-fn steer_further(ctx: &SkReuseportContext, table: &Table, hash: u64, asked: Asked) -> u32 {
-    let chosen = further(table, hash, |slot| take(ctx, slot));
+fn steer_further(ctx: &SkReuseportContext, table: &Table, key: u64, asked: Asked) -> u32 {
+    let chosen = further(table, key, &mut Kernel { ctx, asked });
     if chosen.outcome as u32 == Outcome::Dropped as u32 {
         return drop_packet(ctx, asked);
     }
-    count(chosen.slot, asked, chosen.outcome);
-    SK_PASS
+    pass(chosen, asked)
 }
 
-/// Selects a slot's listener, if the kernel takes it.
+/// The kernel has taken the slot: counts the run.
 #[inline(always)]
-fn take(ctx: &SkReuseportContext, slot: u16) -> bool {
-    LISTENERS.select_reuseport(ctx, slot as u32).is_ok()
+fn pass(chosen: Chosen, asked: Asked) -> u32 {
+    count(chosen.slot, asked, chosen.outcome);
+    SK_PASS
 }
 
 /// Drops, counts it and, where someone listens for it, says so.

@@ -14,5 +14,6 @@ pub mod engine;
 pub mod host;
 pub mod load;
 pub mod names;
+pub mod policy;
 pub mod sockets;
 pub mod workers;

@@ -53,7 +53,7 @@ impl Controller for Played {
                 group.as_ref().map_or(Ok(()), known)?;
                 Ok(Response::Status(Status { schema: 1, groups: vec![] }))
             }
-            Request::Table { group } => {
+            Request::Table { group, .. } => {
                 known(&group)?;
                 let worker = group.worker(0);
                 let share = TableShare { worker, slot: Some(2), weight: 1, buckets: 1024, share: 1.0 };
@@ -65,6 +65,7 @@ impl Controller for Played {
                     last_resort: "hold".into(),
                     shares: vec![share],
                     held_buckets: 0,
+                    placed: vec![],
                 }))
             }
             Request::Events { follow, since, .. } => {

@@ -40,7 +40,8 @@ impl Control {
     /// Restarts a worker and gives its receipt.
     #[track_caller]
     pub fn restart(&self, worker: u32) -> Receipt {
-        let request = Request::Restart { group: group(), worker: Some(worker), timeout_ms: None };
+        let request =
+            Request::Restart { group: group(), worker: Some(worker), timeout_ms: None, canary: None };
         let mut receipts = self.receipts(request);
         assert_eq!(receipts.len(), 1, "a restart of one worker has one receipt: {receipts:?}");
         receipts.remove(0)
@@ -49,7 +50,7 @@ impl Control {
     /// Restarts all workers, one after another, and gives their receipts.
     #[track_caller]
     pub fn restart_all(&self) -> Vec<Receipt> {
-        self.receipts(Request::Restart { group: group(), worker: None, timeout_ms: None })
+        self.receipts(Request::Restart { group: group(), worker: None, timeout_ms: None, canary: None })
     }
 
     /// Changes the number of workers and gives the receipts of those that have left.
@@ -84,7 +85,7 @@ impl Control {
     /// The group's table.
     #[track_caller]
     pub fn table(&self) -> Table {
-        match self.expect(Request::Table { group: group() }).0 {
+        match self.expect(Request::Table { group: group(), clients: vec![], to: None }).0 {
             Response::Table(table) => table,
             other => panic!("the table is {other:?}"),
         }

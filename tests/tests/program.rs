@@ -24,6 +24,7 @@ use steer::{
         publisher::Publisher,
     },
     engine::{event::Slot, layout::Layout},
+    policy::Policy,
     sockets::{address::ListenAddress, listener::make_listener, options},
 };
 use steer_tests::{netns, wait};
@@ -69,7 +70,16 @@ impl Fixture {
         let mut working: Vec<Slot> = working.collect();
         working.sort_unstable();
         working.dedup();
-        let layout = Layout { epoch: self.epoch, seed: SEED, hold, probe, working, buckets };
+        let layout = Layout {
+            epoch: self.epoch,
+            seed: SEED,
+            policy: Policy::Hash,
+            hold,
+            probe,
+            working,
+            cpus: BTreeMap::new(),
+            buckets,
+        };
         self.publisher.publish(&layout).unwrap();
     }
 
@@ -156,8 +166,8 @@ fn new_connections_go_where_the_hosts_copy_says() {
                     assert_eq!(slot, expected(&fixture, client, first_owner), "{bind} {client}");
                 }
                 let (sum, _) = fixture.counted();
-                assert_eq!(sum.asked, [u64::from(FLOWS), 0, 0, 0], "{bind}");
-                assert_eq!(sum.outcome, [u64::from(FLOWS), 0, 0, 0], "{bind}");
+                assert_eq!(sum.asked, [u64::from(FLOWS), 0, 0, 0, 0, 0], "{bind}");
+                assert_eq!(sum.outcome, [u64::from(FLOWS), 0, 0, 0, 0, 0], "{bind}");
             });
         }
     }
@@ -198,7 +208,7 @@ fn a_closed_listeners_flows_take_further_choices_and_are_counted_there() {
         let accepted = fixture.accept_all(FLOWS as usize);
         let own = accepted.keys().filter(|&&client| expected(&fixture, client, first_owner) == 1).count();
         let (sum, _) = fixture.counted();
-        assert_eq!(sum.outcome, [u64::from(FLOWS) - own as u64, own as u64, 0, 0]);
+        assert_eq!(sum.outcome, [u64::from(FLOWS) - own as u64, own as u64, 0, 0, 0, 0]);
         assert!(own > 0);
     });
 }
@@ -216,11 +226,11 @@ fn the_last_resort_is_the_hold_and_without_one_a_drop() {
         let refused = TcpStream::connect(target).unwrap_err();
         assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
         let (sum, slots) = fixture.counted();
-        assert_eq!(sum.outcome, [0, 0, 1, 1]);
+        assert_eq!(sum.outcome, [0, 0, 1, 1, 0, 0]);
         assert_eq!(slots[&DROPPED_SLOT].runs(), 1);
         fixture.publish(|_| NO_SLOT, None, None);
         assert!(TcpStream::connect(target).is_err());
-        assert_eq!(fixture.counted().0.outcome, [0, 0, 1, 2]);
+        assert_eq!(fixture.counted().0.outcome, [0, 0, 1, 2, 0, 0]);
     });
 }
 

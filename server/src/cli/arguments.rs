@@ -5,10 +5,11 @@ use std::{path::PathBuf, time::Duration};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
-use super::values::{self, Policy, Seed, StopSignal, Target};
+use super::values::{self, Seed, StopSignal, Target};
 use crate::{
     control::DEFAULT_SOCKET,
     names::{GroupName, WorkerName},
+    policy::Policy,
     sockets::address::ListenAddress,
     workers::sample::SampleOptions,
 };
@@ -203,7 +204,7 @@ pub struct RunArguments {
     /// The group's name
     #[arg(long, value_name = "NAME", default_value = "web")]
     pub name: GroupName,
-    /// What decides which worker gets a connection: hash, of its 4-tuple
+    /// What decides which worker gets a connection: hash, source, least-loaded or cpu
     #[arg(long, value_name = "POLICY", default_value = "hash")]
     pub policy: Policy,
     /// Who makes the listeners

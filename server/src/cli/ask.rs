@@ -73,13 +73,16 @@ fn request(question: Question) -> (Request, Output) {
     let milliseconds = |Wait { timeout }: Wait| timeout.map(whole_milliseconds);
     match question {
         Question::Status { group, output } => (Request::Status { group }, output),
-        Question::Table { group, output } => (Request::Table { group }, output),
+        Question::Table { group, output } => (Request::Table { group, clients: vec![], to: None }, output),
         Question::Events { group, follow, since, output } => {
             (Request::Events { group, since, follow }, output)
         }
         Question::Restart { target, wait, output } => {
             let timeout_ms = milliseconds(wait);
-            (Request::Restart { group: target.group, worker: target.worker, timeout_ms }, output)
+            (
+                Request::Restart { group: target.group, worker: target.worker, timeout_ms, canary: None },
+                output,
+            )
         }
         Question::Drain { worker, wait, output } => {
             (Request::Drain { worker, timeout_ms: milliseconds(wait) }, output)
@@ -202,18 +205,21 @@ mod tests {
         let worker = group.worker(2);
         assert_eq!(asked("steer status"), Request::Status { group: None });
         assert_eq!(asked("steer status web --json"), Request::Status { group: Some(group.clone()) });
-        assert_eq!(asked("steer table web"), Request::Table { group: group.clone() });
+        assert_eq!(
+            asked("steer table web"),
+            Request::Table { group: group.clone(), clients: vec![], to: None }
+        );
         assert_eq!(
             asked("steer events web --follow --since 7"),
             Request::Events { group: Some(group.clone()), since: 7, follow: true }
         );
         assert_eq!(
             asked("steer restart web"),
-            Request::Restart { group: group.clone(), worker: None, timeout_ms: None }
+            Request::Restart { group: group.clone(), worker: None, timeout_ms: None, canary: None }
         );
         assert_eq!(
             asked("steer restart web/2 --timeout 500ms"),
-            Request::Restart { group: group.clone(), worker: Some(2), timeout_ms: Some(500) }
+            Request::Restart { group: group.clone(), worker: Some(2), timeout_ms: Some(500), canary: None }
         );
         assert_eq!(
             asked("steer drain web/2 --timeout 3s"),

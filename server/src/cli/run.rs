@@ -4,10 +4,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use super::{
-    arguments::{ModeName, ReadyName, RestartName, RunArguments, WhenEmptyName},
-    values::Policy,
-};
+use super::arguments::{ModeName, ReadyName, RestartName, RunArguments, WhenEmptyName};
 use crate::{
     daemon::settings::{Deadlines, GroupSettings, Mode, Readiness, RestartKind, WhenEmpty},
     sockets::address::{ListenAddress, Protocol},
@@ -61,7 +58,7 @@ impl SettingsError {
 
 /// The settings that the arguments ask for, with every default filled in.
 pub(super) fn settings(arguments: RunArguments) -> Result<GroupSettings, SettingsError> {
-    let RunArguments { listen, workers, name, policy: Policy::Hash, user, .. } = &arguments;
+    let RunArguments { listen, workers, name, policy, user, .. } = &arguments;
     let mode = match arguments.mode {
         ModeName::Inherit => Mode::Inherit,
         ModeName::Own => Mode::Own,
@@ -90,6 +87,7 @@ pub(super) fn settings(arguments: RunArguments) -> Result<GroupSettings, Setting
         name: name.clone(),
         listen: listen.clone(),
         workers: *workers,
+        policy: *policy,
         mode,
         restart: match arguments.restart {
             RestartName::Surge => RestartKind::Surge,

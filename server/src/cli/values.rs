@@ -49,24 +49,6 @@ impl FromStr for Target {
     }
 }
 
-/// The policies of this version.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Policy {
-    /// By the 4-tuple's hash.
-    Hash,
-}
-
-impl FromStr for Policy {
-    type Err = ValueError;
-
-    fn from_str(text: &str) -> Result<Self, ValueError> {
-        match text {
-            "hash" => Ok(Self::Hash),
-            _ => Err(ValueError::new(text, "policy of this version", "this version has one policy: hash")),
-        }
-    }
-}
-
 /// A seed of 128 bits, written as 32 hexadecimal digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Seed(pub [u64; 2]);
@@ -201,14 +183,6 @@ mod tests {
         for text in ["", "12", "+00102030405060708090a0b0c0d0e0f", "é00102030405060708090a0b0c0d0e0"] {
             assert!(text.parse::<Seed>().is_err(), "{text}");
         }
-    }
-
-    #[test]
-    fn another_policy_names_what_there_is() {
-        assert_eq!("hash".parse(), Ok(Policy::Hash));
-        let error = "least-loaded".parse::<Policy>().unwrap_err();
-        assert_eq!(error.to_string(), "\"least-loaded\" is no policy of this version");
-        assert_eq!(error.hint(), "this version has one policy: hash");
     }
 
     #[test]

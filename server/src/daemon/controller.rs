@@ -184,10 +184,16 @@ impl Controller for Daemon {
                 program: self.inner.program.to_owned(),
             })),
             Request::Status { group } => self.status(group).await,
-            Request::Table { group } => Ok(Response::Table(self.ask(&group, Message::Table).await?)),
+            Request::Table { group, clients: _, to: _ } => {
+                Ok(Response::Table(self.ask(&group, Message::Table).await?))
+            }
+            Request::Policy { .. }
+            | Request::SetPolicy { .. }
+            | Request::SetWeight { .. }
+            | Request::Decide { .. } => Err(Fault::new(FaultKind::Refused, "not yet")),
             Request::Events { group, since, follow } => self.events(group, since, follow, answers).await,
-            Request::Restart { group, worker, timeout_ms: timeout } => {
-                self.command(&group, Command::Restart { worker, timeout }, answers).await
+            Request::Restart { group, worker, timeout_ms: timeout, canary: _ } => {
+                self.command(&group, Command::Restart { worker, timeout, canary: None }, answers).await
             }
             Request::Drain { worker, timeout_ms: timeout } => {
                 self.command(&worker.group, Command::Drain { worker: worker.index, timeout }, answers).await

@@ -5,31 +5,35 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use server_common::{
     choice::bucket,
     flow_hash::{FlowV4, FlowV6, Seed},
+    keying::Keying,
 };
 
-/// The bucket that a flow falls into.
+/// The bucket that a flow falls into, by the hash of its 4-tuple.
 pub fn bucket_of(seed: &Seed, client: SocketAddr, local: SocketAddr) -> usize {
     bucket(hash_of(seed, client, local), 0)
 }
 
-/// The hash of a flow, as the program computes it.
+/// The hash of a flow's 4-tuple, as the program computes it.
 pub fn hash_of(seed: &Seed, client: SocketAddr, local: SocketAddr) -> u64 {
+    key_of(&Keying::four_tuple(*seed), client, local)
+}
+
+/// A flow's key, as the program makes it.
+pub fn key_of(keying: &Keying, client: SocketAddr, local: SocketAddr) -> u64 {
     let (source_port, destination_port) = (client.port().to_be(), local.port().to_be());
     match (client.ip(), local.ip()) {
-        (IpAddr::V4(source), IpAddr::V4(destination)) => FlowV4 {
+        (IpAddr::V4(source), IpAddr::V4(destination)) => keying.key_v4(&FlowV4 {
             source: word_v4(source),
             destination: word_v4(destination),
             source_port,
             destination_port,
-        }
-        .hash(seed),
-        (source, destination) => FlowV6 {
+        }),
+        (source, destination) => keying.key_v6(&FlowV6 {
             source: words_v6(source),
             destination: words_v6(destination),
             source_port,
             destination_port,
-        }
-        .hash(seed),
+        }),
     }
 }
 

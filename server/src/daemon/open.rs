@@ -75,6 +75,7 @@ pub(super) fn open(
     let deadlines = settings.deadlines;
     let rules = Rules {
         seed: settings.seed.map_or_else(random_seed, Ok)?,
+        policy: settings.policy,
         slots: SLOTS_DEFAULT,
         workers: settings.workers,
         replace: settings.restart == RestartKind::Replace,

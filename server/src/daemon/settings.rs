@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use crate::{names::GroupName, sockets::address::ListenAddress};
+use crate::{names::GroupName, policy::Policy, sockets::address::ListenAddress};
 
 /// One group's settings.
 #[derive(Debug, Clone, PartialEq)]
@@ -13,6 +13,8 @@ pub struct GroupSettings {
     pub listen: Vec<ListenAddress>,
     /// How many workers it starts with; at least 1.
     pub workers: u32,
+    /// What decides which worker gets a new flow, at the start.
+    pub policy: Policy,
     /// Who makes the workers' listeners.
     pub mode: Mode,
     /// Which of two generations is stopped or started first.

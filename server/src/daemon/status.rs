@@ -40,7 +40,7 @@ impl Actor {
         Ok(GroupStatus {
             name: settings.name.clone(),
             listen: self.endpoints.iter().map(|endpoint| endpoint.address.to_string()).collect(),
-            policy: "hash".to_owned(),
+            policy: self.engine.policy().to_string(),
             mode: match settings.mode {
                 Mode::Inherit => "inherit",
                 Mode::Own => "own",
@@ -94,6 +94,8 @@ impl Actor {
             selected: selected(&counters),
             migrated_in: migrated_in(&counters),
             migrated_out: totals.migrated_out,
+            stalled: false,
+            canary: None,
             restarts: worker.last_number.saturating_sub(1),
             message: worker.message,
         }
@@ -124,6 +126,7 @@ impl Actor {
             last_resort: if holds { "hold" } else { "drop" }.to_owned(),
             shares: workers.into_iter().map(share).collect(),
             held_buckets: held as u32,
+            placed: Vec::new(),
         })
     }
 
@@ -167,10 +170,10 @@ fn unreadable(error: &(dyn std::error::Error + 'static)) -> Fault {
 
 fn counters(all: SlotCounters) -> Counters {
     let [connection, segment, datagram, migration] = all.asked;
-    let [first_choice, further_choice, held, dropped] = all.outcome;
+    let [first_choice, further_choice, held, dropped, less_loaded, own_cpu] = all.outcome;
     Counters {
         runs: all.runs(),
         asked: Asked { connection, segment, datagram, migration },
-        outcome: Outcomes { first_choice, further_choice, held, dropped },
+        outcome: Outcomes { first_choice, further_choice, held, dropped, less_loaded, own_cpu },
     }
 }

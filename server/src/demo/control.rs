@@ -62,7 +62,12 @@ impl Control {
 
     /// Hands one worker over to a new process.
     pub(super) async fn restart(&mut self, worker: u32) -> Result<(), DemoError> {
-        let request = Request::Restart { group: self.group.clone(), worker: Some(worker), timeout_ms: None };
+        let request = Request::Restart {
+            group: self.group.clone(),
+            worker: Some(worker),
+            timeout_ms: None,
+            canary: None,
+        };
         self.call_for_receipts("restart a worker", request, 1).await
     }
 

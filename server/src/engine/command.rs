@@ -17,9 +17,12 @@ impl Group {
             return;
         }
         let begun = match command {
-            Command::Restart { worker, timeout } => self.restart(id, worker, timeout),
+            Command::Restart { worker, timeout, canary: _ } => self.restart(id, worker, timeout),
+            Command::Decide(_) => Err(refused("there is no canary to decide about".into(), None)),
             Command::Drain { worker, timeout } => self.drain_worker(now, id, worker, timeout),
             Command::Undrain { worker } => self.undrain(id, worker),
+            Command::SetPolicy(policy) => self.set_policy(id, policy),
+            Command::SetWeight { worker, weight, over: _ } => self.set_weight(id, worker, weight),
             Command::Scale { workers, timeout } => self.scale(now, id, workers, timeout),
             Command::Stop { timeout } => self.stop(now, id, timeout),
         };
@@ -143,7 +146,7 @@ impl Group {
         (self.rules.slots.saturating_sub(3) / 2).min(server_common::limits::WORKERS_MAX as u32)
     }
 
-    fn known(&self, index: u32) -> Result<u32, Failure> {
+    pub(super) fn known(&self, index: u32) -> Result<u32, Failure> {
         let count = self.workers.len();
         if self.workers.contains_key(&index) {
             return Ok(index);

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::policy::Policy;
+
 /// Time as the engine knows it: milliseconds of a clock that never goes back, from any origin.
 pub type Millis = u64;
 
@@ -139,10 +141,35 @@ pub enum Event {
         /// To whom.
         moved: Moved,
     },
+    /// The CPUs that a generation's process is pinned to: none where it may run on all.
+    Pinned {
+        /// Which.
+        generation: GenerationId,
+        /// The CPUs, in order.
+        cpus: Vec<usize>,
+    },
     /// The holding listener holds connections although workers work: the program's last resort took them.
     HoldOccupied,
     /// Time has passed.
     Tick,
+}
+
+/// What a new generation gets before it takes over from the old one, to be judged by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Canary {
+    /// Its part of its worker's buckets, in thousandths: 1 to 999.
+    pub permille: u32,
+    /// For how long; then it takes over by itself. Until someone decides where it is `None`.
+    pub hold: Option<Millis>,
+}
+
+/// What someone makes of a canary.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Decision {
+    /// It takes over now, and the restart goes on.
+    Proceed,
+    /// It drains, the old generation gets its buckets back, and the restart ends.
+    Abort,
 }
 
 /// A change that someone asks for.
@@ -154,7 +181,11 @@ pub enum Command {
         worker: Option<u32>,
         /// How long each drain may take; the group's own deadline where it is `None`.
         timeout: Option<Millis>,
+        /// Whether the first new generation gets only a part of its worker's buckets at first.
+        canary: Option<Canary>,
     },
+    /// Say how the canary of a restart under way goes on.
+    Decide(Decision),
     /// Drain a worker and leave it out.
     Drain {
         /// The worker.
@@ -166,6 +197,18 @@ pub enum Command {
     Undrain {
         /// The worker.
         worker: u32,
+    },
+    /// Decide by another policy.
+    SetPolicy(Policy),
+    /// Give a worker another weight.
+    SetWeight {
+        /// The worker.
+        worker: u32,
+        /// The weight, 0 to [`WEIGHT_MAX`](crate::policy::WEIGHT_MAX). With 0 the worker goes on with what it has, and gets
+        /// nothing new.
+        weight: u32,
+        /// Over how long the weight changes, step by step; at once where it is `None`.
+        over: Option<Millis>,
     },
     /// Have this many workers.
     Scale {

@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use server_common::flow_hash::Seed;
 
+use crate::policy::Policy;
+
 use super::{
     drain::Limits,
     effect::{Effect, Note},
@@ -21,6 +23,8 @@ use super::{
 pub struct Rules {
     /// The seed of the program's hash.
     pub seed: Seed,
+    /// The policy at the start.
+    pub policy: Policy,
     /// How many slots there are.
     pub slots: u32,
     /// How many workers there are at the start.
@@ -41,6 +45,7 @@ pub struct Rules {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Group {
     pub(super) rules: Rules,
+    pub(super) policy: Policy,
     pub(super) workers: BTreeMap<u32, Worker>,
     /// The last generation's number of each worker that has left: should it come again, it counts on from there, so that a late
     /// event of one of its former generations is nobody's.
@@ -71,6 +76,7 @@ impl Group {
             seen_operations: BTreeSet::new(),
             stopping: false,
             effects: Vec::new(),
+            policy: rules.policy,
             rules,
         }
     }
@@ -82,6 +88,7 @@ impl Group {
             Event::HoldMade { slot } => self.hold_made(slot),
             Event::HoldFailed { slot, why } => self.hold_failed(now, slot, why),
             Event::HoldShut { slot, moved } => self.hold_shut(slot, &moved),
+            Event::Pinned { .. } => {}
             Event::HoldOccupied => self.hold.is_used = true,
             Event::Started { generation, pid } => self.started(generation, pid),
             Event::StartFailed { generation, why } => self.start_failed(now, generation, why),

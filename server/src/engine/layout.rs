@@ -1,8 +1,10 @@
 //! A table to publish, as the engine decides it.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use server_common::{flow_hash::Seed, limits::NO_SLOT, table::Table};
+
+use crate::policy::Policy;
 
 use super::event::Slot;
 
@@ -13,12 +15,16 @@ pub struct Layout {
     pub epoch: u64,
     /// The seed of the hash.
     pub seed: Seed,
+    /// What decides, beside the buckets.
+    pub policy: Policy,
     /// The holding listener's slot; without one the last resort is to drop.
     pub hold: Option<Slot>,
     /// The flow that a starting worker is probed with, by its hash, and that worker's slot.
     pub probe: Option<(u64, Slot)>,
-    /// The slots of the working generations.
+    /// The slots of the working generations that have a weight.
     pub working: Vec<Slot>,
+    /// By CPU, the slots of the generations that are pinned to it, for the policy `cpu`; none otherwise.
+    pub cpus: BTreeMap<usize, Vec<Slot>>,
     /// The slot of each bucket, [`NO_SLOT`](server_common::limits::NO_SLOT) for none.
     pub buckets: Arc<[Slot]>,
 }
@@ -27,7 +33,12 @@ impl Layout {
     /// Writes the layout over a table.
     pub fn write(&self, table: &mut Table) {
         let named = Named::of(self);
-        table.clear(self.seed, self.epoch, named.slots.len());
+        table.clear(self.policy.keying(self.seed), self.epoch, named.slots.len());
+        match self.policy {
+            Policy::Hash | Policy::Source { .. } => {}
+            Policy::LeastLoaded { tie } => table.read_by_load(tie),
+            Policy::Cpu => table.read_by_cpu(self.cpus.iter().map(|(&cpu, slots)| (cpu, &slots[..]))),
+        }
         table.hold = self.hold.unwrap_or(NO_SLOT);
         if let Some((hash, slot)) = self.probe {
             table.probe_hash = hash;
@@ -83,7 +94,16 @@ mod tests {
         buckets: impl Fn(usize) -> Slot,
     ) -> (Layout, Box<Table>) {
         let buckets: Arc<[Slot]> = (0..BUCKETS).map(buckets).collect();
-        let layout = Layout { epoch: 1, seed: [2, 3], hold, probe: None, working, buckets };
+        let layout = Layout {
+            epoch: 1,
+            seed: [2, 3],
+            policy: Policy::Hash,
+            hold,
+            probe: None,
+            working,
+            cpus: BTreeMap::new(),
+            buckets,
+        };
         // SAFETY: `Table` is `repr(C)` of integers: all zeroes is a value.
         let mut table = unsafe { Box::<Table>::new_zeroed().assume_init() };
         layout.write(&mut table);
@@ -108,8 +128,11 @@ mod tests {
     #[test]
     fn without_working_slots_every_flow_is_held_or_dropped() {
         let (_, held) = written(vec![], Some(7), |_| 7);
-        assert_eq!(choose(&held, 0x1234, |slot| slot == 7).outcome, Outcome::Held);
+        assert_eq!(choose(&held, 0x1234, &mut |slot| slot == 7).outcome, Outcome::Held);
         let (_, dropped) = written(vec![], None, |_| NO_SLOT);
-        assert_eq!(choose(&dropped, 0x1234, |_| panic!("there is no slot")).outcome, Outcome::Dropped);
+        assert_eq!(
+            choose(&dropped, 0x1234, &mut |_: Slot| panic!("there is no slot")).outcome,
+            Outcome::Dropped
+        );
     }
 }

@@ -23,5 +23,6 @@ mod purity;
 #[cfg(test)]
 mod simulation;
 pub mod slots;
+mod tune;
 pub mod view;
 pub mod worker;

@@ -30,6 +30,8 @@ pub(super) enum Task {
     Empty,
     /// Wait until the workers work, and those that leave have no generation.
     Settled,
+    /// Wait until a table with the change is published: the number of the first that has it, once it is given out.
+    Published(Option<u64>),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -114,7 +116,7 @@ impl Group {
                 current.is_some_and(|handover| handover.worker == id.worker && handover.to == Some(id.number))
             }
             Task::Settled => true,
-            Task::Empty => false,
+            Task::Empty | Task::Published(_) => false,
         };
         if waits {
             operation.failure.get_or_insert(failure);
@@ -131,6 +133,7 @@ impl Group {
                 // Whoever asked gets the receipts of all drains that the operation began, and then its end.
                 (Some(_), Task::Restart { .. } | Task::Settled) => !self.has_drains(id),
                 (_, Task::Restart { waiting, current }) => waiting.is_empty() && current.is_none(),
+                (_, Task::Published(epoch)) => epoch.is_some_and(|epoch| epoch <= self.publication.published),
                 (_, Task::Empty) => operation.workers.iter().all(|index| self.is_empty(*index)),
                 (_, Task::Settled) => operation.workers.iter().all(|index| self.is_settled(*index)),
             };

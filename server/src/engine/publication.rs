@@ -1,6 +1,6 @@
 //! What the next table says, and when it is published.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use server_common::limits::{BUCKETS, NO_SLOT};
 
@@ -11,6 +11,7 @@ use super::{
     event::{GenerationId, Millis, Slot},
     group::Group,
     layout::Layout,
+    operation::Task,
     worker::{Phase, Worker},
 };
 
@@ -75,6 +76,11 @@ impl Group {
                 first.get_or_insert(epoch);
             }
         }
+        for operation in self.operations.values_mut() {
+            if let Task::Published(first) = &mut operation.task {
+                first.get_or_insert(epoch);
+            }
+        }
         self.probing.given_out(epoch);
         let layout = self.layout(epoch);
         if layout.working.is_empty() && layout.hold.is_some() {
@@ -108,6 +114,8 @@ impl Group {
         Layout {
             epoch,
             seed: self.rules.seed,
+            policy: self.policy,
+            cpus: BTreeMap::new(),
             hold,
             probe: self.probe(),
             working: slots.iter().map(|&(_, slot)| slot).collect(),

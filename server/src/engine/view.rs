@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use crate::policy::Policy;
+
 use super::{
     drain::Shut,
     event::{GenerationId, Slot},
@@ -62,6 +64,11 @@ impl State {
 }
 
 impl Group {
+    /// What decides which worker gets a new flow, in the next table.
+    pub fn policy(&self) -> Policy {
+        self.policy
+    }
+
     /// The newest table whose grace period is over.
     pub fn epoch(&self) -> u64 {
         self.publication.published

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::policy::WEIGHT_DEFAULT;
+
 use super::{
     drain::Drain,
     event::{Millis, OperationId, Slot},
@@ -23,6 +25,8 @@ pub enum Goal {
 pub struct Worker {
     /// What it is to be.
     pub goal: Goal,
+    /// Its part of the buckets, relative to the others'; with 0 it has none.
+    pub weight: u32,
     /// The generation that gets new flows.
     pub working: Option<u64>,
     /// All generations that are not forgotten.
@@ -84,6 +88,7 @@ impl Worker {
     pub fn new() -> Self {
         Self {
             goal: Goal::Work,
+            weight: WEIGHT_DEFAULT,
             working: None,
             generations: BTreeMap::new(),
             last_number: 0,

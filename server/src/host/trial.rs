@@ -1,6 +1,7 @@
 //! Steering, tried: listeners, a table, real connections, a migration.
 
 use std::{
+    collections::BTreeMap,
     io,
     net::{SocketAddr, TcpListener, TcpStream},
     os::fd::{AsFd, OwnedFd},
@@ -21,6 +22,7 @@ use crate::{
         publisher::Publisher,
     },
     engine::layout::Layout,
+    policy::Policy,
     sockets::{
         address::ListenAddress,
         listener::{ListenerError, make_listener},
@@ -136,7 +138,16 @@ impl Trial {
         self.epoch += 1;
         let buckets = vec![slot; BUCKETS].into();
         let (epoch, seed) = (self.epoch, [7, 11]);
-        self.publisher.publish(&Layout { epoch, seed, hold: None, probe: None, working: vec![slot], buckets })
+        self.publisher.publish(&Layout {
+            epoch,
+            seed,
+            policy: Policy::Hash,
+            hold: None,
+            probe: None,
+            working: vec![slot],
+            cpus: BTreeMap::new(),
+            buckets,
+        })
     }
 
     /// A further listener, in its slot and named by the table.

@@ -61,6 +61,7 @@ pub(crate) fn table() -> Table {
         last_resort: "hold".into(),
         shares: vec![share("web/0", Some(5), 512, 0.5), share("web/1", None, 0, 0.0)],
         held_buckets: 512,
+        placed: vec![],
     }
 }
 
@@ -78,6 +79,8 @@ pub(crate) fn status() -> Status {
         selected: 123_456,
         migrated_in: 3,
         migrated_out: 0,
+        stalled: false,
+        canary: None,
         restarts: 2,
         message: None,
     };
@@ -106,7 +109,14 @@ pub(crate) fn status() -> Status {
             counters: Counters {
                 runs: 123_466,
                 asked: Asked { connection: 123_456, segment: 6, datagram: 0, migration: 4 },
-                outcome: Outcomes { first_choice: 123_460, further_choice: 1, held: 4, dropped: 1 },
+                outcome: Outcomes {
+                    first_choice: 123_460,
+                    further_choice: 1,
+                    held: 4,
+                    dropped: 1,
+                    less_loaded: 0,
+                    own_cpu: 0,
+                },
             },
             strangers: 1,
         }],

@@ -32,6 +32,8 @@ fn write(answer: &Response, pretty: bool) -> serde_json::Result<String> {
     match answer {
         Response::Status(answer) => to(answer, pretty),
         Response::Table(answer) => to(answer, pretty),
+        Response::Policy(answer) => to(answer, pretty),
+        Response::Change(answer) => to(answer, pretty),
         Response::Receipt(answer) => to(answer, pretty),
         Response::Info(answer) => with_schema(answer, pretty),
         Response::Event(answer) => with_schema(answer, pretty),

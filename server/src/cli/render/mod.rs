@@ -30,6 +30,8 @@ pub fn text(answer: &Response, style: Style) -> String {
         }
         Response::Status(status) => status::text(status, style),
         Response::Table(table) => table::text(table, style),
+        Response::Policy(report) => format!("{}: {}", report.group, report.policy),
+        Response::Change(change) => format!("{}: {} buckets move", change.group, change.moved_buckets),
         Response::Event(event) => event::text(event),
         Response::Receipt(receipt) => receipt::text(receipt),
         Response::Done(Done { answers, milliseconds }) => {

@@ -55,13 +55,16 @@ fn group(group: &GroupStatus, style: Style) -> String {
     }
     let Counters { runs, asked, outcome } = group.counters;
     let Asked { connection, segment, datagram, migration } = asked;
-    let Outcomes { first_choice, further_choice, held, dropped } = outcome;
+    let Outcomes { first_choice, further_choice, held, dropped, less_loaded, own_cpu } = outcome;
     lines.push(format!(
         "runs {runs}: {connection} connections, {segment} segments, {datagram} datagrams, {migration} migrations"
     ));
     lines.push(format!(
         "outcomes: {first_choice} first choice, {further_choice} further choice, {held} held, {dropped} dropped"
     ));
+    if less_loaded + own_cpu > 0 {
+        lines.push(format!("by policy: {less_loaded} to the less loaded, {own_cpu} to the packet's own CPU"));
+    }
     lines.join("\n")
 }
 

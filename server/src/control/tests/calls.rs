@@ -12,11 +12,11 @@ async fn every_request_makes_the_round_trip() {
     let served = Served::start(Limits::default());
     let mut client = served.client().await;
     let group: crate::names::GroupName = "web".parse().unwrap();
-    let restart = Request::Restart { group: group.clone(), worker: None, timeout_ms: None };
+    let restart = Request::Restart { group: group.clone(), worker: None, timeout_ms: None, canary: None };
     let requests = [
         (Request::Info {}, 0, "Info"),
         (Request::Status { group: None }, 0, "Status"),
-        (Request::Table { group: group.clone() }, 0, "Table"),
+        (Request::Table { group: group.clone(), clients: vec![], to: None }, 0, "Table"),
         (Request::Events { group: None, since: 300, follow: false }, 300, "Done"),
         (restart, 2, "Done"),
         (Request::Drain { worker: web(0), timeout_ms: Some(5) }, 0, "Receipt"),
@@ -38,7 +38,8 @@ async fn answers_come_as_they_happen_and_in_order() {
     let served = Served::start(Limits::default());
     let mut client = served.client().await;
     let (sender, mut receiver) = tokio::sync::mpsc::unbounded_channel();
-    let restart = Request::Restart { group: "web".parse().unwrap(), worker: None, timeout_ms: None };
+    let restart =
+        Request::Restart { group: "web".parse().unwrap(), worker: None, timeout_ms: None, canary: None };
     let call = tokio::spawn(async move { client.call(restart, |answer| sender.send(answer).unwrap()).await });
     let first = within(receiver.recv()).await.unwrap();
     assert_eq!(first, Response::Receipt(receipt("web/0")), "it is here before the call goes on");
@@ -143,7 +144,8 @@ async fn a_client_that_has_shut_down_its_writing_half_is_answered() {
 async fn a_change_goes_on_when_its_client_has_gone() {
     let served = Served::start(Limits::default());
     let mut client = served.client().await;
-    let restart = Request::Restart { group: "web".parse().unwrap(), worker: None, timeout_ms: None };
+    let restart =
+        Request::Restart { group: "web".parse().unwrap(), worker: None, timeout_ms: None, canary: None };
     let (sender, mut first) = tokio::sync::mpsc::unbounded_channel();
     let call = tokio::spawn(async move { client.call(restart, |answer| sender.send(answer).unwrap()).await });
     within(first.recv()).await.unwrap();
@@ -184,7 +186,8 @@ async fn at_the_end_readers_get_their_last_answer_and_changes_their_time() {
     });
     let mut changer = served.client().await;
     let (receipts, mut received) = tokio::sync::mpsc::unbounded_channel();
-    let restart = Request::Restart { group: "web".parse().unwrap(), worker: None, timeout_ms: None };
+    let restart =
+        Request::Restart { group: "web".parse().unwrap(), worker: None, timeout_ms: None, canary: None };
     let changing = tokio::spawn(async move {
         changer
             .call(restart, move |_| {

@@ -106,7 +106,7 @@ impl Controller for Played {
                 let fault = Fault::new(FaultKind::NoSuch, format!("there is no group {group}"));
                 Err(fault.with_hint("there is: web"))
             }
-            Request::Table { group } => Ok(Response::Table(Table {
+            Request::Table { group, .. } => Ok(Response::Table(Table {
                 schema: 1,
                 group,
                 epoch: 3,
@@ -114,6 +114,7 @@ impl Controller for Played {
                 last_resort: "hold".into(),
                 shares: vec![],
                 held_buckets: 0,
+                placed: vec![],
             })),
             Request::Events { since, follow: false, .. } => {
                 for sequence in 1..=since {
@@ -142,7 +143,11 @@ impl Controller for Played {
                 Ok(done(2))
             }
             Request::Drain { worker, .. } => Ok(Response::Receipt(receipt(&worker.to_string()))),
-            Request::Undrain { .. } => Ok(done(0)),
+            Request::Undrain { .. }
+            | Request::Decide { .. }
+            | Request::Policy { .. }
+            | Request::SetPolicy { .. }
+            | Request::SetWeight { .. } => Ok(done(0)),
             // As many receipts as workers, as fast as they can be sent.
             Request::Scale { workers, .. } => {
                 for index in 0..workers {

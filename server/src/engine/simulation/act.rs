@@ -12,8 +12,8 @@ impl World {
     pub(super) fn act(&mut self, action: Action) -> Checked {
         let timeout = self.entropy.goes_wrong(64).then_some(90);
         let command = match action {
-            Action::Restart(worker) => Command::Restart { worker: Some(worker), timeout },
-            Action::RestartAll => Command::Restart { worker: None, timeout },
+            Action::Restart(worker) => Command::Restart { worker: Some(worker), timeout, canary: None },
+            Action::RestartAll => Command::Restart { worker: None, timeout, canary: None },
             Action::Drain(worker) => Command::Drain { worker, timeout },
             Action::DrainForever(worker) => Command::Drain { worker, timeout: Some(Millis::MAX) },
             Action::Undrain(worker) => Command::Undrain { worker },
@@ -68,7 +68,7 @@ impl World {
                 self.group.generation(*generation).is_none()
             }
             Event::Observed { generation, .. } => self.group.generation(*generation).is_none(),
-            Event::HoldOccupied | Event::Tick => false,
+            Event::Pinned { .. } | Event::HoldOccupied | Event::Tick => false,
             Event::Command { .. }
             | Event::Started { .. }
             | Event::StartFailed { .. }

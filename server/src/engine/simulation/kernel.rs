@@ -77,7 +77,7 @@ impl Kernel {
     /// One run of the program, under one of the tables that may be read.
     pub(super) fn select(&self, table: usize, hash: u64) -> Option<(Slot, ListenerId, Outcome)> {
         let listening = |slot: Slot| self.sockarray.get(&slot).filter(|&&id| self.listeners[id].is_listening);
-        let chosen = choose(&self.tables[table], hash, |slot| listening(slot).is_some());
+        let chosen = choose(&self.tables[table], hash, &mut |slot| listening(slot).is_some());
         listening(chosen.slot).map(|&id| (chosen.slot, id, chosen.outcome))
     }
 

@@ -12,7 +12,7 @@ use super::{
     replay::{Replay, id, replay, rules},
 };
 
-const RESTART_ALL: Command = Command::Restart { worker: None, timeout: None };
+const RESTART_ALL: Command = Command::Restart { worker: None, timeout: None, canary: None };
 
 #[test]
 fn a_restart_of_all_leaves_no_crashed_worker_waiting_for_its_turn() {
@@ -56,7 +56,7 @@ fn undrain_puts_a_draining_worker_back_to_work() {
 #[test]
 fn undrain_waits_for_a_start_that_was_given_up() {
     let mut world = Replay::working(rules(2));
-    world.ask(Command::Restart { worker: Some(0), timeout: None });
+    world.ask(Command::Restart { worker: Some(0), timeout: None, canary: None });
     world.pass(30_001);
     world.exit(id(0, 1));
     let undrain = world.ask(Command::Undrain { worker: 0 });
@@ -114,7 +114,7 @@ fn a_replaced_holding_listener_is_shut_once() {
 fn no_two_processes_run_where_restarts_replace() {
     let mut world = Replay::working(Rules { replace: true, ..rules(2) });
     world.tell(Event::ListenerLost { generation: id(0, 1), why: "it does not listen".into() });
-    let restart = world.ask(Command::Restart { worker: Some(0), timeout: None });
+    let restart = world.ask(Command::Restart { worker: Some(0), timeout: None, canary: None });
     assert_eq!(world.started(id(0, 2)), None, "its process runs yet");
     world.exit(id(0, 1));
     assert!(world.started(id(0, 2)).is_some());
@@ -126,7 +126,7 @@ fn no_two_processes_run_where_restarts_replace() {
 #[test]
 fn a_replacing_restart_that_fails_leaves_the_worker_to_its_back_off() {
     let mut world = Replay::working(Rules { replace: true, ..rules(1) });
-    let restart = world.ask(Command::Restart { worker: Some(0), timeout: None });
+    let restart = world.ask(Command::Restart { worker: Some(0), timeout: None, canary: None });
     assert_eq!(world.started(id(0, 2)), None);
     world.drain(id(0, 1));
     assert!(world.started(id(0, 2)).is_some());

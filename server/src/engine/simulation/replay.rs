@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::policy::Policy;
+
 use super::{
     super::{
         drain::Limits,
@@ -27,7 +29,17 @@ pub(super) struct Replay {
 /// Rules for replays.
 pub(super) fn rules(workers: u32) -> Rules {
     let limits = Limits { settle: 40, stop: 120 };
-    Rules { seed: SEED, slots: 32, workers, replace: false, hold: true, start: 30_000, drain: 400, limits }
+    Rules {
+        seed: SEED,
+        policy: Policy::Hash,
+        slots: 32,
+        workers,
+        replace: false,
+        hold: true,
+        start: 30_000,
+        drain: 400,
+        limits,
+    }
 }
 
 /// Tells a group of a whole log.

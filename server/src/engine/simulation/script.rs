@@ -3,6 +3,8 @@
 use proptest::{collection::vec, prelude::*, sample::select};
 use server_common::flow_hash::Seed;
 
+use crate::policy::Policy;
+
 use super::super::{drain::Limits, group::Rules};
 
 /// The seed of every simulated group.
@@ -96,6 +98,7 @@ pub(super) fn script() -> impl Strategy<Value = Script> {
     let rules = (1u32..=5, prop::bool::weighted(0.35), prop::bool::weighted(0.8), 0u32..12);
     let rules = rules.prop_map(|(workers, replace, hold, spare)| Rules {
         seed: SEED,
+        policy: Policy::Hash,
         // Just enough for every worker and the holding listener to have two, and few more: slots come back soon.
         slots: 2 * workers.max(3) + 3 + spare,
         workers,

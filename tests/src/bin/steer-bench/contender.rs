@@ -1,6 +1,7 @@
 //! A program at work: loaded, with its own group of listeners.
 
 use std::{
+    collections::BTreeMap,
     net::{SocketAddr, TcpListener},
     os::fd::AsFd,
     sync::Arc,
@@ -16,12 +17,14 @@ use aya::{
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use server_common::{
     counters::{Outcome, SlotCounters},
+    keying::Keying,
     limits::{BUCKETS, DROPPED_SLOT, SLOTS_DEFAULT},
     table::Table,
 };
 use steer::{
     dataplane::kernel_group::KernelGroup,
     engine::layout::Layout,
+    policy::Policy,
     sockets::{
         address::{ListenAddress, Protocol},
         listener::make_listener,
@@ -176,9 +179,11 @@ fn layout() -> Layout {
     Layout {
         epoch: 1,
         seed: SEED,
+        policy: Policy::Hash,
         hold: None,
         probe: None,
         working: (1..=LISTENERS).collect(),
+        cpus: BTreeMap::new(),
         buckets: (0..BUCKETS).map(slot).collect::<Arc<[u16]>>(),
     }
 }
@@ -188,7 +193,7 @@ fn table() -> Box<Table> {
     // SAFETY: `Table` is `repr(C)` of integers: all zeroes is a value.
     let mut table = unsafe { Box::<Table>::new_zeroed().assume_init() };
     let layout = layout();
-    table.clear(SEED, layout.epoch, layout.working.len());
+    table.clear(Keying::four_tuple(SEED), layout.epoch, layout.working.len());
     table.named[..layout.working.len()].copy_from_slice(&layout.working);
     for (bucket, slot) in layout.buckets.iter().enumerate() {
         table.name(bucket, usize::from(slot - 1));

@@ -32,7 +32,8 @@ pub(crate) fn run(namespace: &Namespace, quick: bool) -> Result<Report> {
         for _ in 0..rounds {
             let mut receipts: Vec<Receipt> = Vec::new();
             let began = Instant::now();
-            let restart = Request::Restart { group: "web".parse()?, worker: Some(0), timeout_ms: None };
+            let restart =
+                Request::Restart { group: "web".parse()?, worker: Some(0), timeout_ms: None, canary: None };
             client
                 .call(restart, |answer| {
                     if let Response::Receipt(receipt) = answer {

@@ -1,0 +1,139 @@
+//! What clients of the control socket see: the wire types, schema 1. The engine has types of its own.
+//!
+//! Every struct here is part of the promise made by `--json`: fields are added, never renamed or removed,
+//! without a new schema number.
+
+mod change;
+mod fault;
+mod progress;
+mod request;
+mod state;
+mod table;
+
+use serde::{Deserialize, Serialize};
+
+pub use self::{
+    change::{Change, FlowsMoved, PlacedAnew, PolicyReport, Ramp, ShareChange, WorkerPolicy},
+    fault::{Fault, FaultKind},
+    progress::{Count, Done, Event, Receipt, Step},
+    request::{Canary, Decision, Request},
+    state::{Asked, CanaryStatus, Counters, GroupStatus, Info, Outcomes, Status, WorkerStatus},
+    table::{Placed, Table, TableShare},
+};
+
+/// The version of the shapes in this file; `--json` prints it as `"schema"`.
+pub const SCHEMA: u32 = 1;
+
+/// The varlink interface that the methods and errors of this file belong to.
+pub const INTERFACE: &str = "io.steer.Control";
+
+/// The names of all methods, without [`INTERFACE`]. Each is a variant of [`Request`].
+pub const METHODS: [&str; 13] = [
+    "Info",
+    "Status",
+    "Table",
+    "Events",
+    "Policy",
+    "SetPolicy",
+    "SetWeight",
+    "Restart",
+    "Decide",
+    "Drain",
+    "Undrain",
+    "Scale",
+    "Stop",
+];
+
+/// Whether the method sends answers before its last one to a client that sets varlink's `more`. The name is
+/// full: with the interface.
+pub fn streams(method: &str) -> bool {
+    method
+        .strip_prefix(INTERFACE)
+        .and_then(|rest| rest.strip_prefix('.'))
+        .is_some_and(|name| matches!(name, "Events" | "Restart" | "Drain" | "Scale" | "Stop"))
+}
+
+/// One answer. A request that streams sends several, each but the last marked as continued.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Response {
+    /// To `Info`.
+    Info(Info),
+    /// To `Status`.
+    Status(Status),
+    /// To `Table`.
+    Table(Table),
+    /// To `Policy`.
+    Policy(PolicyReport),
+    /// To `SetPolicy` and `SetWeight`.
+    Change(Change),
+    /// To `Events`, one each.
+    Event(Event),
+    /// To `Restart`, `Drain`, `Scale`, `Stop`: one each.
+    Receipt(Receipt),
+    /// The end of a stream, or of a request with nothing else to say.
+    Done(Done),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::names::GroupName;
+
+    fn every_request() -> Vec<Request> {
+        let group: GroupName = "web".parse().unwrap();
+        let worker = group.worker(0);
+        vec![
+            Request::Info {},
+            Request::Status { group: None },
+            Request::Table { group: group.clone(), clients: vec![], to: None },
+            Request::Policy { group: group.clone() },
+            Request::SetPolicy {
+                group: group.clone(),
+                policy: crate::policy::Policy::Cpu,
+                dry_run: false,
+                clients: vec!["[::1]:80".parse().unwrap()],
+            },
+            Request::SetWeight {
+                worker: worker.clone(),
+                weight: 7,
+                over_ms: Some(60_000),
+                dry_run: false,
+                clients: vec![],
+            },
+            Request::Decide { group: group.clone(), decision: Decision::Abort },
+            Request::Events { group: None, since: 0, follow: true },
+            Request::Restart {
+                group: group.clone(),
+                worker: None,
+                timeout_ms: Some(5),
+                canary: Some(Canary { permille: 50, hold_ms: None }),
+            },
+            Request::Drain { worker: worker.clone(), timeout_ms: None },
+            Request::Undrain { worker },
+            Request::Scale { group, workers: 4, timeout_ms: None },
+            Request::Stop { timeout_ms: None },
+        ]
+    }
+
+    #[test]
+    fn a_request_is_written_under_the_name_it_says_it_has() {
+        let requests = every_request();
+        let names: Vec<String> = requests.iter().map(|request| request.method().to_owned()).collect();
+        assert_eq!(names, METHODS.map(|method| format!("{INTERFACE}.{method}")));
+        for request in requests {
+            let written = serde_json::to_value(&request).unwrap();
+            assert_eq!(written["method"], request.method());
+            assert_eq!(serde_json::from_value::<Request>(written).unwrap(), request);
+        }
+    }
+
+    #[test]
+    fn every_kind_of_fault_is_found_again_by_its_error_name() {
+        for kind in FaultKind::ALL {
+            assert_eq!(FaultKind::from_error_name(&format!("{INTERFACE}.{}", kind.name())), Some(kind));
+        }
+        assert_eq!(FaultKind::from_error_name("Refused"), None);
+        assert_eq!(FaultKind::from_error_name("io.steer.Control.Other"), None);
+    }
+}
