@@ -39,6 +39,13 @@ pub struct Cell {
 
 const _: () = assert!(size_of::<Cell>() == 64);
 
+impl Cell {
+    /// What a worker says at one time.
+    pub const fn new(beat: u64, load: u64) -> Self {
+        Self { beat, load, reserved: [0; 6] }
+    }
+}
+
 /// A worker's load, as a choice sees it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Load {

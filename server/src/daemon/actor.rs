@@ -31,8 +31,8 @@ use crate::{
 };
 
 use super::{
-    clock::Clock, endpoint::Endpoint, journal::Journal, running::Running, settings::GroupSettings,
-    totals::Totals, waiter::Waiter,
+    cells::CellKeeper, clock::Clock, endpoint::Endpoint, journal::Journal, loads::SAMPLING, running::Running,
+    settings::GroupSettings, totals::Totals, waiter::Waiter,
 };
 
 /// How often the group looks for what nobody tells: lost listeners, strangers, an occupied hold.
@@ -81,6 +81,7 @@ pub(super) struct Actor {
     pub(super) generations: BTreeMap<GenerationId, Running>,
     pub(super) totals: Totals,
     pub(super) strangers: u64,
+    pub(super) cells: CellKeeper,
     /// The layout whose publication is under way or was last.
     pub(super) layout: Option<Arc<Layout>>,
     pub(super) sender: mpsc::UnboundedSender<Message>,
@@ -94,12 +95,15 @@ impl Actor {
     pub(super) async fn run(mut self) {
         let mut supervision = tokio::time::interval(SUPERVISION);
         supervision.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut sampling = tokio::time::interval(SAMPLING);
+        sampling.set_missed_tick_behavior(MissedTickBehavior::Delay);
         self.feed(Event::Tick);
         while !self.engine.is_stopped() {
             let now = self.clock.now();
             let wake = self.engine.wakes_at(now).map(|at| Instant::from_std(self.clock.instant(at)));
             let far = Instant::now() + Duration::from_secs(3600);
             let looks = self.looks_for_readiness();
+            let samples = self.samples_loads();
             tokio::select! {
                 message = self.messages.recv() => match message {
                     Some(message) => self.receive(message),
@@ -107,6 +111,7 @@ impl Actor {
                 },
                 () = tokio::time::sleep_until(wake.unwrap_or(far)) => self.feed(Event::Tick),
                 () = tokio::time::sleep(READINESS), if looks => self.look_for_readiness(),
+                _ = sampling.tick(), if samples => self.sample_loads(),
                 _ = supervision.tick() => self.supervise(),
             }
         }

@@ -18,7 +18,7 @@ use super::{
     actor::{Actor, Message},
     convert,
     observe::observe,
-    running::BucketSet,
+    reach::{BucketSet, Named},
 };
 
 /// How long to wait before an observation that failed is tried again.
@@ -118,8 +118,16 @@ impl Actor {
                 buckets.insert(bucket);
             }
         }
+        let keying = layout.policy.keying(layout.seed);
         for running in self.generations.values_mut() {
-            running.named.publish(by_slot.remove(&running.slot).unwrap_or_default());
+            let buckets = by_slot.remove(&running.slot).unwrap_or_default();
+            running.reach.publish(if buckets.is_empty() {
+                Named::Nothing
+            } else if layout.policy.is_by_table() {
+                Named::Buckets(keying, buckets)
+            } else {
+                Named::AnyFlow
+            });
         }
         let publications: Vec<_> =
             self.endpoints.iter().map(|endpoint| endpoint.publication(layout.clone())).collect();
@@ -146,7 +154,7 @@ impl Actor {
     pub(super) fn publication_ended(&mut self, epoch: u64, result: Result<(), String>) {
         if result.is_ok() {
             let now = self.clock.now();
-            self.generations.values_mut().for_each(|running| running.named.published(now));
+            self.generations.values_mut().for_each(|running| running.reach.published(now));
         }
         let attached = result.and_then(|()| {
             self.endpoints
@@ -161,9 +169,8 @@ impl Actor {
 
     fn observe(&mut self, generation: GenerationId, first_instant: Option<Millis>) -> Option<Event> {
         let running = self.generations.get(&generation)?;
-        let seed = self.layout.as_ref()?.seed;
         let now = self.clock.now();
-        match observe(&mut self.diag, &self.endpoints, running, &seed, now, first_instant) {
+        match observe(&mut self.diag, &self.endpoints, running, now, first_instant) {
             Ok(observation) => Some(Event::Observed { generation, first_instant, observation }),
             Err(error) => {
                 tracing::warn!("cannot see what is left at {generation:?}: {}", describe(&error));
@@ -198,7 +205,11 @@ impl Actor {
         let counted = self.forget_slot(slot);
         let totals = self.totals.workers.entry(generation.worker).or_default();
         totals.counters = totals.counters.plus(&counted);
-        self.generations.remove(&generation);
+        let cell = self.generations.remove(&generation).and_then(|running| running.cell);
+        // The slot's next worker is not to be known by what this one said last; saying nothing is as good as no cell.
+        if cell.is_some_and(|cell| cell.read().beat != 0) {
+            self.cells.put(slot, None);
+        }
     }
 
     /// Kills what a generation's process has left behind, and says what that was. Its connections have ended or their

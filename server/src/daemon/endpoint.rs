@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use server_common::{counters::SlotCounters, limits::DROPPED_SLOT};
+use server_common::{counters::SlotCounters, limits::DROPPED_SLOT, load::Shown};
 
 use crate::{
     dataplane::{error::DataplaneError, kernel_group::KernelGroup, publisher::Publisher},
@@ -154,11 +154,17 @@ impl Endpoint {
         self.listeners.keys().map(|&slot| Ok((slot, self.kernel.counters(slot)?.asked[asked]))).collect()
     }
 
+    /// Shows the program what the kernel shows of a slot's listener.
+    pub(super) fn show(&self, slot: Slot, shown: Shown) {
+        self.kernel.show(slot, shown);
+    }
+
     /// Closes a slot's listener and clears the slot. Returns what was counted for it, and begins anew.
     pub(super) fn forget(&mut self, slot: Slot) -> Result<SlotCounters, DataplaneError> {
         let counted = self.kernel.counters(slot)?;
         self.kernel.reset_counters(slot)?;
         self.kernel.clear(slot)?;
+        self.kernel.show(slot, Shown::default());
         self.listeners.remove(&slot);
         Ok(counted)
     }

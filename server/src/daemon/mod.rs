@@ -4,17 +4,22 @@
 
 mod actor;
 mod carry;
+mod cells;
 pub mod clock;
 mod controller;
 mod convert;
 mod endpoint;
 pub mod flows;
 mod journal;
+mod loads;
 mod observe;
 pub mod open;
+mod pinning;
 mod probe;
+mod reach;
 mod running;
 pub mod settings;
+mod stall;
 mod start;
 mod status;
 mod supervise;

@@ -10,7 +10,7 @@ use crate::{
     },
 };
 
-use super::{endpoint::Endpoint, flows::bucket_of, running::Running};
+use super::{endpoint::Endpoint, flows::key_of, running::Running};
 
 /// How much older than it is a handshake may be taken for: the kernel's timers count in jiffies (10 ms at
 /// most), rounded twice. Taking one too many for the generation's own is the safe side: it only waits for it.
@@ -22,7 +22,6 @@ pub(super) fn observe(
     diag: &mut Diag,
     endpoints: &[Endpoint],
     running: &Running,
-    seed: &[u64; 2],
     now: Millis,
     first_instant: Option<Millis>,
 ) -> Result<Observation, DiagError> {
@@ -37,7 +36,9 @@ pub(super) fn observe(
                 handshake.age + AGE_SLACK >= Duration::from_millis(now.saturating_sub(instant))
             };
             first_instant.is_none_or(began_before)
-                && running.named.may_have(bucket_of(seed, handshake.remote, handshake.local), began_before)
+                && running
+                    .reach
+                    .may_have(|keying| key_of(keying, handshake.remote, handshake.local), began_before)
         });
         found.handshakes += own.count() as u64;
         let cookie = endpoint.cookie(running.slot);

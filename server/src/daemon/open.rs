@@ -17,6 +17,7 @@ use crate::{
 
 use super::{
     actor::{Actor, Message},
+    cells::CellKeeper,
     clock::{Clock, millis},
     endpoint::Endpoint,
     journal::Journal,
@@ -86,6 +87,7 @@ pub(super) fn open(
     };
     let (sender, messages) = mpsc::unbounded_channel();
     listen_for_readiness(notify.clone(), sender.clone());
+    let cells = CellKeeper::new(endpoints.iter().map(|endpoint| endpoint.kernel.cells()).collect());
     let actor = Actor {
         settings: Arc::new(settings),
         engine: Group::new(rules),
@@ -99,6 +101,7 @@ pub(super) fn open(
         generations: Default::default(),
         totals: Totals::default(),
         strangers: 0,
+        cells,
         layout: None,
         sender: sender.clone(),
         messages,

@@ -1,9 +1,11 @@
 //! Starts generations, and finds out when they are ready.
 
-use std::os::fd::AsFd;
+use std::{os::fd::AsFd, sync::Arc};
 
 use crate::{
+    dataplane::cells::WorkerCell,
     engine::event::{Event, GenerationId, Slot},
+    policy::Policy,
     sockets::options,
     workers::{
         command::{SpawnSpec, sample_command},
@@ -42,6 +44,7 @@ impl Actor {
             }
         }
         let name = settings.name.worker(generation.worker);
+        let cell = self.make_cell(generation, slot);
         let command = match (&settings.command, settings.mode) {
             (Some(command), _) => Some(command.clone()),
             (None, Mode::Inherit) => None,
@@ -63,6 +66,7 @@ impl Actor {
             directory: settings.directory.clone(),
             environment: settings.environment.clone(),
             listeners,
+            load: cell.as_ref().map(|cell| cell.as_fd()),
             notify: Some(self.notify.path().to_owned()),
         })?;
         let process = spawned.process;
@@ -75,6 +79,20 @@ impl Actor {
             running.process = Some(process);
         }
         Ok(pid)
+    }
+
+    /// Makes the memory in which the worker can publish its load. Without it the worker is steered by what the kernel shows.
+    fn make_cell(&mut self, generation: GenerationId, slot: Slot) -> Option<Arc<WorkerCell>> {
+        let cell = match WorkerCell::create() {
+            Ok(cell) => Arc::new(cell),
+            Err(error) => {
+                tracing::warn!("{generation:?} cannot publish its load: {}", describe(&error));
+                return None;
+            }
+        };
+        self.cells.put(slot, Some(cell.clone()));
+        self.generations.get_mut(&generation)?.cell = Some(cell.clone());
+        Some(cell)
     }
 
     /// Waits for the process in a task of its own.
@@ -192,6 +210,9 @@ impl Actor {
         let has_listeners = self.endpoints.iter().all(|endpoint| endpoint.listener(slot).is_some());
         if has_told && has_listeners && !running.is_ready {
             running.is_ready = true;
+            if self.engine.policy() == Policy::Cpu {
+                self.look_at_cpus_for(|id| id == generation);
+            }
             self.feed(Event::Ready { generation });
         }
     }

@@ -27,6 +27,7 @@ impl Actor {
             }
         }
         self.count_strangers(&listening);
+        self.look_at_cpus();
         for (generation, slot) in self.engine.serving() {
             if let Some(why) = self.lost_listener(generation, slot, &listening) {
                 self.feed(Event::ListenerLost { generation, why });

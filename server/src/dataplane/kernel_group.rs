@@ -2,7 +2,8 @@
 
 use std::{
     io,
-    os::fd::{AsRawFd, BorrowedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd},
+    sync::{Arc, Mutex},
 };
 
 use aya::{
@@ -12,12 +13,14 @@ use aya::{
     sys::SyscallError,
     util::nr_cpus,
 };
-use server_common::counters::SlotCounters;
+use server_common::{counters::SlotCounters, load::Shown};
 
 use super::{
+    cells::Cells,
     error::DataplaneError,
     object::{OBJECT, names},
     publisher::Publisher,
+    shared_array::SharedArray,
 };
 
 /// Which of the two programs runs.
@@ -56,6 +59,8 @@ pub struct KernelGroup {
     kind: ProgramKind,
     listeners: ReusePortSockArray<MapData>,
     counters: PerCpuArray<MapData, SlotCounters>,
+    shown: SharedArray<Shown>,
+    cells: Arc<Mutex<Cells>>,
     cpus: usize,
 }
 
@@ -86,6 +91,8 @@ impl KernelGroup {
         let mut ebpf = EbpfLoader::new()
             .map_max_entries(names::LISTENERS, slots)
             .map_max_entries(names::COUNTERS, slots)
+            .map_max_entries(names::SHOWN, slots)
+            .map_max_entries(names::CELLS, slots)
             .override_global(aya_log::LEVEL, &log_level(), true)
             .load(OBJECT)
             .map_err(DataplaneError::Load)?;
@@ -98,12 +105,15 @@ impl KernelGroup {
         let counters =
             take_map(&mut ebpf, names::COUNTERS)?.try_into().map_err(map_error(names::COUNTERS))?;
         let outer = take_map(&mut ebpf, names::TABLE)?.try_into().map_err(map_error(names::TABLE))?;
+        let shown = share(take_map(&mut ebpf, names::SHOWN)?, slots)?;
+        let cells = take_map(&mut ebpf, names::CELLS)?.try_into().map_err(map_error(names::CELLS))?;
+        let cells = Arc::new(Mutex::new(Cells::new(cells)?));
         let cpus = nr_cpus().map_err(|(_, source)| DataplaneError::Map {
             operation: "count the CPUs for",
             map: names::COUNTERS,
             source: MapError::IoError(source),
         })?;
-        Ok((Self { ebpf, kind, listeners, counters, cpus }, Publisher::new(outer)?))
+        Ok((Self { ebpf, kind, listeners, counters, shown, cells, cpus }, Publisher::new(outer)?))
     }
 
     /// Which program was loaded.
@@ -144,6 +154,21 @@ impl KernelGroup {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Shows the program what the kernel shows of a slot's listener.
+    pub fn show(&self, slot: u16, shown: Shown) {
+        self.shown.write(usize::from(slot), shown);
+    }
+
+    /// What the program is shown of a slot's listener.
+    pub fn shown(&self, slot: u16) -> Shown {
+        self.shown.read(usize::from(slot)).unwrap_or_default()
+    }
+
+    /// The workers' cells, for a thread that may block.
+    pub fn cells(&self) -> Arc<Mutex<Cells>> {
+        self.cells.clone()
     }
 
     /// What was counted for a slot since it was last reset, over all CPUs.
@@ -195,6 +220,15 @@ fn follow_log(ebpf: &mut Ebpf) {
 
 fn take_map(ebpf: &mut Ebpf, name: &'static str) -> Result<Map, DataplaneError> {
     ebpf.take_map(name).ok_or(DataplaneError::Missing { kind: "map", name })
+}
+
+/// Maps an array of as many values as there are slots.
+fn share(map: Map, slots: u32) -> Result<SharedArray<Shown>, DataplaneError> {
+    let error = |source| DataplaneError::Map { operation: "share", map: names::SHOWN, source };
+    let Map::Array(data) = map else {
+        return Err(DataplaneError::Missing { kind: "array", name: names::SHOWN });
+    };
+    SharedArray::map(data.fd().as_fd(), slots as usize).map_err(|source| error(MapError::IoError(source)))
 }
 
 fn load_program(ebpf: &mut Ebpf, kind: ProgramKind) -> Result<(), DataplaneError> {

@@ -3,7 +3,9 @@
 //! One [`KernelGroup`](kernel_group::KernelGroup) for each listen address, because the kernel's SO_REUSEPORT groups
 //! are by address; nothing is shared between them, so no limit is either.
 
+pub mod cells;
 pub mod error;
 pub mod kernel_group;
 pub mod object;
 pub mod publisher;
+pub(crate) mod shared_array;

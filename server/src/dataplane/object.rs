@@ -13,6 +13,10 @@ pub(crate) mod names {
     pub(crate) const LISTENERS: &str = "LISTENERS";
     /// The array of maps whose only entry is the published table.
     pub(crate) const TABLE: &str = "TABLE";
+    /// What the kernel shows of each slot's listener.
+    pub(crate) const SHOWN: &str = "SHOWN";
+    /// The array of maps whose entries are the workers' cells.
+    pub(crate) const CELLS: &str = "CELLS";
     /// The per-CPU counters.
     pub(crate) const COUNTERS: &str = "COUNTERS";
 }

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     ffi::{CString, OsStr, OsString},
     os::{
-        fd::BorrowedFd,
+        fd::{BorrowedFd, RawFd},
         unix::ffi::{OsStrExt, OsStringExt},
     },
     path::{Path, PathBuf},
@@ -16,8 +16,11 @@ use crate::{names::WorkerName, sockets::address::ListenAddress};
 /// This binary, also after its file was replaced by another version.
 const THIS_PROGRAM: &str = "/proc/self/exe";
 
+/// The first descriptor that is passed, as systemd has it.
+pub(super) const LISTEN_FDS_START: RawFd = 3;
+
 /// Variables that would tell the worker about the daemon's own start.
-const NOT_PASSED_ON: [&str; 7] = [
+const NOT_PASSED_ON: [&str; 8] = [
     "LISTEN_FDS",
     "LISTEN_PID",
     "LISTEN_PIDFDID",
@@ -25,6 +28,7 @@ const NOT_PASSED_ON: [&str; 7] = [
     "NOTIFY_SOCKET",
     "WATCHDOG_PID",
     "WATCHDOG_USEC",
+    "STEER_LOAD_FD",
 ];
 
 /// Room for the largest pid there can be, 2^22, and more.
@@ -47,6 +51,9 @@ pub struct SpawnSpec<'a> {
     pub environment: Vec<(String, String)>,
     /// The listeners to pass, from fd 3 on, in this order, each with its name for LISTEN_FDNAMES.
     pub listeners: Vec<(BorrowedFd<'a>, String)>,
+    /// The memory in which the worker can publish its load: passed after the listeners, its number in STEER_LOAD_FD. It is not
+    /// one of LISTEN_FDS, so programs that do not know of it never see it.
+    pub load: Option<BorrowedFd<'a>>,
     /// The path of the daemon's notification socket, for NOTIFY_SOCKET.
     pub notify: Option<PathBuf>,
 }
@@ -148,6 +155,10 @@ fn variables(
     set("STEER_WORKER", spec.name.to_string().into());
     set("STEER_GROUP", spec.name.group.to_string().into());
     set("STEER_GENERATION", spec.generation.to_string().into());
+    if spec.load.is_some() {
+        let descriptor = LISTEN_FDS_START + spec.listeners.len() as RawFd;
+        set("STEER_LOAD_FD", descriptor.to_string().into());
+    }
     if let Some(path) = &spec.notify {
         set("NOTIFY_SOCKET", path.clone().into_os_string());
     }
@@ -232,6 +243,7 @@ mod tests {
                 ("STEER_WORKER".to_owned(), "lie".to_owned()),
             ],
             listeners: Vec::new(),
+            load: None,
             notify: None,
         }
     }

@@ -250,6 +250,7 @@ mod tests {
             directory: None,
             environment: Vec::new(),
             listeners: Vec::new(),
+            load: None,
             notify: None,
         };
         spawn(&spec).unwrap()

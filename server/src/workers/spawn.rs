@@ -21,13 +21,10 @@ use thiserror::Error;
 
 use self::child::{Child, Step, fork, reap};
 use super::{
-    command::{Prepared, SpawnSpec, Unusable, candidates},
+    command::{LISTEN_FDS_START, Prepared, SpawnSpec, Unusable, candidates},
     output::WorkerOutput,
     process::{Process, ProcessError},
 };
-
-/// The first descriptor that is passed, as systemd has it.
-const LISTEN_FDS_START: RawFd = 3;
 
 /// What the worker can write while nobody reads: see [`output_pipe`].
 const OUTPUT_PIPE_SIZE: usize = 1024 * 1024;
@@ -153,7 +150,7 @@ impl SpawnError {
 /// Starts a generation of a worker and returns once its program runs.
 ///
 /// The process leads a session of its own, has /dev/null as stdin, pipes as stdout and stderr, the listeners from
-/// fd 3 on and no other descriptor of this process; default signal handling; and the environment that
+/// fd 3 on, then the memory for its load, and no other descriptor of this process; default signal handling; and the environment that
 /// [`SpawnSpec`] says. It outlives this process: nothing ends it with its parent. A failed step, the exec among
 /// them, is the error that is returned, and then there is no process.
 pub fn spawn(spec: &SpawnSpec<'_>) -> Result<Spawned, SpawnError> {
@@ -169,7 +166,8 @@ pub fn spawn(spec: &SpawnSpec<'_>) -> Result<Spawned, SpawnError> {
     })?;
 
     // Everything above what the child passes on, so that no dup2 there overwrites what it still needs.
-    let first_free = LISTEN_FDS_START + spec.listeners.len() as RawFd;
+    let passed = spec.listeners.len() + usize::from(spec.load.is_some());
+    let first_free = LISTEN_FDS_START + passed as RawFd;
     let above = |fd: BorrowedFd<'_>| {
         rustix::io::fcntl_dupfd_cloexec(fd, first_free)
             .map_err(|errno| other("duplicate a descriptor")(errno.into()))
@@ -185,12 +183,12 @@ pub fn spawn(spec: &SpawnSpec<'_>) -> Result<Spawned, SpawnError> {
     let child_stdout = moved(child_stdout)?;
     let child_stderr = moved(child_stderr)?;
     let child_errors = moved(child_errors)?;
-    let listeners: Vec<OwnedFd> =
-        spec.listeners.iter().map(|(listener, _)| above(*listener)).collect::<Result<_, _>>()?;
+    let passed = spec.listeners.iter().map(|(listener, _)| *listener).chain(spec.load);
+    let passed: Vec<OwnedFd> = passed.map(above).collect::<Result<_, _>>()?;
 
     let child = Child {
         standard: [null.as_raw_fd(), child_stdout.as_raw_fd(), child_stderr.as_raw_fd()],
-        listeners: listeners.iter().map(AsRawFd::as_raw_fd).collect(),
+        passed: passed.iter().map(AsRawFd::as_raw_fd).collect(),
         errors: child_errors.as_raw_fd(),
         user: spec
             .user
@@ -207,7 +205,7 @@ pub fn spawn(spec: &SpawnSpec<'_>) -> Result<Spawned, SpawnError> {
     let child = child.with_environment(&mut variables, prepared.listen_pid);
 
     let pid = fork(&child).map_err(other("fork"))?;
-    drop((null, child_stdout, child_stderr, child_errors, listeners));
+    drop((null, child_stdout, child_stderr, child_errors, passed));
     let mut report = [0_u8; 5];
     // Ends with nothing when the exec has closed the pipe.
     let reported = read_report(errors, &mut report).map_err(other("read the start's outcome"))?;

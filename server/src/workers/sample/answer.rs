@@ -1,6 +1,10 @@
 //! What the sample worker answers.
 
-use std::{convert::Infallible, future, time::Duration};
+use std::{
+    convert::Infallible,
+    future,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -40,7 +44,8 @@ impl Identity {
         Self::new(&variable("STEER_WORKER"), &variable("STEER_GENERATION"))
     }
 
-    /// Answers 200 at once; `/slow?ms=N` after N milliseconds; `/hang` never. `last` is asked when the answer is
+    /// Answers 200 at once; `/slow?ms=N` after N milliseconds; `/busy?ms=N` too, and does nothing else meanwhile, not even
+    /// its other connections; `/hang` never. `last` is asked when the answer is
     /// made: whether it shall be the connection's last.
     pub(super) async fn answer(
         &self,
@@ -49,6 +54,7 @@ impl Identity {
     ) -> Result<Response<Full<Bytes>>, Infallible> {
         match request.uri().path() {
             "/slow" => tokio::time::sleep(slowness(request.uri().query().unwrap_or_default())).await,
+            "/busy" => busy(slowness(request.uri().query().unwrap_or_default())),
             "/hang" => future::pending().await,
             _ => {}
         }
@@ -61,6 +67,14 @@ impl Identity {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
         Ok(response)
+    }
+}
+
+/// Holds the only thread up.
+fn busy(duration: Duration) {
+    let end = Instant::now() + duration;
+    while Instant::now() < end {
+        std::hint::spin_loop();
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod answer;
 mod listeners;
+mod load;
 mod options;
 mod serve;
 
@@ -10,12 +11,15 @@ use std::{convert::Infallible, future::Future, time::Duration};
 
 use anyhow::Context as _;
 use rustix::process::{Resource, Rlimit};
+use server_common::load::Cell;
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
     sync::{mpsc, watch},
     task::JoinSet,
 };
+
+use crate::dataplane::shared_array::SharedArray;
 
 pub use self::options::SampleOptions;
 use self::{answer::Identity, serve::Shared};
@@ -32,6 +36,7 @@ pub fn run_with(options: SampleOptions) -> anyhow::Result<()> {
         std::thread::sleep(Duration::from_millis(milliseconds));
     }
     let listeners = listeners::take_or_bind(&options.listen)?;
+    let load = load::take()?.filter(|_| !options.silent);
     if options.fork_holder {
         fork_holder();
     }
@@ -41,7 +46,7 @@ pub fn run_with(options: SampleOptions) -> anyhow::Result<()> {
         let listeners = listeners.into_iter().map(TcpListener::from_std).collect::<Result<Vec<_>, _>>();
         let listeners = listeners.context("cannot watch the listeners")?;
         let told_to_stop = stop_signal(options.ignore_term)?;
-        serve_until(listeners, Identity::of_environment(), &options, told_to_stop).await;
+        serve_until(listeners, Identity::of_environment(), &options, load, told_to_stop).await;
         Ok(())
     })
 }
@@ -51,6 +56,7 @@ async fn serve_until(
     listeners: Vec<TcpListener>,
     identity: Identity,
     options: &SampleOptions,
+    load: Option<SharedArray<Cell>>,
     told_to_stop: impl Future<Output = ()>,
 ) {
     let (drain, draining) = watch::channel(false);
@@ -67,6 +73,9 @@ async fn serve_until(
             let close_after = options.close_listener_after.map(Duration::from_millis);
             accepting.spawn(serve::accept(listener, shared.clone(), open.clone(), close_after));
         }
+    }
+    if let Some(memory) = load {
+        tokio::spawn(load::publish(memory, open.downgrade(), accepting.len()));
     }
     drop(open);
     if !options.never_ready

@@ -26,6 +26,9 @@ pub struct SampleOptions {
     /// Wait this many milliseconds before anything else
     #[arg(long, value_name = "MILLISECONDS")]
     pub start_delay: Option<u64>,
+    /// Publish neither load nor beat
+    #[arg(long)]
+    pub silent: bool,
     /// Hold the listeners and say that it is ready, but accept nothing
     #[arg(long)]
     pub no_accept: bool,

@@ -30,7 +30,7 @@ pub(super) fn reap(pid: libc::pid_t) {
 /// Everything that the child needs, made before the fork.
 pub(super) struct Child<'a> {
     pub(super) standard: [RawFd; 3],
-    pub(super) listeners: Vec<RawFd>,
+    pub(super) passed: Vec<RawFd>,
     pub(super) errors: RawFd,
     pub(super) user: Option<(u32, u32, Vec<u32>)>,
     pub(super) directory: Option<&'a CStr>,
@@ -77,7 +77,7 @@ impl<'a> Child<'a> {
             if libc::setsid() < 0 {
                 return (Step::Session, errno());
             }
-            let targets = self.standard.iter().chain(&self.listeners);
+            let targets = self.standard.iter().chain(&self.passed);
             let mut target = 0;
             for &descriptor in targets {
                 if libc::dup2(descriptor, target) < 0 {

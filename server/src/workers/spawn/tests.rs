@@ -25,6 +25,7 @@ fn spec(command: &[&str]) -> SpawnSpec<'static> {
         directory: None,
         environment: Vec::new(),
         listeners: Vec::new(),
+        load: None,
         notify: None,
     }
 }

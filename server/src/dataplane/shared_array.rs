@@ -1,0 +1,60 @@
+//! An array map in this process's memory: read and written without a system call, while the program reads it too.
+
+use std::{
+    io,
+    marker::PhantomData,
+    os::fd::BorrowedFd,
+    ptr::{self, NonNull},
+};
+
+use aya::Pod;
+use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+
+/// A mapping of an array that was created with BPF_F_MMAPABLE (Linux 5.5). It keeps the map's memory, not its descriptor.
+///
+/// Others read and write at the same time, so a value is copied as a whole and may be a mix of old and new.
+pub(crate) struct SharedArray<T> {
+    start: NonNull<T>,
+    length: usize,
+    count: usize,
+    values: PhantomData<T>,
+}
+
+// SAFETY: the mapping belongs to the process, not to a thread; values are plain and are copied.
+unsafe impl<T: Send> Send for SharedArray<T> {}
+// SAFETY: as above; writers need no exclusiveness, since the other side of the mapping never waits for any.
+unsafe impl<T: Sync> Sync for SharedArray<T> {}
+
+impl<T: Pod> SharedArray<T> {
+    /// Maps an array of `count` values. Their size is a multiple of 8, as the kernel lays them.
+    pub(crate) fn map(array: BorrowedFd<'_>, count: usize) -> io::Result<Self> {
+        const { assert!(size_of::<T>().is_multiple_of(8)) };
+        let length = count * size_of::<T>();
+        let access = ProtFlags::READ | ProtFlags::WRITE;
+        // SAFETY: a new mapping, at an address that the kernel chooses.
+        let start = unsafe { mmap(ptr::null_mut(), length, access, MapFlags::SHARED, array, 0) }?;
+        let start = NonNull::new(start.cast()).ok_or(io::ErrorKind::AddrNotAvailable)?;
+        Ok(Self { start, length, count, values: PhantomData })
+    }
+
+    /// The value at an index; `None` beyond the last.
+    pub(crate) fn read(&self, index: usize) -> Option<T> {
+        // SAFETY: within the mapping, which lives as long as `self`; any bit pattern is a value.
+        (index < self.count).then(|| unsafe { self.start.add(index).read_volatile() })
+    }
+
+    /// Writes the value at an index; nothing beyond the last.
+    pub(crate) fn write(&self, index: usize, value: T) {
+        if index < self.count {
+            // SAFETY: within the mapping, which is writable.
+            unsafe { self.start.add(index).write_volatile(value) }
+        }
+    }
+}
+
+impl<T> Drop for SharedArray<T> {
+    fn drop(&mut self) {
+        // SAFETY: the mapping that `map` made; nothing refers to it any more. It cannot fail for one that is whole.
+        let _ = unsafe { munmap(self.start.as_ptr().cast(), self.length) };
+    }
+}
