@@ -9,9 +9,10 @@ use tokio::{
 };
 
 use super::{
-    arguments::{Output, Question, Wait},
+    arguments::{Output, PolicyArguments, Question, RestartArguments, TableArguments, Wait, WeightArguments},
     exit::{self, Exit},
     output::{self, Stream},
+    question::request,
     render,
 };
 use crate::control::{
@@ -37,9 +38,13 @@ pub(super) fn ask(socket: &Path, question: Question) -> anyhow::Result<Exit> {
                 call(&mut client, &method, &parameters, output).await
             }
             question => {
-                let (request, output) = request(question);
+                let (request, output) = request(question)?;
                 match request {
-                    Request::Status { .. } | Request::Table { .. } => one(&mut client, request, output).await,
+                    Request::Status { .. }
+                    | Request::Table { .. }
+                    | Request::Policy { .. }
+                    | Request::SetPolicy { .. }
+                    | Request::SetWeight { .. } => one(&mut client, request, output).await,
                     Request::Events { .. } => events(&mut client, request, output).await,
                     _ => receipts(&mut client, request, output).await,
                 }
@@ -66,38 +71,6 @@ async fn until_ended(daemon: OwnedFd) -> anyhow::Result<()> {
     };
     let _ready = ended.context("cannot wait for the daemon's end")?;
     Ok(())
-}
-
-/// The request that a question is. `Call` is none, and has been dealt with.
-fn request(question: Question) -> (Request, Output) {
-    let milliseconds = |Wait { timeout }: Wait| timeout.map(whole_milliseconds);
-    match question {
-        Question::Status { group, output } => (Request::Status { group }, output),
-        Question::Table { group, output } => (Request::Table { group, clients: vec![], to: None }, output),
-        Question::Events { group, follow, since, output } => {
-            (Request::Events { group, since, follow }, output)
-        }
-        Question::Restart { target, wait, output } => {
-            let timeout_ms = milliseconds(wait);
-            (
-                Request::Restart { group: target.group, worker: target.worker, timeout_ms, canary: None },
-                output,
-            )
-        }
-        Question::Drain { worker, wait, output } => {
-            (Request::Drain { worker, timeout_ms: milliseconds(wait) }, output)
-        }
-        Question::Undrain { worker, output } => (Request::Undrain { worker }, output),
-        Question::Scale { group, workers, wait, output } => {
-            (Request::Scale { group, workers, timeout_ms: milliseconds(wait) }, output)
-        }
-        Question::Stop { wait, output } => (Request::Stop { timeout_ms: milliseconds(wait) }, output),
-        Question::Call { .. } => unreachable!("a call has no request of ours"),
-    }
-}
-
-fn whole_milliseconds(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// `Status` for `io.steer.Control.Status`; other names have their interface already.
@@ -187,48 +160,7 @@ fn line(answer: &Response, output: Output, style: render::Style) -> String {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
-
     use super::*;
-    use crate::cli::arguments::{Arguments, Command};
-
-    fn asked(line: &str) -> Request {
-        let Command::Ask(question) = Arguments::try_parse_from(line.split(' ')).unwrap().command else {
-            panic!("{line}")
-        };
-        request(question).0
-    }
-
-    #[test]
-    fn each_command_asks_for_what_it_says() {
-        let group: crate::names::GroupName = "web".parse().unwrap();
-        let worker = group.worker(2);
-        assert_eq!(asked("steer status"), Request::Status { group: None });
-        assert_eq!(asked("steer status web --json"), Request::Status { group: Some(group.clone()) });
-        assert_eq!(
-            asked("steer table web"),
-            Request::Table { group: group.clone(), clients: vec![], to: None }
-        );
-        assert_eq!(
-            asked("steer events web --follow --since 7"),
-            Request::Events { group: Some(group.clone()), since: 7, follow: true }
-        );
-        assert_eq!(
-            asked("steer restart web"),
-            Request::Restart { group: group.clone(), worker: None, timeout_ms: None, canary: None }
-        );
-        assert_eq!(
-            asked("steer restart web/2 --timeout 500ms"),
-            Request::Restart { group: group.clone(), worker: Some(2), timeout_ms: Some(500), canary: None }
-        );
-        assert_eq!(
-            asked("steer drain web/2 --timeout 3s"),
-            Request::Drain { worker: worker.clone(), timeout_ms: Some(3000) }
-        );
-        assert_eq!(asked("steer undrain web/2"), Request::Undrain { worker });
-        assert_eq!(asked("steer scale web 8"), Request::Scale { group, workers: 8, timeout_ms: None });
-        assert_eq!(asked("steer --socket /x stop"), Request::Stop { timeout_ms: None });
-    }
 
     #[test]
     fn a_method_without_an_interface_is_ours() {
