@@ -9,14 +9,14 @@ use tokio::{
 };
 
 use super::{
-    arguments::{Output, PolicyArguments, Question, RestartArguments, TableArguments, Wait, WeightArguments},
+    arguments::{Output, Question},
     exit::{self, Exit},
     output::{self, Stream},
-    question::request,
+    question::{self, Asked},
     render,
 };
 use crate::control::{
-    api::{Fault, FaultKind, INTERFACE, Receipt, Request, Response},
+    api::{Fault, FaultKind, Receipt, Request, Response},
     client::Client,
 };
 
@@ -25,30 +25,26 @@ const END_MAX: Duration = Duration::from_secs(10);
 
 /// Asks, prints, and says how it went.
 pub(super) fn ask(socket: &Path, question: Question) -> anyhow::Result<Exit> {
+    let asked = question::understand(question)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start the client's runtime")?;
     runtime.block_on(async {
         let mut client = Client::connect(socket).await?;
-        let stopped = matches!(question, Question::Stop { .. }).then(|| client.daemon()).flatten();
-        let exit = match question {
-            Question::Call { method, parameters, output } => {
-                let method = full_name(&method);
-                call(&mut client, &method, &parameters, output).await
-            }
-            question => {
-                let (request, output) = request(question)?;
-                match request {
-                    Request::Status { .. }
-                    | Request::Table { .. }
-                    | Request::Policy { .. }
-                    | Request::SetPolicy { .. }
-                    | Request::SetWeight { .. } => one(&mut client, request, output).await,
-                    Request::Events { .. } => events(&mut client, request, output).await,
-                    _ => receipts(&mut client, request, output).await,
-                }
-            }
+        let stops = matches!(asked, Asked::Request(Request::Stop { .. }, _));
+        let stopped = stops.then(|| client.daemon()).flatten();
+        let exit = match asked {
+            Asked::Call(method, parameters, output) => call(&mut client, &method, &parameters, output).await,
+            Asked::Request(request, output) => match request {
+                Request::Status { .. }
+                | Request::Table { .. }
+                | Request::Policy { .. }
+                | Request::SetPolicy { .. }
+                | Request::SetWeight { .. } => one(&mut client, request, output).await,
+                Request::Events { .. } => events(&mut client, request, output).await,
+                _ => receipts(&mut client, request, output).await,
+            },
         }?;
         drop(client);
         if let Some(daemon) = stopped {
@@ -73,14 +69,14 @@ async fn until_ended(daemon: OwnedFd) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// `Status` for `io.steer.Control.Status`; other names have their interface already.
-fn full_name(method: &str) -> String {
-    if method.contains('.') { method.to_owned() } else { format!("{INTERFACE}.{method}") }
-}
-
 /// One answer, printed whole.
 async fn one(client: &mut Client, request: Request, output: Output) -> anyhow::Result<Exit> {
     let answer = client.call(request, |_| {}).await?;
+    if matches!(answer, Response::Done(_)) {
+        // A daemon that ends ends what only reads with this: nothing was said of what was asked.
+        let fault = Fault::new(FaultKind::Failed, "the daemon ended before it answered");
+        return Err(fault.with_hint("`steer status` tells whether another runs in its place").into());
+    }
     if output.json {
         output::print(&render::json::pretty(&answer)?)?;
     } else {
@@ -155,16 +151,5 @@ fn line(answer: &Response, output: Output, style: render::Style) -> String {
         render::json::line(answer).unwrap_or_else(|error| format!("{{\"error\":{:?}}}", error.to_string()))
     } else {
         render::text(answer, style)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_method_without_an_interface_is_ours() {
-        assert_eq!(full_name("Status"), "io.steer.Control.Status");
-        assert_eq!(full_name("org.varlink.service.GetInfo"), "org.varlink.service.GetInfo");
     }
 }

@@ -6,15 +6,24 @@ use super::{
     arguments::{Output, PolicyArguments, Question, RestartArguments, TableArguments, Wait, WeightArguments},
     values::Target,
 };
-use crate::control::api::{Canary, Decision, Fault, FaultKind, Request};
+use crate::control::api::{Canary, Decision, Fault, FaultKind, INTERFACE, Request};
 
 /// How long a canary has its part only, unless the user says otherwise.
 const HOLD_DEFAULT: Duration = Duration::from_secs(30);
 
-/// The request that a question is. `Call` is none, and has been dealt with.
-pub(super) fn request(question: Question) -> Result<(Request, Output), Fault> {
+/// What is asked of the daemon, and how the answer is printed.
+#[derive(Debug)]
+pub(super) enum Asked {
+    /// A request, with answers of known types.
+    Request(Request, Output),
+    /// A method by its full name, with answers as they come.
+    Call(String, serde_json::Value, Output),
+}
+
+/// What the question asks. Fails where its words, each good by itself, do not go together.
+pub(super) fn understand(question: Question) -> Result<Asked, Fault> {
     let milliseconds = |Wait { timeout }: Wait| timeout.map(whole_milliseconds);
-    Ok(match question {
+    let (request, output) = match question {
         Question::Status { group, output } => (Request::Status { group }, output),
         Question::Table(TableArguments { group, clients, to, output }) => {
             (Request::Table { group, clients, to }, output)
@@ -45,8 +54,16 @@ pub(super) fn request(question: Question) -> Result<(Request, Output), Fault> {
             (Request::Scale { group, workers, timeout_ms: milliseconds(wait) }, output)
         }
         Question::Stop { wait, output } => (Request::Stop { timeout_ms: milliseconds(wait) }, output),
-        Question::Call { .. } => unreachable!("a call has no request of ours"),
-    })
+        Question::Call { method, parameters, output } => {
+            return Ok(Asked::Call(full_name(&method), parameters, output));
+        }
+    };
+    Ok(Asked::Request(request, output))
+}
+
+/// `Status` for `io.steer.Control.Status`; other names have their interface already.
+fn full_name(method: &str) -> String {
+    if method.contains('.') { method.to_owned() } else { format!("{INTERFACE}.{method}") }
 }
 
 /// A restart, or what becomes of the canary of the one under way.
@@ -91,7 +108,8 @@ mod tests {
         let Command::Ask(question) = Arguments::try_parse_from(line.split(' ')).unwrap().command else {
             panic!("{line}")
         };
-        request(question).unwrap().0
+        let Asked::Request(request, _) = understand(question).unwrap() else { panic!("{line}") };
+        request
     }
 
     #[test]
@@ -189,12 +207,18 @@ mod tests {
     fn what_becomes_of_a_canary_is_said_of_a_group() {
         let words = "steer restart web/1 --abort".split(' ');
         let Command::Ask(question) = Arguments::try_parse_from(words).unwrap().command else { panic!() };
-        let fault = request(question).unwrap_err();
+        let fault = understand(question).unwrap_err();
         assert_eq!(fault.kind, FaultKind::Usage);
         assert_eq!(fault.message, "--abort is for the restart of a group, and web/1 is a worker");
         assert_eq!(
             fault.hint.as_deref(),
             Some("write steer restart web --abort: a group has one canary at a time")
         );
+    }
+
+    #[test]
+    fn a_method_without_an_interface_is_ours() {
+        assert_eq!(full_name("Status"), "io.steer.Control.Status");
+        assert_eq!(full_name("org.varlink.service.GetInfo"), "org.varlink.service.GetInfo");
     }
 }

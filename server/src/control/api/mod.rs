@@ -87,6 +87,7 @@ mod tests {
             Request::Info {},
             Request::Status { group: None },
             Request::Table { group: group.clone(), clients: vec![], to: None },
+            Request::Events { group: None, since: 0, follow: true },
             Request::Policy { group: group.clone() },
             Request::SetPolicy {
                 group: group.clone(),
@@ -101,14 +102,13 @@ mod tests {
                 dry_run: false,
                 clients: vec![],
             },
-            Request::Decide { group: group.clone(), decision: Decision::Abort },
-            Request::Events { group: None, since: 0, follow: true },
             Request::Restart {
                 group: group.clone(),
                 worker: None,
                 timeout_ms: Some(5),
                 canary: Some(Canary { permille: 50, hold_ms: None }),
             },
+            Request::Decide { group: group.clone(), decision: Decision::Abort },
             Request::Drain { worker: worker.clone(), timeout_ms: None },
             Request::Undrain { worker },
             Request::Scale { group, workers: 4, timeout_ms: None },
