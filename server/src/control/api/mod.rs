@@ -76,11 +76,12 @@ pub enum Response {
 }
 
 #[cfg(test)]
-mod tests {
+pub(in crate::control) mod tests {
     use super::*;
     use crate::names::GroupName;
 
-    fn every_request() -> Vec<Request> {
+    /// One of each, in the order of [`METHODS`].
+    pub(in crate::control) fn every_request() -> Vec<Request> {
         let group: GroupName = "web".parse().unwrap();
         let worker = group.worker(0);
         vec![
