@@ -9,13 +9,14 @@ use tokio::{
 };
 
 use super::{
-    arguments::{Output, Question, Wait},
+    arguments::{Output, Question},
     exit::{self, Exit},
     output::{self, Stream},
+    question::{self, Asked},
     render,
 };
 use crate::control::{
-    api::{Fault, FaultKind, INTERFACE, Receipt, Request, Response},
+    api::{Fault, FaultKind, Receipt, Request, Response},
     client::Client,
 };
 
@@ -24,26 +25,26 @@ const END_MAX: Duration = Duration::from_secs(10);
 
 /// Asks, prints, and says how it went.
 pub(super) fn ask(socket: &Path, question: Question) -> anyhow::Result<Exit> {
+    let asked = question::understand(question)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start the client's runtime")?;
     runtime.block_on(async {
         let mut client = Client::connect(socket).await?;
-        let stopped = matches!(question, Question::Stop { .. }).then(|| client.daemon()).flatten();
-        let exit = match question {
-            Question::Call { method, parameters, output } => {
-                let method = full_name(&method);
-                call(&mut client, &method, &parameters, output).await
-            }
-            question => {
-                let (request, output) = request(question);
-                match request {
-                    Request::Status { .. } | Request::Table { .. } => one(&mut client, request, output).await,
-                    Request::Events { .. } => events(&mut client, request, output).await,
-                    _ => receipts(&mut client, request, output).await,
-                }
-            }
+        let stops = matches!(asked, Asked::Request(Request::Stop { .. }, _));
+        let stopped = stops.then(|| client.daemon()).flatten();
+        let exit = match asked {
+            Asked::Call(method, parameters, output) => call(&mut client, &method, &parameters, output).await,
+            Asked::Request(request, output) => match request {
+                Request::Status { .. }
+                | Request::Table { .. }
+                | Request::Policy { .. }
+                | Request::SetPolicy { .. }
+                | Request::SetWeight { .. } => one(&mut client, request, output).await,
+                Request::Events { .. } => events(&mut client, request, output).await,
+                _ => receipts(&mut client, request, output).await,
+            },
         }?;
         drop(client);
         if let Some(daemon) = stopped {
@@ -68,46 +69,14 @@ async fn until_ended(daemon: OwnedFd) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The request that a question is. `Call` is none, and has been dealt with.
-fn request(question: Question) -> (Request, Output) {
-    let milliseconds = |Wait { timeout }: Wait| timeout.map(whole_milliseconds);
-    match question {
-        Question::Status { group, output } => (Request::Status { group }, output),
-        Question::Table { group, output } => (Request::Table { group, clients: vec![], to: None }, output),
-        Question::Events { group, follow, since, output } => {
-            (Request::Events { group, since, follow }, output)
-        }
-        Question::Restart { target, wait, output } => {
-            let timeout_ms = milliseconds(wait);
-            (
-                Request::Restart { group: target.group, worker: target.worker, timeout_ms, canary: None },
-                output,
-            )
-        }
-        Question::Drain { worker, wait, output } => {
-            (Request::Drain { worker, timeout_ms: milliseconds(wait) }, output)
-        }
-        Question::Undrain { worker, output } => (Request::Undrain { worker }, output),
-        Question::Scale { group, workers, wait, output } => {
-            (Request::Scale { group, workers, timeout_ms: milliseconds(wait) }, output)
-        }
-        Question::Stop { wait, output } => (Request::Stop { timeout_ms: milliseconds(wait) }, output),
-        Question::Call { .. } => unreachable!("a call has no request of ours"),
-    }
-}
-
-fn whole_milliseconds(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// `Status` for `io.steer.Control.Status`; other names have their interface already.
-fn full_name(method: &str) -> String {
-    if method.contains('.') { method.to_owned() } else { format!("{INTERFACE}.{method}") }
-}
-
 /// One answer, printed whole.
 async fn one(client: &mut Client, request: Request, output: Output) -> anyhow::Result<Exit> {
     let answer = client.call(request, |_| {}).await?;
+    if matches!(answer, Response::Done(_)) {
+        // A daemon that ends ends what only reads with this: nothing was said of what was asked.
+        let fault = Fault::new(FaultKind::Failed, "the daemon ended before it answered");
+        return Err(fault.with_hint("`steer status` tells whether another runs in its place").into());
+    }
     if output.json {
         output::print(&render::json::pretty(&answer)?)?;
     } else {
@@ -182,57 +151,5 @@ fn line(answer: &Response, output: Output, style: render::Style) -> String {
         render::json::line(answer).unwrap_or_else(|error| format!("{{\"error\":{:?}}}", error.to_string()))
     } else {
         render::text(answer, style)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use clap::Parser;
-
-    use super::*;
-    use crate::cli::arguments::{Arguments, Command};
-
-    fn asked(line: &str) -> Request {
-        let Command::Ask(question) = Arguments::try_parse_from(line.split(' ')).unwrap().command else {
-            panic!("{line}")
-        };
-        request(question).0
-    }
-
-    #[test]
-    fn each_command_asks_for_what_it_says() {
-        let group: crate::names::GroupName = "web".parse().unwrap();
-        let worker = group.worker(2);
-        assert_eq!(asked("steer status"), Request::Status { group: None });
-        assert_eq!(asked("steer status web --json"), Request::Status { group: Some(group.clone()) });
-        assert_eq!(
-            asked("steer table web"),
-            Request::Table { group: group.clone(), clients: vec![], to: None }
-        );
-        assert_eq!(
-            asked("steer events web --follow --since 7"),
-            Request::Events { group: Some(group.clone()), since: 7, follow: true }
-        );
-        assert_eq!(
-            asked("steer restart web"),
-            Request::Restart { group: group.clone(), worker: None, timeout_ms: None, canary: None }
-        );
-        assert_eq!(
-            asked("steer restart web/2 --timeout 500ms"),
-            Request::Restart { group: group.clone(), worker: Some(2), timeout_ms: Some(500), canary: None }
-        );
-        assert_eq!(
-            asked("steer drain web/2 --timeout 3s"),
-            Request::Drain { worker: worker.clone(), timeout_ms: Some(3000) }
-        );
-        assert_eq!(asked("steer undrain web/2"), Request::Undrain { worker });
-        assert_eq!(asked("steer scale web 8"), Request::Scale { group, workers: 8, timeout_ms: None });
-        assert_eq!(asked("steer --socket /x stop"), Request::Stop { timeout_ms: None });
-    }
-
-    #[test]
-    fn a_method_without_an_interface_is_ours() {
-        assert_eq!(full_name("Status"), "io.steer.Control.Status");
-        assert_eq!(full_name("org.varlink.service.GetInfo"), "org.varlink.service.GetInfo");
     }
 }

@@ -9,6 +9,7 @@ use crate::{
         socket::BindError,
     },
     names::NameError,
+    policy::PolicyError,
     sockets::address::AddressError,
 };
 
@@ -111,6 +112,8 @@ pub(super) fn value_hint(error: &(dyn std::error::Error + 'static)) -> Option<St
     if let Some(error) = error.downcast_ref::<ValueError>() {
         Some(error.hint().to_owned())
     } else if let Some(error) = error.downcast_ref::<AddressError>() {
+        Some(error.hint().to_owned())
+    } else if let Some(error) = error.downcast_ref::<PolicyError>() {
         Some(error.hint().to_owned())
     } else if error.is::<NameError>() {
         Some("`steer status` lists the groups and workers that there are".to_owned())

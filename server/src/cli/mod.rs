@@ -11,6 +11,7 @@ pub mod exit;
 mod log;
 mod output;
 mod pages;
+mod question;
 mod refusals;
 pub mod render;
 mod run;

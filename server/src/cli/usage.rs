@@ -73,8 +73,20 @@ mod tests {
             "steer call Status []".to_owned(),
             "steer completions tcsh".to_owned(),
             "steer daemon".to_owned(),
+            "steer policy web random".to_owned(),
+            "steer policy web source ipv4=33".to_owned(),
+            "steer policy web --dry-run".to_owned(),
+            "steer weight web/0 101".to_owned(),
+            "steer weight web/0 -1".to_owned(),
+            "steer weight web 1".to_owned(),
+            "steer table web --where nonsense".to_owned(),
+            "steer table web --to 127.0.0.1:80".to_owned(),
+            "steer restart web --canary 0%".to_owned(),
+            "steer restart web --hold 30s".to_owned(),
+            "steer restart web --abort --canary 5%".to_owned(),
+            "steer restart web --abort --proceed".to_owned(),
         ];
-        for bad in ["--listen localhost:80", "--workers 0", "--policy cpu", "--mode x", "--seed 5"] {
+        for bad in ["--listen localhost:80", "--workers 0", "--policy random", "--mode x", "--seed 5"] {
             lines.push(format!("{run} {bad}"));
         }
         for line in lines {
@@ -99,10 +111,11 @@ mod tests {
 
         hint: `steer run --help` tells what it takes
         ");
-        insta::assert_snapshot!(complain("steer run --listen 127.0.0.1:80 --workers 2 --policy cpu"), @r#"
-        error: invalid value 'cpu' for '--policy <POLICY>': "cpu" is no policy of this version
-
-        hint: this version has one policy: hash
-        "#);
+        for line in ["steer run --listen 127.0.0.1:80 --workers 2 --policy random", "steer policy web random"]
+        {
+            let text = complain(line);
+            assert!(text.contains("POLICY"), "{text}");
+            assert!(text.ends_with("hint: policies are hash, source, least-loaded and cpu\n"), "{text}");
+        }
     }
 }

@@ -1,11 +1,14 @@
 //! The values that options take: text to types, each with an error that names what is allowed.
 
-use std::{str::FromStr, time::Duration};
+use std::{net::SocketAddr, str::FromStr, time::Duration};
 
 use serde_json::Value;
 use thiserror::Error;
 
-use crate::names::{GroupName, NameError, WorkerName};
+use crate::{
+    names::{GroupName, NameError, WorkerName},
+    policy::WEIGHT_MAX,
+};
 
 /// A value that is not of the form its option takes.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -124,6 +127,48 @@ pub fn duration(text: &str) -> Result<Duration, ValueError> {
         })
 }
 
+/// A worker's weight.
+pub fn weight(text: &str) -> Result<u32, ValueError> {
+    // `parse` alone would take "+1" as well.
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|weight| digits && *weight <= WEIGHT_MAX).ok_or_else(|| {
+        let hint =
+            "weights are relative to each other; with 0 a worker gets nothing new and keeps what it has";
+        ValueError::new(text, "weight: it is a whole number from 0 to 100", hint)
+    })
+}
+
+/// A part of a worker's buckets, `5%` or `0.5%`, in thousandths: 1 to 999.
+pub fn part(text: &str) -> Result<u32, ValueError> {
+    let permille = || {
+        let (whole, tenths) = match text.strip_suffix('%')?.split_once('.') {
+            Some((whole, tenths)) if tenths.len() == 1 => (whole, tenths),
+            Some(_) => return None,
+            None => (text.strip_suffix('%')?, "0"),
+        };
+        let all_digits = whole.bytes().chain(tenths.bytes()).all(|byte| byte.is_ascii_digit());
+        let permille = whole.parse::<u32>().ok()?.checked_mul(10)? + tenths.parse::<u32>().ok()?;
+        (all_digits && (1..=999).contains(&permille)).then_some(permille)
+    };
+    permille().ok_or_else(|| {
+        let hint =
+            "write a percentage with one decimal at most, so that both generations get some: 5% or 0.5%";
+        ValueError::new(text, "part of a worker's buckets: it is from 0.1% to 99.9%", hint)
+    })
+}
+
+/// A client of which the worker is wanted.
+pub fn client(text: &str) -> Result<SocketAddr, ValueError> {
+    let hint = "write the client's address and its source port: 203.0.113.7:4711 or [2001:db8::7]:4711";
+    text.parse().map_err(|_| ValueError::new(text, "client", hint))
+}
+
+/// Where clients connect to.
+pub fn local(text: &str) -> Result<SocketAddr, ValueError> {
+    let hint = "write an address and a port that the group listens on: 10.0.0.1:443 or [2001:db8::1]:443";
+    text.parse().map_err(|_| ValueError::new(text, "address with a port", hint))
+}
+
 /// The parameters of a call.
 pub fn json_object(text: &str) -> Result<Value, ValueError> {
     match serde_json::from_str(text) {
@@ -182,6 +227,54 @@ mod tests {
         assert_eq!(seed, Seed([0x0001_0203_0405_0607, 0x0809_0a0b_0c0d_0eff]));
         for text in ["", "12", "+00102030405060708090a0b0c0d0e0f", "é00102030405060708090a0b0c0d0e0"] {
             assert!(text.parse::<Seed>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_weight_is_within_its_range() {
+        assert_eq!([weight("0"), weight("7"), weight("100")], [Ok(0), Ok(7), Ok(WEIGHT_MAX)]);
+        for text in ["", "101", "-1", "+1", "1.5", "many", "4294967297"] {
+            let error = weight(text).unwrap_err();
+            assert!(error.to_string().ends_with(&format!("from 0 to {WEIGHT_MAX}")), "{error}");
+            assert!(error.hint().contains("with 0 a worker gets nothing new"));
+        }
+    }
+
+    #[test]
+    fn a_part_is_a_percentage_with_something_left_on_both_sides() {
+        let parts = ["5%", "0.5%", "0.1%", "99.9%", "50.0%", "05%"].map(|text| part(text).unwrap());
+        assert_eq!(parts, [50, 5, 1, 999, 500, 50]);
+        for text in [
+            "",
+            "%",
+            "5",
+            "0%",
+            "0.0%",
+            "100%",
+            "100.0%",
+            "0.05%",
+            "5.%",
+            ".5%",
+            "-5%",
+            "+5%",
+            "5 %",
+            "5%%",
+            "1e1%",
+            "4294967295%",
+        ] {
+            let error = part(text).unwrap_err();
+            assert!(error.to_string().contains("0.1% to 99.9%"), "{error}");
+            assert!(error.hint().contains("5% or 0.5%"));
+        }
+    }
+
+    #[test]
+    fn clients_have_an_address_and_a_port() {
+        assert_eq!(client("203.0.113.7:4711"), Ok(([203, 0, 113, 7], 4711).into()));
+        assert!(client("[2001:db8::7]:4711").unwrap().is_ipv6());
+        for text in ["", "nonsense", "203.0.113.7", "2001:db8::7", "localhost:80", "1.2.3.4:65536"] {
+            assert!(client(text).unwrap_err().hint().contains("203.0.113.7:4711"), "{text}");
+            assert!(local(text).unwrap_err().hint().contains("listens"), "{text}");
         }
     }
 

@@ -60,6 +60,9 @@ impl Access {
         }
         let mut needed = format!("uid {}", self.changing_uids());
         let mut hint = "run it as root, for example with sudo".to_owned();
+        if matches!(request, Request::SetPolicy { .. } | Request::SetWeight { .. }) && self.may_read(peer) {
+            hint += "; with --dry-run it only reads, which is allowed";
+        }
         if !request.changes() {
             match self.readers_gid {
                 Some(gid) => {
@@ -119,6 +122,35 @@ mod tests {
     fn without_the_group_nobody_else_reads_and_gid_0_is_no_key() {
         let access = Access { readers_gid: None, ..access() };
         assert!(access.decide(&peer(1003, &[0, 77]), &READ).is_err());
+    }
+
+    #[test]
+    fn what_only_says_what_would_change_is_for_readers() {
+        let worker: crate::names::WorkerName = "web/0".parse().unwrap();
+        let clients = vec!["203.0.113.7:4711".parse().unwrap()];
+        let requests = |dry_run| {
+            let (group, clients) = (worker.group.clone(), clients.clone());
+            let policy = crate::policy::Policy::Cpu;
+            [
+                Request::SetPolicy { group, policy, dry_run, clients: clients.clone() },
+                Request::SetWeight { worker: worker.clone(), weight: 0, over_ms: Some(5), dry_run, clients },
+            ]
+        };
+        let (reader, stranger) = (peer(1003, &[77]), peer(1003, &[1003]));
+        for request in requests(true) {
+            assert_eq!(access().decide(&reader, &request), Ok(()));
+            assert!(access().decide(&stranger, &request).unwrap_err().message.contains("may not read"));
+        }
+        for request in requests(false) {
+            let fault = access().decide(&reader, &request).unwrap_err();
+            assert!(fault.message.contains("uid 1003 may not change"), "{}", fault.message);
+            assert!(fault.hint.unwrap().ends_with("with --dry-run it only reads, which is allowed"));
+            assert!(!access().decide(&stranger, &request).unwrap_err().hint.unwrap().contains("--dry-run"));
+        }
+        let group = worker.group;
+        assert_eq!(access().decide(&reader, &Request::Policy { group: group.clone() }), Ok(()));
+        let decide = Request::Decide { group, decision: crate::control::api::Decision::Abort };
+        assert!(access().decide(&reader, &decide).is_err());
     }
 
     #[test]

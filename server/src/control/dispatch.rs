@@ -101,7 +101,13 @@ fn request(method: &str, parameters: Map<String, Value>) -> Result<Request, Serv
         let culprit = parameters.keys().find(|key| {
             let mut rest = parameters.clone();
             rest.remove(*key);
-            parse(&rest).map_err(|other| other.to_string()) != Err(error.clone())
+            match parse(&rest).map_err(|other| other.to_string()) {
+                // That this one is missing then says nothing of it where another was missing already.
+                Err(other) if other == format!("missing field `{key}`") => {
+                    !error.starts_with("missing field")
+                }
+                other => other != Err(error.clone()),
+            }
         });
         // Without a culprit one is missing, and its name is in backticks.
         invalid(culprit.map(String::as_str).or_else(|| error.split('`').nth(1)).unwrap_or("parameters"))
@@ -117,6 +123,7 @@ fn request(method: &str, parameters: Map<String, Value>) -> Result<Request, Serv
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::control::api::Canary;
 
     fn ask(method: &str, parameters: Value) -> Result<Asked, ServiceError> {
         understand(Incoming { method: method.to_owned(), parameters: Some(parameters) })
@@ -136,6 +143,12 @@ mod tests {
         assert_eq!(ask("io.steer.Control.Status", json!(null)), status);
         assert_eq!(ask("io.steer.Control.Status", json!({})), status);
         assert_eq!(ask("io.steer.Control.Status", json!({ "group": null })), status);
+        let canary = Some(Canary { permille: 5, hold_ms: None });
+        let group = "web".parse().unwrap();
+        assert_eq!(
+            ask("io.steer.Control.Restart", json!({ "group": "web", "canary": { "permille": 5 } })),
+            Ok(Asked::Request(Request::Restart { group, worker: None, timeout_ms: None, canary }))
+        );
     }
 
     #[test]
@@ -149,6 +162,21 @@ mod tests {
             invalid("workers")
         );
         assert_eq!(ask("io.steer.Control.Stop", json!({ "timeout": 5 })), invalid("timeout"));
+        let policy = |parameters| ask("io.steer.Control.SetPolicy", parameters);
+        assert_eq!(policy(json!({ "group": "web" })), invalid("policy"));
+        assert_eq!(policy(json!({ "policy": "cpu", "dry_run": true })), invalid("group"));
+        assert_eq!(policy(json!({ "group": "web", "policy": "random" })), invalid("policy"));
+        assert_eq!(policy(json!({ "group": "web", "policy": "cpu", "clients": ["x"] })), invalid("clients"));
+        assert_eq!(policy(json!({ "group": "web", "policy": "cpu", "dry-run": true })), invalid("dry-run"));
+        let weight =
+            |weight: i64| ask("io.steer.Control.SetWeight", json!({ "worker": "web/0", "weight": weight }));
+        assert_eq!([weight(-1), weight(1 << 32)], [invalid("weight"), invalid("weight")]);
+        let canary =
+            |canary: Value| ask("io.steer.Control.Restart", json!({ "group": "web", "canary": canary }));
+        assert_eq!(canary(json!({ "hold_ms": 5 })), invalid("canary"));
+        assert_eq!(canary(json!({ "permille": 5, "hold": 5 })), invalid("canary"));
+        let decide = json!({ "group": "web", "decision": "wait" });
+        assert_eq!(ask("io.steer.Control.Decide", decide), invalid("decision"));
         assert_eq!(ask("io.steer.Control.Info", json!({ "x": 5 })), invalid("x"));
         assert_eq!(ask("io.steer.Control.Status", json!([])), invalid("parameters"));
     }

@@ -7,6 +7,9 @@ pub(crate) fn answers() -> Vec<Response> {
         Response::Info(Info { version: "0.1.0".into(), pid: 7, uptime_ms: 5, program: "select".into() }),
         Response::Status(status()),
         Response::Table(table()),
+        Response::Table(Table { placed: vec![placed("web/2", Some(5))], ..table() }),
+        Response::Policy(policy()),
+        Response::Change(change()),
         Response::Event(event()),
         Response::Receipt(receipt()),
         Response::Done(Done { answers: 2, milliseconds: 1234 }),
@@ -62,6 +65,99 @@ pub(crate) fn table() -> Table {
         shares: vec![share("web/0", Some(5), 512, 0.5), share("web/1", None, 0, 0.0)],
         held_buckets: 512,
         placed: vec![],
+    }
+}
+
+pub(crate) fn placed(worker: &str, slot: Option<u32>) -> Placed {
+    Placed {
+        client: "203.0.113.7:4711".parse().unwrap(),
+        local: "10.0.0.1:443".parse().unwrap(),
+        bucket: 12_345,
+        worker: Some(worker.parse().unwrap()),
+        slot,
+        others: vec!["web/0".parse().unwrap(), "web/3".parse().unwrap()],
+        why: "the less loaded of two".into(),
+    }
+}
+
+pub(crate) fn policy() -> PolicyReport {
+    let steady = WorkerPolicy {
+        worker: "web/0".parse().unwrap(),
+        state: "working".into(),
+        weight: 1,
+        ramp: None,
+        share: 0.25,
+        load: Some(40),
+        publishes: true,
+        stalled: false,
+        cpus: vec![0, 1, 3],
+        why: "1 of 4 by weight".into(),
+    };
+    let rising = WorkerPolicy {
+        worker: "web/1".parse().unwrap(),
+        weight: 5,
+        ramp: Some(Ramp { from: 1.0, now: 2.4, to: 5.0, remaining_ms: 36_000 }),
+        share: 0.75,
+        load: None,
+        publishes: false,
+        stalled: true,
+        cpus: vec![],
+        why: "2.4 of 3.4 by weight".into(),
+        ..steady.clone()
+    };
+    PolicyReport {
+        schema: SCHEMA,
+        group: "web".parse().unwrap(),
+        policy: "least-loaded:tie=4".parse().unwrap(),
+        meaning: "the less loaded of two workers".into(),
+        epoch: 12,
+        members: vec![steady, rising],
+    }
+}
+
+/// The weight of `web/1` from 1 to 3, in a dry run.
+pub(crate) fn change() -> Change {
+    let share = |worker: &str, weight_after, buckets_after, share_after| ShareChange {
+        worker: worker.parse().unwrap(),
+        weight_before: 1,
+        weight_after,
+        buckets_before: 32_768,
+        buckets_after,
+        share_before: 0.5,
+        share_after,
+    };
+    let alone =
+        |worker: &str| Placed { others: vec![], why: "by its bucket".into(), ..placed(worker, Some(5)) };
+    let client = alone("web/0").client;
+    Change {
+        schema: SCHEMA,
+        group: "web".parse().unwrap(),
+        applied: false,
+        policy_before: "hash".parse().unwrap(),
+        policy_after: "hash".parse().unwrap(),
+        rekeyed: false,
+        moved_buckets: 16_384,
+        moved_share: 0.25,
+        open: FlowsMoved { known: 812, moved: 199 },
+        shares: vec![share("web/0", 1, 16_384, 0.25), share("web/1", 3, 49_152, 0.75)],
+        clients: vec![
+            PlacedAnew { client, before: alone("web/0"), after: alone("web/1") },
+            PlacedAnew { client, before: alone("web/1"), after: alone("web/1") },
+        ],
+        milliseconds: 0,
+    }
+}
+
+pub(crate) fn canary() -> CanaryStatus {
+    CanaryStatus {
+        generation: 4,
+        pid: Some(4712),
+        slot: 9,
+        share: 0.025,
+        queue: 0,
+        connections: 3,
+        selected: 120,
+        remaining_ms: Some(12_345),
     }
 }
 

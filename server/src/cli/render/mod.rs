@@ -1,15 +1,17 @@
 //! Answers as text for people and as JSON for programs.
 
+mod change;
 mod event;
 #[cfg(test)]
 pub(crate) mod fixtures;
 pub mod json;
+mod policy;
 mod receipt;
 mod status;
 mod table;
 mod units;
 
-use comfy_table::{Cell, CellAlignment, ContentArrangement, Table, presets};
+use comfy_table::{Cell, CellAlignment, Color, ContentArrangement, Table, presets};
 
 use crate::control::api::{Done, Info, Response};
 
@@ -30,8 +32,8 @@ pub fn text(answer: &Response, style: Style) -> String {
         }
         Response::Status(status) => status::text(status, style),
         Response::Table(table) => table::text(table, style),
-        Response::Policy(report) => format!("{}: {}", report.group, report.policy),
-        Response::Change(change) => format!("{}: {} buckets move", change.group, change.moved_buckets),
+        Response::Policy(report) => policy::text(report, style),
+        Response::Change(change) => change::text(change, style),
         Response::Event(event) => event::text(event),
         Response::Receipt(receipt) => receipt::text(receipt),
         Response::Done(Done { answers, milliseconds }) => {
@@ -77,4 +79,18 @@ fn grid(style: Style, header: &[&str], right: &[&str], rows: Vec<Vec<Cell>>) -> 
 /// A slot or a process, where there is one.
 fn number<N: ToString>(number: Option<N>) -> Cell {
     Cell::new(number.map_or_else(|| "-".to_owned(), |number| number.to_string()))
+}
+
+/// A worker's state, in its colour where colour is wanted.
+fn coloured(state: &str, style: Style) -> Cell {
+    let cell = Cell::new(state);
+    if !style.colour {
+        return cell;
+    }
+    cell.fg(match state {
+        "working" => Color::Green,
+        "starting" | "draining" => Color::Yellow,
+        "lost" => Color::Red,
+        _ => Color::Reset,
+    })
 }

@@ -1,9 +1,9 @@
 //! The state of groups: a header, a table of workers, and what the program counted.
 
-use comfy_table::{Cell, Color};
+use comfy_table::Cell;
 
-use super::{Style, grid, number, units};
-use crate::control::api::{Asked, Counters, GroupStatus, Outcomes, Status, WorkerStatus};
+use super::{Style, coloured, grid, number, units};
+use crate::control::api::{Asked, CanaryStatus, Counters, GroupStatus, Outcomes, Status, WorkerStatus};
 
 const COLUMNS: [&str; 13] = [
     "WORKER",
@@ -46,6 +46,13 @@ fn group(group: &GroupStatus, style: Style) -> String {
         if let Some(message) = &worker.message {
             lines.push(format!("{}: {message}", worker.name));
         }
+        if worker.stalled {
+            let name = &worker.name;
+            lines.push(format!("{name}: stalled: nothing was taken from its queue; it gets nothing new"));
+        }
+        if let Some(status) = &worker.canary {
+            lines.push(canary(worker, status));
+        }
     }
     if group.holding {
         lines.push(format!("holding: {} connections wait for a worker", group.held));
@@ -68,11 +75,25 @@ fn group(group: &GroupStatus, style: Style) -> String {
     lines.join("\n")
 }
 
+/// The counters by which a canary is judged, and what becomes of it.
+fn canary(worker: &WorkerStatus, canary: &CanaryStatus) -> String {
+    let WorkerStatus { name, share, .. } = worker;
+    let CanaryStatus { generation, slot, queue, connections, selected, .. } = canary;
+    let part = units::share(if *share > 0.0 { canary.share / share } else { 0.0 });
+    let next = match canary.remaining_ms {
+        Some(remaining) => format!("takes over in {}", units::duration(remaining)),
+        None => format!("waits for steer restart {} --proceed or --abort", name.group),
+    };
+    format!(
+        "{name}: canary generation {generation} (slot {slot}): {part} of its buckets, selected {selected}, queue {queue}, \
+         connections {connections}; {next}"
+    )
+}
+
 fn worker(worker: &WorkerStatus, style: Style) -> Vec<Cell> {
-    let state = Cell::new(&worker.state);
     vec![
         Cell::new(&worker.name),
-        if style.colour { state.fg(colour(&worker.state)) } else { state },
+        coloured(&worker.state, style),
         number(worker.pid),
         Cell::new(worker.generation),
         number(worker.slot),
@@ -87,15 +108,6 @@ fn worker(worker: &WorkerStatus, style: Style) -> Vec<Cell> {
     ]
 }
 
-fn colour(state: &str) -> Color {
-    match state {
-        "working" => Color::Green,
-        "starting" | "draining" => Color::Yellow,
-        "lost" => Color::Red,
-        _ => Color::Reset,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::{super::fixtures, *};
@@ -105,6 +117,24 @@ mod tests {
     #[test]
     fn a_group_is_a_header_its_workers_and_its_counters() {
         insta::assert_snapshot!(text(&fixtures::status(), PLAIN));
+    }
+
+    #[test]
+    fn a_canary_and_a_stalled_worker_have_lines_of_their_own() {
+        let mut status = fixtures::status();
+        let workers = &mut status.groups[0].workers;
+        workers[0].share = 0.5;
+        workers[0].canary = Some(fixtures::canary());
+        workers[1].stalled = true;
+        workers[1].message = None;
+        workers[1].canary = Some(CanaryStatus { remaining_ms: None, ..fixtures::canary() });
+        let text = text(&status, PLAIN);
+        let lines: Vec<&str> = text.lines().filter(|line| line.contains(": ")).take(3).collect();
+        insta::assert_snapshot!(lines.join("\n"), @r"
+        web/0: canary generation 4 (slot 9): 5.0 % of its buckets, selected 120, queue 0, connections 3; takes over in 12.3 s
+        web/1: stalled: nothing was taken from its queue; it gets nothing new
+        web/1: canary generation 4 (slot 9): 0.0 % of its buckets, selected 120, queue 0, connections 3; waits for steer restart web --proceed or --abort
+        ");
     }
 
     #[test]

@@ -16,6 +16,24 @@ pub(super) fn share(share: f64) -> String {
     format!("{:.1} %", share * 100.0)
 }
 
+/// A weight; one on its way may have decimals, of which one is shown.
+pub(super) fn weight(weight: f64) -> String {
+    if weight.fract() == 0.0 { format!("{weight:.0}") } else { format!("{weight:.1}") }
+}
+
+/// Numbers of CPUs, as `taskset` writes them: `0-3,7`.
+pub(super) fn cpus(cpus: &[u32]) -> String {
+    let mut sorted = cpus.to_vec();
+    sorted.sort_unstable();
+    sorted.dedup();
+    let runs = sorted.chunk_by(|one, next| one + 1 == *next).map(|run| match run {
+        [only] => only.to_string(),
+        [first, .., last] => format!("{first}-{last}"),
+        [] => String::new(),
+    });
+    runs.collect::<Vec<_>>().join(",")
+}
+
 /// A time of the wall clock, in UTC: `2026-08-01T12:00:00.123Z`.
 pub(super) fn utc(unix_ms: u64) -> String {
     let (days, in_day) = (unix_ms / 86_400_000, unix_ms % 86_400_000);
@@ -41,6 +59,19 @@ mod tests {
         let texts = [0, 999, 1000, 1250, 59_999, 60_000, 200_000, 7_500_000].map(duration);
         let said = ["0 ms", "999 ms", "1.0 s", "1.2 s", "59.9 s", "1 min 0 s", "3 min 20 s", "2 h 5 min"];
         assert_eq!(texts, said);
+    }
+
+    #[test]
+    fn weights_have_a_decimal_only_on_their_way() {
+        assert_eq!([0.0, 1.0, 2.44, 99.96, 100.0].map(weight), ["0", "1", "2.4", "100.0", "100"]);
+    }
+
+    #[test]
+    fn cpus_are_in_ranges() {
+        assert_eq!(cpus(&[]), "");
+        assert_eq!(cpus(&[5]), "5");
+        assert_eq!(cpus(&[7, 2, 0, 1, 3, 9, 8, 2]), "0-3,7-9");
+        assert_eq!(cpus(&[0, u32::MAX]), "0,4294967295");
     }
 
     #[test]

@@ -76,17 +76,19 @@ pub enum Response {
 }
 
 #[cfg(test)]
-mod tests {
+pub(in crate::control) mod tests {
     use super::*;
     use crate::names::GroupName;
 
-    fn every_request() -> Vec<Request> {
+    /// One of each, in the order of [`METHODS`].
+    pub(in crate::control) fn every_request() -> Vec<Request> {
         let group: GroupName = "web".parse().unwrap();
         let worker = group.worker(0);
         vec![
             Request::Info {},
             Request::Status { group: None },
             Request::Table { group: group.clone(), clients: vec![], to: None },
+            Request::Events { group: None, since: 0, follow: true },
             Request::Policy { group: group.clone() },
             Request::SetPolicy {
                 group: group.clone(),
@@ -101,14 +103,13 @@ mod tests {
                 dry_run: false,
                 clients: vec![],
             },
-            Request::Decide { group: group.clone(), decision: Decision::Abort },
-            Request::Events { group: None, since: 0, follow: true },
             Request::Restart {
                 group: group.clone(),
                 worker: None,
                 timeout_ms: Some(5),
                 canary: Some(Canary { permille: 50, hold_ms: None }),
             },
+            Request::Decide { group: group.clone(), decision: Decision::Abort },
             Request::Drain { worker: worker.clone(), timeout_ms: None },
             Request::Undrain { worker },
             Request::Scale { group, workers: 4, timeout_ms: None },

@@ -39,6 +39,21 @@ async fn an_oversized_message_is_cut_off_at_the_limit() {
 }
 
 #[tokio::test]
+async fn so_many_clients_that_the_message_is_too_large_are_refused_and_others_placed() {
+    let served = Served::start(Limits::default());
+    let group: crate::names::GroupName = "web".parse().unwrap();
+    let table = |count| Request::Table {
+        group: group.clone(),
+        clients: vec!["[2001:db8::7]:4711".parse().unwrap(); count],
+        to: None,
+    };
+    let refused = served.client().await.call(table(4000), |_| {}).await.unwrap_err();
+    assert_eq!(refused.to_string(), "the message is larger than 65536 bytes");
+    within(served.client().await.call(table(2000), |_| {})).await.unwrap();
+    served.end().await;
+}
+
+#[tokio::test]
 async fn a_message_below_the_limit_passes() {
     let served = Served::start(Limits::default());
     let mut stream = served.raw().await;

@@ -5,7 +5,18 @@ use std::{future, time::Duration};
 use serde_json::json;
 
 use super::*;
-use crate::control::{api, client::ClientError};
+use crate::{
+    control::{api, client::ClientError},
+    policy::Policy,
+};
+
+fn set_policy(group: &crate::names::GroupName, dry_run: bool) -> Request {
+    Request::SetPolicy { group: group.clone(), policy: Policy::Cpu, dry_run, clients: vec![] }
+}
+
+fn set_weight(over_ms: Option<u64>, dry_run: bool) -> Request {
+    Request::SetWeight { worker: web(1), weight: 3, over_ms, dry_run, clients: vec![] }
+}
 
 #[tokio::test]
 async fn every_request_makes_the_round_trip() {
@@ -21,7 +32,12 @@ async fn every_request_makes_the_round_trip() {
         (restart, 2, "Done"),
         (Request::Drain { worker: web(0), timeout_ms: Some(5) }, 0, "Receipt"),
         (Request::Undrain { worker: web(0) }, 0, "Done"),
-        (Request::Scale { group, workers: 3, timeout_ms: None }, 3, "Done"),
+        (Request::Scale { group: group.clone(), workers: 3, timeout_ms: None }, 3, "Done"),
+        (Request::Policy { group: group.clone() }, 0, "Policy"),
+        (set_policy(&group, true), 0, "Change"),
+        (set_policy(&group, false), 0, "Change"),
+        (set_weight(None, false), 0, "Change"),
+        (Request::Decide { group, decision: api::Decision::Proceed }, 0, "Done"),
     ];
     for (request, count, last) in requests {
         let mut answers = Vec::new();
@@ -157,6 +173,45 @@ async fn a_change_goes_on_when_its_client_has_gone() {
 }
 
 #[tokio::test]
+async fn a_weight_on_its_way_goes_on_when_its_client_has_gone() {
+    let served = Served::start(Limits::default());
+    let mut client = served.client().await;
+    let call = tokio::spawn(async move { client.call(set_weight(Some(60_000), false), |_| {}).await });
+    served.reaches(&served.played.begun, 1).await;
+    call.abort();
+    assert!(call.await.unwrap_err().is_cancelled());
+    served.serves_others().await;
+    served.played.go_on.notify_one();
+    served.reaches(&served.played.changed, 1).await;
+    assert_eq!(served.played.dropped.load(Ordering::SeqCst), 0);
+    served.end().await;
+}
+
+#[tokio::test]
+async fn a_dry_run_reads_and_so_ends_when_its_client_has_gone() {
+    let served = Served::start(Limits::default());
+    let mut client = served.client().await;
+    let call = tokio::spawn(async move { client.call(set_weight(Some(60_000), true), |_| {}).await });
+    served.reaches(&served.played.begun, 1).await;
+    call.abort();
+    served.reaches(&served.played.dropped, 1).await;
+    assert_eq!(served.played.changed.load(Ordering::SeqCst), 0);
+    served.end().await;
+}
+
+#[tokio::test]
+async fn a_change_says_whether_it_was_carried_out() {
+    let served = Served::start(Limits::default());
+    let mut client = served.client().await;
+    for dry_run in [true, false] {
+        let answer = within(client.call(set_policy(&web(0).group, dry_run), |_| {})).await.unwrap();
+        let Response::Change(change) = answer else { panic!("{answer:?}") };
+        assert_eq!((change.applied, change.policy_after), (!dry_run, Policy::Cpu));
+    }
+    served.end().await;
+}
+
+#[tokio::test]
 async fn a_reading_request_ends_when_its_client_has_gone() {
     let served = Served::start(Limits::default());
     let mut stream = served.raw().await;
@@ -252,7 +307,13 @@ async fn who_may_not_is_refused_and_stays_connected() {
         let Err(ClientError::Fault(fault)) = changed else { panic!("{changed:?}") };
         assert_eq!(fault.kind, FaultKind::Refused);
         client.call(Request::Info {}, |_| {}).await.unwrap();
+        let changed = client.call(set_policy(&web(0).group, false), |_| {}).await;
+        assert!(
+            matches!(&changed, Err(ClientError::Fault(fault)) if fault.kind == FaultKind::Refused),
+            "{changed:?}"
+        );
     }
+    client.call(set_policy(&web(0).group, true), |_| {}).await.unwrap();
     server.abort();
     assert!(!api::streams("Events"));
     let _ = timeout(Duration::from_secs(1), server).await;

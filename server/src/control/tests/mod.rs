@@ -2,6 +2,7 @@
 
 mod abuse;
 mod calls;
+mod description;
 
 use std::{
     future::Future,
@@ -25,11 +26,14 @@ use tokio::{
 
 use super::{
     Access, ControlSocket, Controller, Limits,
-    api::{Count, Done, Event, Fault, FaultKind, Info, Receipt, Request, Response, Status, Step, Table},
+    api::{
+        Change, Count, Done, Event, Fault, FaultKind, Info, PolicyReport, Receipt, Request, Response, Status,
+        Step, Table,
+    },
     client::Client,
     serve_within,
 };
-use crate::names::WorkerName;
+use crate::{cli::render::fixtures, names::WorkerName};
 
 /// What a test waits for at most; nothing here takes a part of it.
 const LONG: Duration = Duration::from_secs(20);
@@ -37,6 +41,8 @@ const LONG: Duration = Duration::from_secs(20);
 /// Plays the daemon: answers by what is asked for.
 #[derive(Clone, Default)]
 struct Played {
+    /// Weights that are on their way, or were.
+    begun: Arc<AtomicU64>,
     /// Changes that came to their end.
     changed: Arc<AtomicU64>,
     /// Requests that read and were dropped before their end.
@@ -143,11 +149,25 @@ impl Controller for Played {
                 Ok(done(2))
             }
             Request::Drain { worker, .. } => Ok(Response::Receipt(receipt(&worker.to_string()))),
-            Request::Undrain { .. }
-            | Request::Decide { .. }
-            | Request::Policy { .. }
-            | Request::SetPolicy { .. }
-            | Request::SetWeight { .. } => Ok(done(0)),
+            Request::Undrain { .. } | Request::Decide { .. } => Ok(done(0)),
+            Request::Policy { group } => Ok(Response::Policy(PolicyReport { group, ..fixtures::policy() })),
+            Request::SetPolicy { group, policy: policy_after, dry_run, .. } => {
+                Ok(Response::Change(Change { group, policy_after, applied: !dry_run, ..fixtures::change() }))
+            }
+            // On its way until it may go on; without a time, at once.
+            Request::SetWeight { worker, over_ms, dry_run, .. } => {
+                if over_ms.is_some() {
+                    let count = CountOnDrop(self.clone());
+                    self.begun.fetch_add(1, Ordering::SeqCst);
+                    self.moved.notify_waiters();
+                    self.go_on.notified().await;
+                    std::mem::forget(count);
+                    self.changed.fetch_add(1, Ordering::SeqCst);
+                    self.moved.notify_waiters();
+                }
+                let group = worker.group;
+                Ok(Response::Change(Change { group, applied: !dry_run, ..fixtures::change() }))
+            }
             // As many receipts as workers, as fast as they can be sent.
             Request::Scale { workers, .. } => {
                 for index in 0..workers {

@@ -1,16 +1,21 @@
 //! What the command line looks like.
 
+mod run;
+mod tune;
+
 use std::{path::PathBuf, time::Duration};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
-use super::values::{self, Seed, StopSignal, Target};
+pub use self::{
+    run::{ModeName, ReadyName, RestartName, RunArguments, WhenEmptyName},
+    tune::{PolicyArguments, RestartArguments, TableArguments, WeightArguments},
+};
+use super::values;
 use crate::{
     control::DEFAULT_SOCKET,
     names::{GroupName, WorkerName},
-    policy::Policy,
-    sockets::address::ListenAddress,
     workers::sample::SampleOptions,
 };
 
@@ -71,14 +76,12 @@ pub enum Question {
         #[command(flatten)]
         output: Output,
     },
-    /// Show the published steering table of a group, by worker
-    Table {
-        /// The group.
-        group: GroupName,
-        /// How to print.
-        #[command(flatten)]
-        output: Output,
-    },
+    /// Show the published steering table of a group, by worker; or where a client's connections go, and why
+    Table(TableArguments),
+    /// Show a group's policy and why each worker has the share it has; or change the policy, in one swap
+    Policy(PolicyArguments),
+    /// Give a worker another weight, in one swap or step by step
+    Weight(WeightArguments),
     /// Show the events that the daemon remembers
     Events {
         /// Only this group's.
@@ -94,17 +97,7 @@ pub enum Question {
         output: Output,
     },
     /// Hand over one worker or, one after another, all of a group; wait, and print a receipt for each
-    Restart {
-        /// The group or the worker: web or web/0.
-        #[arg(value_name = "GROUP[/WORKER]")]
-        target: Target,
-        /// How to wait.
-        #[command(flatten)]
-        wait: Wait,
-        /// How to print.
-        #[command(flatten)]
-        output: Output,
-    },
+    Restart(RestartArguments),
     /// Take a worker out of the table, to the proven end of what it holds; print the receipt
     Drain {
         /// The worker: web/0.
@@ -190,97 +183,4 @@ pub struct DemoArguments {
     /// How to print.
     #[command(flatten)]
     pub output: Output,
-}
-
-/// What `steer run` takes.
-#[derive(Debug, Clone, Args)]
-pub struct RunArguments {
-    /// Where the group listens; more than one is allowed
-    #[arg(long, value_name = "ADDR", required = true, num_args = 1..)]
-    pub listen: Vec<ListenAddress>,
-    /// How many workers to start with
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    pub workers: u32,
-    /// The group's name
-    #[arg(long, value_name = "NAME", default_value = "web")]
-    pub name: GroupName,
-    /// What decides which worker gets a connection: hash, source, least-loaded or cpu
-    #[arg(long, value_name = "POLICY", default_value = "hash")]
-    pub policy: Policy,
-    /// Who makes the listeners
-    #[arg(long, value_enum, default_value_t = ModeName::Inherit)]
-    pub mode: ModeName,
-    /// Which generation of a worker goes first when it is restarted
-    #[arg(long, value_enum, default_value_t = RestartName::Surge)]
-    pub restart: RestartName,
-    /// When a started worker counts as ready [default: listener in mode own; else notify for the sample worker,
-    /// probe for CMD]
-    #[arg(long, value_enum)]
-    pub ready: Option<ReadyName>,
-    /// What becomes of connections while no worker works
-    #[arg(long, value_enum, default_value = "hold")]
-    pub when_empty: WhenEmptyName,
-    /// The user that the workers run as, by name or number [default: the daemon's own]
-    #[arg(long, value_name = "USER")]
-    pub user: Option<String>,
-    /// The seed of table and hash, 32 hexadecimal digits: the same seed gives the same table on every host
-    /// [default: drawn at random]
-    #[arg(long, value_name = "HEX32")]
-    pub seed: Option<Seed>,
-    /// From a worker's start to its readiness, at most
-    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = values::duration)]
-    pub start_timeout: Duration,
-    /// From the begin of a drain to its deadline
-    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = values::duration)]
-    pub drain_timeout: Duration,
-    /// For open connections to end by themselves, before a worker is told to stop
-    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = values::duration)]
-    pub settle: Duration,
-    /// From the stop signal to SIGKILL, once the drain has ended
-    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = values::duration)]
-    pub stop_timeout: Duration,
-    /// The signal that tells a worker to stop
-    #[arg(long, value_name = "SIGNAL", default_value = "TERM")]
-    pub stop_signal: StopSignal,
-    /// What the workers run [default: the sample worker that is built in]
-    #[arg(last = true, value_name = "CMD")]
-    pub command: Vec<String>,
-}
-
-/// Who makes the listeners.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum ModeName {
-    /// The daemon makes them and passes them from fd 3 on
-    Inherit,
-    /// The worker binds with SO_REUSEPORT itself, and the daemon takes it in
-    Own,
-}
-
-/// The order of a restart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum RestartName {
-    /// The new one is started before the old one stops
-    Surge,
-    /// The old one is stopped first, for programs of which two cannot run at once
-    Replace,
-}
-
-/// What counts as ready.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum ReadyName {
-    /// READY=1 on NOTIFY_SOCKET
-    Notify,
-    /// Its own listener listens; in mode own only
-    Listener,
-    /// A connection that only it can get is accepted; for programs that tell nothing
-    Probe,
-}
-
-/// What becomes of connections while no worker works.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum WhenEmptyName {
-    /// They wait, and go to the first worker that is ready
-    Hold,
-    /// They are refused
-    Refuse,
 }

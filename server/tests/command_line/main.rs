@@ -1,114 +1,24 @@
 //! The real binary, against a daemon that is played: what it prints, and the code it exits with.
 #![expect(clippy::unwrap_used, reason = "clippy.toml allows it in tests, and this file has helpers too")]
 
+mod played;
+mod tune;
+
 use std::{
     io::{BufRead, BufReader},
     path::PathBuf,
     process::{Command, Output, Stdio},
 };
 
-use steer::control::{
-    Access, ControlSocket, Controller,
-    api::{
-        Count, Done, Event, Fault, FaultKind, Receipt, Request, Response, Status, Step, Table, TableShare,
-    },
-    serve,
-};
+use steer::control::{Access, ControlSocket, api::Request, serve};
 use tempfile::TempDir;
-use tokio::{runtime::Runtime, sync::mpsc};
+use tokio::runtime::Runtime;
 
-/// Knows the group `web` of two workers; `web/1` never gets to the end of its drain.
-#[derive(Clone)]
-struct Played;
-
-fn receipt(index: u32, outcome: &str) -> Receipt {
-    Receipt {
-        schema: 1,
-        worker: format!("web/{index}").parse().unwrap(),
-        generation: 1,
-        successor: None,
-        outcome: outcome.to_owned(),
-        handshakes: Count::default(),
-        unaccepted: Count { began: 3, ended: 0 },
-        flows: Count::default(),
-        connections: Count::default(),
-        migrated: 0,
-        migrated_to: [].into(),
-        exit: None,
-        steps: vec![Step { name: "publish".into(), milliseconds: 8 }],
-        message: None,
-    }
-}
-
-impl Controller for Played {
-    async fn call(&self, request: Request, answers: mpsc::Sender<Response>) -> Result<Response, Fault> {
-        let done = |answers| Ok(Response::Done(Done { answers, milliseconds: 1234 }));
-        let known = |group: &steer::names::GroupName| match group.as_str() {
-            "web" => Ok(()),
-            _ => Err(Fault::new(FaultKind::NoSuch, format!("there is no group {group}"))
-                .with_hint("there is: web")),
-        };
-        match request {
-            Request::Status { group } => {
-                group.as_ref().map_or(Ok(()), known)?;
-                Ok(Response::Status(Status { schema: 1, groups: vec![] }))
-            }
-            Request::Table { group, .. } => {
-                known(&group)?;
-                let worker = group.worker(0);
-                let share = TableShare { worker, slot: Some(2), weight: 1, buckets: 1024, share: 1.0 };
-                Ok(Response::Table(Table {
-                    schema: 1,
-                    group,
-                    epoch: 9,
-                    buckets: 1024,
-                    last_resort: "hold".into(),
-                    shares: vec![share],
-                    held_buckets: 0,
-                    placed: vec![],
-                }))
-            }
-            Request::Events { follow, since, .. } => {
-                // Without an end for who follows from the second event on.
-                let last = if follow && since == 2 { u64::MAX } else { 2 };
-                for sequence in 1..=last {
-                    let event = Event {
-                        sequence,
-                        unix_ms: 0,
-                        kind: "started".into(),
-                        group: None,
-                        worker: Some("web/0".parse().unwrap()),
-                        generation: Some(sequence),
-                        detail: String::new(),
-                    };
-                    if answers.send(Response::Event(event)).await.is_err() {
-                        break;
-                    }
-                }
-                if follow {
-                    std::future::pending::<()>().await;
-                }
-                done(2)
-            }
-            Request::Restart { group, .. } => {
-                known(&group)?;
-                let _ = answers.send(Response::Receipt(receipt(0, "drained"))).await;
-                let _ = answers.send(Response::Receipt(receipt(1, "deadline"))).await;
-                done(2)
-            }
-            Request::Drain { worker, .. } => Ok(Response::Receipt(receipt(worker.index, "drained"))),
-            Request::Undrain { worker } => {
-                let message = format!("{worker} works already");
-                Err(Fault::new(FaultKind::Refused, message))
-            }
-            Request::Stop { .. } => Err(Fault::new(FaultKind::TimedOut, "it took longer than 5 ms")),
-            _ => done(0),
-        }
-    }
-}
+use self::played::Played;
 
 struct Served {
     place: TempDir,
+    played: Played,
     _runtime: Runtime,
 }
 
@@ -118,12 +28,18 @@ impl Served {
         let runtime = Runtime::new().unwrap();
         let socket = ControlSocket::bind(&place.path().join("steer.sock")).unwrap();
         let access = Access::new(vec![]).unwrap();
-        runtime.spawn(serve(socket, Played, access, std::future::pending()));
-        Self { place, _runtime: runtime }
+        let played = Played::default();
+        runtime.spawn(serve(socket, played.clone(), access, std::future::pending()));
+        Self { place, played, _runtime: runtime }
     }
 
     fn steer(&self, line: &str) -> Command {
         steer(self.place.path().join("steer.sock"), line)
+    }
+
+    /// What was asked for since the last look.
+    fn asked(&self) -> Vec<Request> {
+        std::mem::take(&mut self.played.asked.lock().unwrap())
     }
 }
 
@@ -218,6 +134,12 @@ fn what_goes_wrong_has_its_code_and_its_hint() {
     [4]
     error: there is no group api
     hint: there is: web
+    ");
+    // A daemon that ends answers so to what only reads.
+    insta::assert_snapshot!(run("status ending"), @r"
+    [1]
+    error: the daemon ended before it answered
+    hint: `steer status` tells whether another runs in its place
     ");
     insta::assert_snapshot!(run("undrain web/0"), @r"
     [5]
