@@ -11,7 +11,7 @@ use std::{
 use socket2::{Domain, Socket, Type};
 use steer::{
     daemon::flows::bucket_of,
-    engine::assign::{NOBODY, assign},
+    engine::assign::{Member, NOBODY, assign},
 };
 
 /// The seed that groups under test are given, so that the test knows which worker a 4-tuple belongs to.
@@ -36,8 +36,8 @@ pub struct Owners(Vec<u32>);
 impl Owners {
     /// With these workers, by index.
     pub fn among(workers: impl IntoIterator<Item = u32>) -> Self {
-        let workers: Vec<u32> = workers.into_iter().collect();
-        let owners = assign(&workers);
+        let members: Vec<Member> = workers.into_iter().map(|index| Member { index, weight: 1_000 }).collect();
+        let owners = assign(&members);
         assert!(!owners.contains(&NOBODY), "a table without workers names nobody");
         Self(owners)
     }

@@ -9,7 +9,7 @@ use std::{
 
 use steer::{
     daemon::flows::bucket_of,
-    engine::assign::assign,
+    engine::assign::{Member, assign},
     load::{FourTuple, Plan, Probe, Running, Tally, four_tuples, run},
 };
 
@@ -146,7 +146,8 @@ impl Prediction {
     #[track_caller]
     pub fn new(seed: &str, workers: &[u32]) -> Self {
         let half = |digits| u64::from_str_radix(digits, 16).expect("a seed has 32 hexadecimal digits");
-        Self { seed: [half(&seed[..16]), half(&seed[16..])], owners: assign(workers) }
+        let members: Vec<Member> = workers.iter().map(|&index| Member { index, weight: 1_000 }).collect();
+        Self { seed: [half(&seed[..16]), half(&seed[16..])], owners: assign(&members) }
     }
 
     /// The index of the worker that the 4-tuple belongs to.

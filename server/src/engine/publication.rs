@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use server_common::limits::{BUCKETS, NO_SLOT};
 
 use super::{
-    assign::{NOBODY, reassign},
+    assign::{Member, NOBODY, assign},
     drain::Drain,
     effect::Effect,
     event::{GenerationId, Millis, Slot},
@@ -17,6 +17,9 @@ use super::{
 
 /// How long to wait before a table is published again that could not be.
 const RETRY: Millis = 1_000;
+
+/// Every worker's weight, in thousandths.
+const WEIGHT: u32 = 1_000;
 
 /// The state of publishing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,7 +36,7 @@ pub(super) struct Publication {
     pub(super) retry_at: Option<Millis>,
     /// Who has which bucket, and for which members that was worked out.
     pub(super) owners: Arc<[u32]>,
-    members: Vec<u32>,
+    members: Vec<Member>,
 }
 
 impl Publication {
@@ -99,10 +102,9 @@ impl Group {
         let working = |worker: &Worker| Some(worker.generations.get(&worker.working?)?.slot);
         let slots: Vec<(u32, Slot)> =
             self.workers.iter().filter_map(|(&index, worker)| Some((index, working(worker)?))).collect();
-        let members: Vec<u32> = slots.iter().map(|&(index, _)| index).collect();
+        let members: Vec<Member> = slots.iter().map(|&(index, _)| Member { index, weight: WEIGHT }).collect();
         if members != self.publication.members {
-            let (owners, before) = (&self.publication.owners, &self.publication.members);
-            self.publication.owners = reassign(owners, before, &members).into();
+            self.publication.owners = assign(&members).into();
             self.publication.members = members;
         }
         let hold = self.hold.slot.filter(|_| self.rules.hold && !self.stopping);

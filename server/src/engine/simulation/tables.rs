@@ -47,7 +47,11 @@ impl Named {
     }
 }
 
-/// No bucket moves but from a member that leaves or to one that comes, and to nobody only where there are no members.
+/// Of all buckets, the part that may move between members that stay, for each that comes or goes.
+const BETWEEN_OTHERS: f64 = 0.01;
+
+/// Hardly a bucket moves but from a member that leaves or to one that comes, none where the members are the same, and to nobody
+/// only where there are no members.
 pub(super) fn check_change(before: Option<&Named>, after: &Named, slots: u32) -> Checked {
     let empty: Vec<Slot> = vec![NO_SLOT; BUCKETS];
     let old = before.map_or(&empty[..], |named| &named.layout.buckets);
@@ -55,7 +59,7 @@ pub(super) fn check_change(before: Option<&Named>, after: &Named, slots: u32) ->
         Some(before) => (before.members(), after.members()),
         None => (BTreeSet::new(), after.members()),
     };
-    let mut moved = 0;
+    let (mut moved, mut between_others) = (0, 0);
     for ((from, to), count) in pairs(old, &after.layout.buckets, slots) {
         let epoch = after.layout.epoch;
         let nobody = if stays.is_empty() { after.layout.hold.unwrap_or(NO_SLOT) } else { NO_SLOT };
@@ -63,19 +67,27 @@ pub(super) fn check_change(before: Option<&Named>, after: &Named, slots: u32) ->
         match after.worker(to) {
             Some(worker) => {
                 let may_move = from.is_none_or(|from| !stays.contains(&from)) || !left.contains(&worker);
-                if from != Some(worker) && !may_move {
-                    return Err(format!("table {epoch} moves {count} buckets from {from:?} to {worker}"));
+                if from != Some(worker) {
+                    moved += count;
+                    between_others += if may_move { 0 } else { count };
                 }
-                moved += if from == Some(worker) { 0 } else { count };
             }
             None if stays.is_empty() && to == nobody => moved += count,
             None => return Err(format!("{count} buckets of table {epoch} name slot {to}")),
         }
     }
+    let changes = left.symmetric_difference(&stays).count();
+    let part = |count: usize| count as f64 / BUCKETS as f64;
+    if part(between_others) > BETWEEN_OTHERS * changes as f64 {
+        let epoch = after.layout.epoch;
+        return Err(format!(
+            "table {epoch} moves {between_others} buckets between members that stay, for {changes} changes"
+        ));
+    }
     let most = left.len().max(stays.len());
-    if left.symmetric_difference(&stays).count() == 1 && most > 1 {
-        let share = moved as f64 / BUCKETS as f64;
-        if share > 1.0 / most as f64 + 0.01 {
+    if changes == 1 && most > 1 {
+        let share = part(moved);
+        if share > 1.0 / most as f64 + BETWEEN_OTHERS {
             return Err(format!("{share} of the buckets move where one of {most} workers comes or goes"));
         }
     }

@@ -11,6 +11,7 @@ mod rate;
 mod report;
 mod samples;
 mod syns;
+mod table;
 
 use std::process::ExitCode;
 
@@ -41,11 +42,13 @@ enum Name {
     Rate,
     /// How long a handover takes beyond the worker's own start
     Handover,
+    /// Who has which bucket: parts, what a change moves and the time it takes, beside other ways to assign them
+    Table,
 }
 
 fn main() -> Result<ExitCode> {
     let arguments = Arguments::parse();
-    let all = [Name::Program, Name::Rate, Name::Handover];
+    let all = [Name::Program, Name::Rate, Name::Handover, Name::Table];
     let wanted: Vec<Name> = arguments.name.map_or_else(|| all.to_vec(), |name| vec![name]);
     let mut reports = Vec::new();
     for name in wanted {
@@ -53,6 +56,7 @@ fn main() -> Result<ExitCode> {
             Name::Program => program::run(arguments.quick),
             Name::Rate => rate::run(namespace, arguments.quick),
             Name::Handover => handover::run(namespace, arguments.quick),
+            Name::Table => table::run(arguments.quick),
         })?;
         if !arguments.json {
             println!("{report}");

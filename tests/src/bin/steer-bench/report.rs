@@ -30,6 +30,8 @@ pub(crate) struct Report {
 #[derive(Debug, Serialize)]
 pub(crate) struct Row {
     what: String,
+    /// Where it is not the report's.
+    unit: Option<&'static str>,
     rounds: usize,
     min: f64,
     median: f64,
@@ -80,6 +82,7 @@ impl Row {
     pub(crate) fn new(what: impl Into<String>, samples: &Samples) -> Self {
         Self {
             what: what.into(),
+            unit: None,
             rounds: samples.count(),
             min: samples.quantile(0.0),
             median: samples.median(),
@@ -111,6 +114,12 @@ impl Row {
         self
     }
 
+    /// For a report whose rows have units of their own.
+    pub(crate) fn in_unit(mut self, unit: &'static str) -> Self {
+        self.unit = Some(unit);
+        self
+    }
+
     pub(crate) fn with_aim(mut self, aim: Aim) -> Self {
         self.aim = Some(aim);
         self
@@ -131,11 +140,17 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}: {}", self.name, self.unit)?;
         writeln!(f, "  {}", self.method)?;
-        writeln!(f, "  {:<34} {:>6} {:>9} {:>9} {:>9} {:>9}", "", "rounds", "min", "median", "p99", "max")?;
+        let width = if self.rows.iter().any(|row| row.unit.is_some()) { 64 } else { 34 };
+        writeln!(
+            f,
+            "  {:<width$} {:>6} {:>9} {:>9} {:>9} {:>9}",
+            "", "rounds", "min", "median", "p99", "max"
+        )?;
         for row in &self.rows {
             let figures = [row.min, row.median, row.p99, row.max].map(short);
             let [min, median, p99, max] = figures;
-            writeln!(f, "  {:<34} {:>6} {min:>9} {median:>9} {p99:>9} {max:>9}", row.what, row.rounds)?;
+            let what = row.unit.map_or_else(|| row.what.clone(), |unit| format!("{}, {unit}", row.what));
+            writeln!(f, "  {what:<width$} {:>6} {min:>9} {median:>9} {p99:>9} {max:>9}", row.rounds)?;
             if let Some(other) = &row.compared_with {
                 let [low, high] = other.median_ratio_interval;
                 writeln!(
@@ -157,5 +172,9 @@ impl fmt::Display for Report {
 
 /// Four digits that matter, or all of a whole number.
 fn short(value: f64) -> String {
-    if value.abs() < 1000.0 { format!("{value:.1}") } else { format!("{value:.0}") }
+    match value.abs() {
+        ..10.0 => format!("{value:.3}"),
+        ..1000.0 => format!("{value:.1}"),
+        _ => format!("{value:.0}"),
+    }
 }
