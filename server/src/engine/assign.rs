@@ -1,105 +1,81 @@
-//! Which worker has which bucket: rendezvous hashing.
+//! Which worker has which bucket: greedy matching of the workers' permutations of the buckets, up to exact quotas.
 //!
-//! Each bucket goes to the member with the highest score for it (Thaler and Ravishankar, 1998). A score is a function
-//! of bucket and worker alone, so the assignment is the same in every process, whatever order the members came in; and a
-//! member that comes or goes moves the buckets that it gets or had, no others: 1/n of them, give or take the deviation of
-//! a fair draw (0.4 % of all buckets for 8 workers, at three sigma).
+//! Each worker looks at the buckets in an order of its own, as often as its weight says, and takes those that are free until it
+//! has its part. The assignment is a function of indices and weights alone.
 
 use server_common::limits::BUCKETS;
+
+/// A worker that takes part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Member {
+    /// Its index.
+    pub index: u32,
+    /// Its part, relative to the others': above 0, in any unit.
+    pub weight: u32,
+}
 
 /// Stands for "no member".
 pub const NOBODY: u32 = u32::MAX;
 
-/// The member that has each bucket, [`NOBODY`] where there are none.
-pub fn assign(members: &[u32]) -> Vec<u32> {
-    (0..BUCKETS as u32).map(|bucket| best(bucket, members.iter().copied())).collect()
-}
-
-/// What [`assign`] makes of `members`, from what it made of `before`: the winner of a bucket is compared with those who came, and
-/// with all members only where it has left. For one of a thousand workers that is a hundredth of the work.
-pub fn reassign(owners: &[u32], before: &[u32], members: &[u32]) -> Vec<u32> {
-    let without = |these: &[u32], those: &[u32]| -> Vec<u32> {
-        these.iter().copied().filter(|member| !those.contains(member)).collect()
-    };
-    let (left, came) = (without(before, members), without(members, before));
-    let next = |(bucket, &owner): (u32, &u32)| {
-        if owner == NOBODY || left.contains(&owner) {
-            best(bucket, members.iter().copied())
-        } else if came.is_empty() {
-            owner
-        } else {
-            best(bucket, came.iter().copied().chain([owner]))
+/// The index that has each bucket, [`NOBODY`] where there are no members.
+pub fn assign(members: &[Member]) -> Vec<u32> {
+    let mut owners = vec![NOBODY; BUCKETS];
+    let mut members = members.to_vec();
+    members.sort_by_key(|member| member.index);
+    let mut room = quotas(&members);
+    let mut looked = vec![0_u64; members.len()];
+    while room.iter().any(|&room| room > 0) {
+        // Who looks next: the k-th look of a member is at the time k / weight.
+        let sooner = |&a: &usize, &b: &usize| {
+            let time = |at: usize, other: usize| (looked[at] + 1) * u64::from(members[other].weight);
+            time(a, b).cmp(&time(b, a)).then(a.cmp(&b))
+        };
+        let Some(at) = (0..members.len()).filter(|&at| room[at] > 0).min_by(sooner) else { break };
+        let bucket = permuted(members[at].index, looked[at]);
+        looked[at] += 1;
+        if owners[bucket] == NOBODY {
+            owners[bucket] = members[at].index;
+            room[at] -= 1;
         }
-    };
-    (0..).zip(owners).map(next).collect()
+    }
+    owners
 }
 
-fn best(bucket: u32, members: impl Iterator<Item = u32>) -> u32 {
-    // The index decides between equal scores, so that the order of members never does.
-    members.max_by_key(|&member| (score(bucket, member), member)).unwrap_or(NOBODY)
+/// How many buckets each member has: by largest remainder.
+fn quotas(members: &[Member]) -> Vec<usize> {
+    let total: u64 = members.iter().map(|member| u64::from(member.weight)).sum();
+    let exact = |member: &Member| BUCKETS as u64 * u64::from(member.weight);
+    let mut quotas: Vec<usize> = members.iter().map(|member| (exact(member) / total) as usize).collect();
+    let mut order: Vec<usize> = (0..members.len()).collect();
+    order.sort_by_key(|&at| (std::cmp::Reverse(exact(&members[at]) % total), members[at].index));
+    let missing = if members.is_empty() { 0 } else { BUCKETS - quotas.iter().sum::<usize>() };
+    order[..missing].iter().for_each(|&at| quotas[at] += 1);
+    quotas
 }
 
-/// A bucket's score for a member: the finalizer of SplitMix64 (Steele, Lea and Flood, 2014) over both.
-fn score(bucket: u32, member: u32) -> u64 {
-    let mut z = (u64::from(member) << 32 | u64::from(bucket)).wrapping_add(0x9e37_79b9_7f4a_7c15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
+/// The bucket that a member looks at after so many others: a bijection of 16 bits for each member.
+fn permuted(member: u32, place: u64) -> usize {
+    let mut key = u64::from(member);
+    let mut z = place as u16;
+    for _ in 0..4 {
+        key = (key ^ (key >> 30)).wrapping_add(0x9e37_79b9_7f4a_7c15).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (key >> 48) as u16).wrapping_mul((key >> 32) as u16 | 1);
+        z ^= z >> 7;
+    }
+    usize::from(z)
 }
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
 
-    fn moved(before: &[u32], after: &[u32]) -> usize {
-        before.iter().zip(after).filter(|(a, b)| a != b).count()
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(24))]
-
-        #[test]
-        fn one_member_more_moves_only_what_it_gets(count in 1u32..40) {
-            let fewer: Vec<u32> = (0..count).collect();
-            let more: Vec<u32> = (0..=count).collect();
-            let (before, after) = (assign(&fewer), assign(&more));
-            prop_assert!(before.iter().zip(&after).all(|(a, b)| a == b || *b == count));
-            let share = moved(&before, &after) as f64 / BUCKETS as f64;
-            prop_assert!(share <= 1.0 / f64::from(count + 1) + 0.01, "{share} of {}", count + 1);
-        }
-
-        #[test]
-        fn the_order_of_members_is_of_no_account(count in 1u32..20, turn in 0usize..20) {
-            let members: Vec<u32> = (0..count).collect();
-            let mut turned = members.clone();
-            turned.rotate_left(turn % members.len());
-            prop_assert_eq!(assign(&members), assign(&turned));
-        }
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(16))]
-
-        #[test]
-        fn from_what_was_before_comes_the_same_as_from_nothing(
-            before in proptest::collection::btree_set(0u32..12, 0..6),
-            after in proptest::collection::btree_set(0u32..12, 0..6),
-        ) {
-            let (before, after) = (Vec::from_iter(before), Vec::from_iter(after));
-            prop_assert_eq!(reassign(&assign(&before), &before, &after), assign(&after));
-        }
-    }
-
     #[test]
-    fn every_bucket_has_a_member_and_shares_are_even() {
+    fn every_bucket_has_a_member_and_shares_follow_the_weights() {
         assert!(assign(&[]).iter().all(|&owner| owner == NOBODY));
-        let members: Vec<u32> = (0..8).collect();
-        let owners = assign(&members);
-        for member in members {
-            let share = owners.iter().filter(|&&owner| owner == member).count() as f64 / BUCKETS as f64;
-            assert!((share - 0.125).abs() < 0.005, "{member} has {share}");
+        let owners = assign(&[1, 2, 5].map(|weight| Member { index: weight, weight }));
+        for weight in [1, 2, 5] {
+            let has = owners.iter().filter(|&&owner| owner == weight).count();
+            assert_eq!(has, BUCKETS / 8 * weight as usize);
         }
     }
 }
