@@ -2,10 +2,12 @@
 
 use std::collections::BTreeSet;
 
+use crate::policy::WEIGHT_DEFAULT;
+
 use super::{
     drain::Cause,
     effect::{Effect, Failure, FailureKind},
-    event::{Command, GenerationId, Millis, OperationId},
+    event::{Canary, Command, GenerationId, Millis, OperationId},
     group::Group,
     operation::{Task, refused},
     worker::{Goal, Worker},
@@ -17,12 +19,12 @@ impl Group {
             return;
         }
         let begun = match command {
-            Command::Restart { worker, timeout, canary: _ } => self.restart(id, worker, timeout),
-            Command::Decide(_) => Err(refused("there is no canary to decide about".into(), None)),
+            Command::Restart { worker, timeout, canary } => self.restart(id, worker, timeout, canary),
+            Command::Decide(decision) => self.decide(now, id, decision),
             Command::Drain { worker, timeout } => self.drain_worker(now, id, worker, timeout),
             Command::Undrain { worker } => self.undrain(id, worker),
             Command::SetPolicy(policy) => self.set_policy(id, policy),
-            Command::SetWeight { worker, weight, over: _ } => self.set_weight(id, worker, weight),
+            Command::SetWeight { worker, weight, over } => self.set_weight(now, id, worker, weight, over),
             Command::Scale { workers, timeout } => self.scale(now, id, workers, timeout),
             Command::Stop { timeout } => self.stop(now, id, timeout),
         };
@@ -36,6 +38,7 @@ impl Group {
         id: OperationId,
         worker: Option<u32>,
         timeout: Option<Millis>,
+        canary: Option<Canary>,
     ) -> Result<(), Failure> {
         let workers: BTreeSet<u32> = match worker {
             Some(index) => BTreeSet::from([self.known(index)?]),
@@ -55,7 +58,11 @@ impl Group {
                 ));
             }
         }
-        let task = Task::Restart { waiting: workers.iter().copied().collect(), current: None };
+        if let Some(canary) = canary {
+            self.goes_on("restart")?;
+            self.check_canary(canary, &workers)?;
+        }
+        let task = Task::Restart { waiting: workers.iter().copied().collect(), current: None, canary };
         self.begin(id, "restart", workers, timeout, task)
     }
 
@@ -108,7 +115,8 @@ impl Group {
             self.workers.insert(index, Worker { last_number, ..Worker::new() });
         }
         let hands = leaving.union(&coming).copied().collect();
-        let begun = self.begin(id, "scale", hands, timeout, Task::Settled);
+        let begun =
+            self.check_scale(wanted).and_then(|()| self.begin(id, "scale", hands, timeout, Task::Settled));
         if begun.is_err() {
             self.workers.retain(|index, _| !new.contains(index));
             return begun;
@@ -118,6 +126,7 @@ impl Group {
         }
         for index in leaving {
             self.retire(now, id, index, Goal::Leave, timeout);
+            self.end_ramp(index, "it leaves the group");
         }
         Ok(())
     }
@@ -130,6 +139,7 @@ impl Group {
         }
         for worker in self.workers.values_mut() {
             worker.operation = None;
+            worker.ramp = None;
         }
         self.stopping = true;
         self.publication.is_due = true;
@@ -159,7 +169,7 @@ impl Group {
     }
 
     /// Refuses what is asked of a worker that leaves the group.
-    fn stays(&self, index: u32, verb: &str) -> Result<(), Failure> {
+    pub(super) fn stays(&self, index: u32, verb: &str) -> Result<(), Failure> {
         match self.workers.get(&index) {
             Some(worker) if worker.goal == Goal::Leave => Err(refused(
                 format!("cannot {verb} worker {index}: it is leaving the group"),
@@ -184,6 +194,10 @@ impl Group {
     /// Puts a worker to work, from nothing or from a drain that ends by itself: it is started as soon as it can be.
     fn employ(&mut self, index: u32) {
         if let Some(worker) = self.workers.get_mut(&index) {
+            if worker.goal == Goal::Leave {
+                // It comes again as any that comes.
+                worker.weight = WEIGHT_DEFAULT;
+            }
             worker.goal = Goal::Work;
             worker.start_at = None;
         }
@@ -195,6 +209,7 @@ impl Group {
         let deadline = self.drain_deadline(now, timeout);
         let Some(worker) = self.workers.get_mut(&index) else { return };
         worker.goal = goal;
+        let canary = worker.canary().map(|(number, _)| number);
         for drain in worker.drains_mut() {
             drain.operation = Some(id);
             drain.deadline = drain.deadline.min(deadline);
@@ -203,7 +218,7 @@ impl Group {
         if let Some(number) = starting {
             self.abandon(now, GenerationId { worker: index, number });
         }
-        if let Some(number) = working {
+        for number in canary.into_iter().chain(working) {
             self.drain(now, GenerationId { worker: index, number }, Cause::Asked, Some(id), None, timeout);
         }
     }

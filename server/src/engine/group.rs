@@ -88,7 +88,7 @@ impl Group {
             Event::HoldMade { slot } => self.hold_made(slot),
             Event::HoldFailed { slot, why } => self.hold_failed(now, slot, why),
             Event::HoldShut { slot, moved } => self.hold_shut(slot, &moved),
-            Event::Pinned { .. } => {}
+            Event::Pinned { generation, cpus } => self.pinned(generation, cpus),
             Event::HoldOccupied => self.hold.is_used = true,
             Event::Started { generation, pid } => self.started(generation, pid),
             Event::StartFailed { generation, why } => self.start_failed(now, generation, why),
@@ -113,6 +113,8 @@ impl Group {
 
     /// Brings everything forward that time or the event has made possible.
     fn settle(&mut self, now: Millis) {
+        self.step_ramps(now);
+        self.step_canaries(now);
         self.step_hold(now);
         self.step_lifecycles(now);
         self.step_drains(now);
@@ -129,7 +131,11 @@ impl Group {
     pub fn wakes_at(&self, now: Millis) -> Option<Millis> {
         let lifecycles =
             self.workers.iter().filter_map(|(&index, worker)| self.lifecycle_wakes_at(now, index, worker));
-        lifecycles.chain(self.hold.retry_at).chain(self.publication_wakes_at()).min()
+        lifecycles
+            .chain(self.hold.retry_at)
+            .chain(self.publication_wakes_at())
+            .chain(self.ramps_wake_at())
+            .min()
     }
 
     /// Whether a stop has come to its end: no generation is left.

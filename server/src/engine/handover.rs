@@ -23,7 +23,7 @@ impl Group {
     /// Takes a restart one step on; whether it could go on at once.
     pub(super) fn step_restart(&mut self, now: Millis, id: OperationId) -> bool {
         let Some(operation) = self.operations.get(&id) else { return false };
-        let Task::Restart { waiting, current } = &operation.task else { return false };
+        let Task::Restart { waiting, current, .. } = &operation.task else { return false };
         if operation.failure.is_some() {
             return false;
         }
@@ -89,7 +89,8 @@ impl Group {
     }
 
     fn end_handover(&mut self, id: OperationId) {
-        if let Some(Operation { task: Task::Restart { current, waiting }, .. }) = self.operations.get_mut(&id)
+        if let Some(Operation { task: Task::Restart { current, waiting, .. }, .. }) =
+            self.operations.get_mut(&id)
         {
             *current = None;
             waiting.pop_front();

@@ -10,6 +10,7 @@ use super::{
     effect::Effect,
     event::{Millis, Moved, Slot},
     group::Group,
+    worker::Worker,
 };
 
 /// How long to wait before the holding listener is tried again.
@@ -55,7 +56,7 @@ impl Group {
             return;
         }
         self.hold.retry_at = None;
-        let works = self.workers.values().any(|worker| worker.working.is_some());
+        let works = self.workers.values().any(Worker::takes_part);
         if self.hold.slot.is_none() || (self.hold.is_used && works) {
             match self.slots.take() {
                 Some(slot) => {

@@ -1,12 +1,11 @@
 //! Generations from their start to their end.
 
 use super::{
-    drain::{Act, Cause, Drain, KILL_PATIENCE, Shut},
-    effect::{Effect, Outcome, Receipt, Receiver, Signal},
-    event::{GenerationId, Millis, Moved, OperationId, Slot},
+    drain::{Cause, KILL_PATIENCE},
+    effect::{Effect, Signal},
+    event::{GenerationId, Millis},
     group::Group,
-    publication::drains_mut,
-    worker::{Generation, Goal, Phase, Worker},
+    worker::{Generation, Goal, Phase, Trial, Worker},
 };
 
 /// The back-off between starts that come to nothing: doubled from the first to the last.
@@ -17,7 +16,7 @@ const BACKOFF_MAX: Millis = 30_000;
 const SLOT_RETRY: Millis = 1_000;
 
 /// The longest time that a drain can be given, ten years: sums with the time cannot overflow.
-const TIMEOUT_MAX: Millis = 10 * 365 * 86_400_000;
+pub(super) const TIMEOUT_MAX: Millis = 10 * 365 * 86_400_000;
 
 /// How long a generation must have worked for its worker's back-off to begin anew.
 const STEADY: Millis = 10_000;
@@ -74,7 +73,9 @@ impl Group {
         worker.last_number += 1;
         let number = worker.last_number;
         let phase = Phase::Starting { deadline };
-        worker.generations.insert(number, Generation { slot, phase, pid: None, exit: None });
+        worker
+            .generations
+            .insert(number, Generation { slot, phase, pid: None, exit: None, cpus: Vec::new() });
         self.effects.push(Effect::Start { generation: GenerationId { worker: index, number }, slot });
         Some(number)
     }
@@ -135,12 +136,27 @@ impl Group {
     }
 
     pub(super) fn ready(&mut self, now: Millis, id: GenerationId) {
-        let Some(worker) = self.workers.get_mut(&id.worker) else { return };
-        let Some(generation) = worker.generations.get_mut(&id.number) else { return };
+        let Some(generation) = self.generation(id) else { return };
         if !matches!(generation.phase, Phase::Starting { .. }) {
             return;
         }
-        generation.phase = Phase::Ready { epoch: None };
+        self.publication.is_due = true;
+        match self.take_canary(id) {
+            Some(canary) => self.set_phase(id, Phase::Canary(Trial { canary, epoch: None, since: None })),
+            None => self.take_over(now, id),
+        }
+    }
+
+    fn set_phase(&mut self, id: GenerationId, phase: Phase) {
+        if let Some(generation) = self.generation_mut(id) {
+            generation.phase = phase;
+        }
+    }
+
+    /// Has a generation that is ready take over from the one before it, where there is one.
+    pub(super) fn take_over(&mut self, now: Millis, id: GenerationId) {
+        self.set_phase(id, Phase::Ready { epoch: None });
+        let Some(worker) = self.workers.get_mut(&id.worker) else { return };
         let operation = worker.operation;
         let predecessor = worker.working.replace(id.number);
         if let Some(number) = predecessor {
@@ -148,37 +164,6 @@ impl Group {
             self.drain(now, predecessor, Cause::Asked, operation, Some(id.number), None);
         }
         self.publication.is_due = true;
-    }
-
-    /// Takes a generation out of the next table and begins its drain.
-    pub(super) fn drain(
-        &mut self,
-        now: Millis,
-        id: GenerationId,
-        cause: Cause,
-        operation: Option<OperationId>,
-        successor: Option<u64>,
-        timeout: Option<Millis>,
-    ) {
-        let timeout = timeout.or_else(|| self.operations.get(&operation?)?.timeout);
-        let deadline = self.drain_deadline(now, timeout);
-        let Some(worker) = self.workers.get_mut(&id.worker) else { return };
-        let Some(generation) = worker.generations.get_mut(&id.number) else { return };
-        if !matches!(generation.phase, Phase::Ready { .. } | Phase::Working { .. }) {
-            return;
-        }
-        let drain = Drain::new(now, deadline, cause, operation, successor);
-        generation.phase = Phase::Draining(Box::new(drain));
-        if worker.working == Some(id.number) {
-            worker.working = None;
-        }
-        self.publication.is_due = true;
-        self.note("draining", Some(id), "gets no new flows from the next table on");
-    }
-
-    /// When a drain that begins now is to end.
-    pub(super) fn drain_deadline(&self, now: Millis, timeout: Option<Millis>) -> Millis {
-        now + timeout.unwrap_or(self.rules.drain).min(TIMEOUT_MAX)
     }
 
     pub(super) fn exited(&mut self, now: Millis, id: GenerationId, exit: String) {
@@ -197,6 +182,10 @@ impl Group {
                 self.note("exited", Some(id), format!("{exit}, without being told to"));
                 self.lost(now, id, format!("its process ended by itself: {exit}"));
             }
+            Phase::Canary(_) => {
+                self.note("exited", Some(id), format!("{exit}, without being told to"));
+                self.canary_lost(now, id, format!("its process ended by itself: {exit}"));
+            }
             Phase::Draining(drain) => {
                 drain.deserted |= drain.stop_sent.is_none();
                 self.note("exited", Some(id), exit);
@@ -213,6 +202,10 @@ impl Group {
             Some(Phase::Ready { .. } | Phase::Working { .. }) => {
                 self.note("listener-lost", Some(id), why.clone());
                 self.lost(now, id, why);
+            }
+            Some(Phase::Canary(_)) => {
+                self.note("listener-lost", Some(id), why.clone());
+                self.canary_lost(now, id, why);
             }
             Some(Phase::Draining(_)) => {
                 let abandoned = self.drain_mut(id).is_some_and(|drain| drain.abandoned(&why));
@@ -240,111 +233,20 @@ impl Group {
         }
         self.operation_lost(id, &why);
         self.drain(now, id, Cause::Lost(why), None, None, None);
-    }
-
-    /// Carries every drain as far as it can go now.
-    pub(super) fn step_drains(&mut self, now: Millis) {
-        let limits = self.rules.limits;
-        let ids: Vec<GenerationId> = drains_mut(&mut self.workers).map(|(id, _)| id).collect();
-        for id in ids {
-            while let Some(act) = self.next_act(now, id, limits) {
-                let Some(slot) = self.generation(id).map(|generation| generation.slot) else { break };
-                match act {
-                    Act::Observe => {
-                        let first_instant = self.drain_mut(id).and_then(|drain| drain.first_instant);
-                        self.effects.push(Effect::Observe { generation: id, first_instant });
-                    }
-                    Act::Stop => self.effects.push(Effect::Signal { generation: id, signal: Signal::Stop }),
-                    Act::Kill => self.effects.push(Effect::Signal { generation: id, signal: Signal::Kill }),
-                    Act::Shut => self.effects.push(Effect::ShutListener { generation: id, slot }),
-                    Act::End => {
-                        self.end_drain(id);
-                        break;
-                    }
-                }
-            }
+        let canary = self.workers.get(&id.worker).and_then(|worker| Some(worker.canary()?.0));
+        if let Some(number) = canary {
+            let canary = GenerationId { worker: id.worker, number };
+            self.note("canary-over", Some(canary), "takes over: the old generation was lost");
+            self.take_over(now, canary);
         }
-    }
-
-    fn next_act(&mut self, now: Millis, id: GenerationId, limits: super::drain::Limits) -> Option<Act> {
-        let generation = self.generation_mut(id)?;
-        let alive = generation.exit.is_none();
-        match &mut generation.phase {
-            Phase::Draining(drain) => drain.next(now, alive, limits),
-            _ => None,
-        }
-    }
-
-    fn end_drain(&mut self, id: GenerationId) {
-        let Some(generation) = self.generation(id) else { return };
-        let Phase::Draining(drain) = &generation.phase else { return };
-        let outcome = match (drain.late, &drain.cause) {
-            (true, _) => Outcome::Deadline,
-            (false, Cause::Lost(_)) => Outcome::Lost,
-            (false, Cause::Asked) if drain.deserted => Outcome::Lost,
-            (false, Cause::Asked) => Outcome::Drained,
-        };
-        let receipt = Receipt {
-            generation: id,
-            successor: drain.successor,
-            outcome,
-            began: drain.began.unwrap_or_default(),
-            ended: drain.last.unwrap_or_default(),
-            migrated: drain.moved.clone(),
-            exit: generation.exit.clone(),
-            steps: drain.steps.clone(),
-            message: drain_message(drain, generation),
-        };
-        let operation = drain.operation;
-        let kind = match outcome {
-            Outcome::Drained => "drained",
-            Outcome::Deadline => "deadline",
-            Outcome::Lost => "lost",
-        };
-        self.note(kind, Some(id), receipt.message.clone().unwrap_or_else(|| "nothing is left".into()));
-        self.effects.push(Effect::Receipt { operation, receipt });
-        self.forget(id);
-    }
-
-    pub(super) fn listener_shut(&mut self, id: GenerationId, moved: &Moved) {
-        // Asked now: by the end of the drain the receivers' slots may be others'.
-        let receivers = self.receivers(moved);
-        let Some(drain) = self.drain_mut(id).filter(|drain| drain.shut == Shut::Asked) else { return };
-        drain.listener_shut(receivers);
-        self.hold_received(moved);
-    }
-
-    /// Who the slots of a migration's receivers belong to.
-    fn receivers(&self, moved: &Moved) -> std::collections::BTreeMap<Receiver, u64> {
-        let mut receivers = std::collections::BTreeMap::new();
-        for (slot, count) in moved {
-            *receivers.entry(self.receiver(*slot)).or_default() += count;
-        }
-        receivers
-    }
-
-    fn receiver(&self, slot: Slot) -> Receiver {
-        let has_slot =
-            |worker: &Worker| worker.generations.values().any(|generation| generation.slot == slot);
-        self.workers
-            .iter()
-            .find(|(_, worker)| has_slot(worker))
-            .map_or(Receiver::Hold, |(&index, _)| Receiver::Worker(index))
     }
 
     /// Forgets a generation. No table names its slot, and a grace period has passed since one did.
-    fn forget(&mut self, id: GenerationId) {
+    pub(super) fn forget(&mut self, id: GenerationId) {
         let Some(worker) = self.workers.get_mut(&id.worker) else { return };
         if let Some(generation) = worker.generations.remove(&id.number) {
             self.effects.push(Effect::Forget { generation: id, slot: generation.slot });
             self.slots.give_back(generation.slot);
-        }
-    }
-
-    pub(super) fn drain_mut(&mut self, id: GenerationId) -> Option<&mut Drain> {
-        match &mut self.generation_mut(id)?.phase {
-            Phase::Draining(drain) => Some(drain),
-            _ => None,
         }
     }
 
@@ -354,30 +256,10 @@ impl Group {
             Phase::Starting { deadline } => Some(*deadline),
             Phase::Abandoned { until } => Some(*until),
             Phase::Draining(drain) => drain.wakes_at(now, limits),
+            Phase::Canary(trial) => trial.until(),
             Phase::Ready { .. } | Phase::Working { .. } => None,
         });
         let start = worker.start_at.filter(|_| self.starts_by_itself(index, worker));
         generations.chain(start).min()
     }
-}
-
-fn drain_message(drain: &Drain, generation: &Generation) -> Option<String> {
-    let lost = match &drain.cause {
-        Cause::Lost(why) => Some(why.clone()),
-        Cause::Asked if drain.deserted => Some("its process ended before it was told to".to_owned()),
-        Cause::Asked => None,
-    };
-    let late = drain.late.then(|| {
-        let left = drain.at_deadline.unwrap_or_default();
-        format!(
-            "at its deadline it had {} half-open, {} unaccepted and {} open connections",
-            left.handshakes, left.unaccepted, left.connections
-        )
-    });
-    let killed = drain.kill_sent.map(|_| match generation.exit {
-        Some(_) => "it did not end when told to, and was killed".to_owned(),
-        None => "its process has not ended although it was killed".to_owned(),
-    });
-    let parts: Vec<String> = [lost, late, killed].into_iter().flatten().collect();
-    (!parts.is_empty()).then(|| parts.join("; "))
 }

@@ -6,8 +6,10 @@
 //! nothing.
 
 pub mod assign;
+mod canary;
 mod command;
 pub mod drain;
+mod draining;
 pub mod effect;
 pub mod event;
 pub mod group;
@@ -16,10 +18,12 @@ mod hold;
 pub mod layout;
 mod lifecycle;
 mod operation;
+pub mod plan;
 mod probe;
 mod publication;
 #[cfg(test)]
 mod purity;
+pub mod ramp;
 #[cfg(test)]
 mod simulation;
 pub mod slots;

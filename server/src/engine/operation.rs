@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, VecDeque};
 
 use super::{
     effect::{Effect, Failure, FailureKind},
-    event::{GenerationId, Millis, OperationId},
+    event::{Canary, GenerationId, Millis, OperationId},
     group::Group,
     publication::drains_mut,
     worker::Goal,
@@ -25,13 +25,20 @@ pub(super) struct Operation {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Task {
     /// Hand over one worker after another.
-    Restart { waiting: VecDeque<u32>, current: Option<Handover> },
+    Restart {
+        waiting: VecDeque<u32>,
+        current: Option<Handover>,
+        /// What the first new generation is tried with, until it is ready.
+        canary: Option<Canary>,
+    },
     /// Wait until the workers have no generation.
     Empty,
     /// Wait until the workers work, and those that leave have no generation.
     Settled,
     /// Wait until a table with the change is published: the number of the first that has it, once it is given out.
     Published(Option<u64>),
+    /// Wait until a weight has come to its end, step by step; then until a table with that is published.
+    Ramp,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,9 +60,8 @@ impl Group {
         timeout: Option<Millis>,
         task: Task,
     ) -> Result<(), Failure> {
-        let stopping = self.stopping && verb != "stop";
-        if stopping {
-            return Err(refused(format!("cannot {verb}: the group is being stopped"), None));
+        if verb != "stop" {
+            self.goes_on(verb)?;
         }
         if let Some(busy) = workers.iter().find(|index| self.workers[index].operation.is_some()) {
             return Err(refused(
@@ -69,6 +75,14 @@ impl Group {
             }
         }
         self.operations.insert(id, Operation { timeout, workers, task, failure: None });
+        Ok(())
+    }
+
+    /// Refuses what is asked of a group that is being stopped.
+    pub(super) fn goes_on(&self, verb: &str) -> Result<(), Failure> {
+        if self.stopping {
+            return Err(refused(format!("cannot {verb}: the group is being stopped"), None));
+        }
         Ok(())
     }
 
@@ -116,7 +130,7 @@ impl Group {
                 current.is_some_and(|handover| handover.worker == id.worker && handover.to == Some(id.number))
             }
             Task::Settled => true,
-            Task::Empty | Task::Published(_) => false,
+            Task::Empty | Task::Published(_) | Task::Ramp => false,
         };
         if waits {
             operation.failure.get_or_insert(failure);
@@ -132,8 +146,9 @@ impl Group {
             let is_over = match (&operation.failure, &operation.task) {
                 // Whoever asked gets the receipts of all drains that the operation began, and then its end.
                 (Some(_), Task::Restart { .. } | Task::Settled) => !self.has_drains(id),
-                (_, Task::Restart { waiting, current }) => waiting.is_empty() && current.is_none(),
+                (_, Task::Restart { waiting, current, .. }) => waiting.is_empty() && current.is_none(),
                 (_, Task::Published(epoch)) => epoch.is_some_and(|epoch| epoch <= self.publication.published),
+                (_, Task::Ramp) => false,
                 (_, Task::Empty) => operation.workers.iter().all(|index| self.is_empty(*index)),
                 (_, Task::Settled) => operation.workers.iter().all(|index| self.is_settled(*index)),
             };

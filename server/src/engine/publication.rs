@@ -1,11 +1,12 @@
 //! What the next table says, and when it is published.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use server_common::limits::{BUCKETS, NO_SLOT};
 
 use super::{
     assign::{Member, NOBODY, assign},
+    canary::choose_part,
     drain::Drain,
     effect::Effect,
     event::{GenerationId, Millis, Slot},
@@ -17,9 +18,6 @@ use super::{
 
 /// How long to wait before a table is published again that could not be.
 const RETRY: Millis = 1_000;
-
-/// Every worker's weight, in thousandths.
-const WEIGHT: u32 = 1_000;
 
 /// The state of publishing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,8 +73,13 @@ impl Group {
             retiring.first_without.get_or_insert(epoch);
         }
         for generation in self.workers.values_mut().flat_map(|worker| worker.generations.values_mut()) {
-            if let Phase::Ready { epoch: first } = &mut generation.phase {
-                first.get_or_insert(epoch);
+            match &mut generation.phase {
+                Phase::Ready { epoch: first } => drop(first.get_or_insert(epoch)),
+                Phase::Canary(trial) => drop(trial.epoch.get_or_insert(epoch)),
+                Phase::Starting { .. }
+                | Phase::Abandoned { .. }
+                | Phase::Working { .. }
+                | Phase::Draining(_) => {}
             }
         }
         for operation in self.operations.values_mut() {
@@ -98,30 +101,52 @@ impl Group {
         self.publication.retry_at.filter(|_| self.hold.making.is_none())
     }
 
-    fn layout(&mut self, epoch: u64) -> Layout {
-        let working = |worker: &Worker| Some(worker.generations.get(&worker.working?)?.slot);
-        let slots: Vec<(u32, Slot)> =
-            self.workers.iter().filter_map(|(&index, worker)| Some((index, working(worker)?))).collect();
-        let members: Vec<Member> = slots.iter().map(|&(index, _)| Member { index, weight: WEIGHT }).collect();
-        if members != self.publication.members {
-            self.publication.owners = assign(&members).into();
-            self.publication.members = members;
+    /// Who takes part in the next table, with weights in thousandths.
+    pub(super) fn members(&self) -> Vec<Member> {
+        let taking_part = self.workers.iter().filter(|(_, worker)| worker.takes_part());
+        taking_part.map(|(&index, worker)| Member { index, weight: worker.effective_weight() }).collect()
+    }
+
+    /// Who has which bucket among these: what was worked out last, where it was for the same.
+    pub(super) fn owners_among(&self, members: &[Member]) -> Arc<[u32]> {
+        if members == self.publication.members {
+            return self.publication.owners.clone();
         }
+        assign(members).into()
+    }
+
+    fn layout(&mut self, epoch: u64) -> Layout {
+        let members = self.members();
+        self.publication.owners = self.owners_among(&members);
+        self.publication.members = members;
+        let slot = |worker: &Worker| Some(worker.generations.get(&worker.working?)?.slot);
+        let taking_part = self.workers.iter().filter(|(_, worker)| worker.takes_part());
+        let slots: Vec<(u32, Slot)> =
+            taking_part.filter_map(|(&index, worker)| Some((index, slot(worker)?))).collect();
         let hold = self.hold.slot.filter(|_| self.rules.hold && !self.stopping);
         let nobody = if slots.is_empty() { hold.unwrap_or(NO_SLOT) } else { NO_SLOT };
         let slot_of = |owner: &u32| match slots.binary_search_by_key(owner, |&(index, _)| index) {
             Ok(at) => slots[at].1,
             Err(_) => nobody,
         };
+        let owners = self.publication.owners.clone();
+        let mut buckets: Vec<Slot> = owners.iter().map(slot_of).collect();
+        for (canary, trial) in self.canaries() {
+            let Some(slot) = self.generation(canary).map(|generation| generation.slot) else { continue };
+            let own = (0..BUCKETS).filter(|&bucket| owners[bucket] == canary.worker).collect();
+            for bucket in choose_part(own, trial.canary.permille) {
+                buckets[bucket] = slot;
+            }
+        }
         Layout {
             epoch,
             seed: self.rules.seed,
             policy: self.policy,
-            cpus: BTreeMap::new(),
+            cpus: self.pinned_slots(),
             hold,
             probe: self.probe(),
             working: slots.iter().map(|&(_, slot)| slot).collect(),
-            buckets: self.publication.owners.iter().map(slot_of).collect(),
+            buckets: buckets.into(),
         }
     }
 
@@ -138,12 +163,14 @@ impl Group {
         }
         self.retire_holds(epoch);
         self.probe_published(epoch);
+        self.canaries_published(now);
         self.announce_working(now);
     }
 
     /// What was ready when the table that is out was given out, is named by it.
     fn announce_working(&mut self, now: Millis) {
         let mut announced = Vec::new();
+        let mut idle = Vec::new();
         for (&index, worker) in &mut self.workers {
             let Some(number) = worker.working else { continue };
             let Some(generation) = worker.generations.get_mut(&number) else { continue };
@@ -151,11 +178,15 @@ impl Group {
             {
                 generation.phase = Phase::Working { since: now };
                 worker.message = None;
-                announced.push(GenerationId { worker: index, number });
+                let named = if worker.takes_part() { &mut announced } else { &mut idle };
+                named.push(GenerationId { worker: index, number });
             }
         }
         for id in announced {
             self.note("working", Some(id), "gets new flows");
+        }
+        for id in idle {
+            self.note("working", Some(id), "weight 0: gets nothing new");
         }
     }
 

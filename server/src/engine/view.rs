@@ -5,9 +5,11 @@ use std::sync::Arc;
 use crate::policy::Policy;
 
 use super::{
+    canary::part,
     drain::Shut,
-    event::{GenerationId, Slot},
+    event::{GenerationId, Millis, Slot},
     group::Group,
+    ramp::Ramp,
     worker::{Generation, Goal, Phase, Worker},
 };
 
@@ -26,10 +28,46 @@ pub struct WorkerView {
     pub slot: Option<Slot>,
     /// That generation's process.
     pub pid: Option<u32>,
-    /// Its buckets in the next table.
+    /// Its buckets in the next table, its canary's included.
     pub buckets: u32,
+    /// Its weight, as it was last given.
+    pub weight: u32,
+    /// Where its weight changes step by step, how far it is.
+    pub ramp: Option<RampView>,
+    /// Its new generation that is tried beside the working one.
+    pub canary: Option<CanaryView>,
+    /// The CPUs that that generation's process is pinned to; none where it may run on all.
+    pub cpus: Vec<usize>,
     /// What is wrong with it.
     pub message: Option<String>,
+}
+
+/// A weight on its way, in thousandths.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RampView {
+    /// The weight at its begin.
+    pub from: u32,
+    /// The weight now.
+    pub now: u32,
+    /// The weight at its end.
+    pub to: u32,
+    /// When it ends.
+    pub ends_at: Millis,
+}
+
+/// A new generation that has a part of its worker's buckets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CanaryView {
+    /// Which.
+    pub generation: GenerationId,
+    /// Its slot.
+    pub slot: Slot,
+    /// Its process.
+    pub pid: Option<u32>,
+    /// Its part of the worker's buckets.
+    pub buckets: u32,
+    /// When it takes over by itself; nothing before the table with it is published, and where someone is to decide.
+    pub until: Option<Millis>,
 }
 
 /// A worker's state.
@@ -81,7 +119,7 @@ impl Group {
 
     /// Whether connections are held now.
     pub fn is_holding(&self) -> bool {
-        self.rules.hold && !self.stopping && self.workers.values().all(|worker| worker.working.is_none())
+        self.rules.hold && !self.stopping && !self.workers.values().any(Worker::takes_part)
     }
 
     /// Who has which bucket, by index, [`NOBODY`](super::assign::NOBODY) where nobody has.
@@ -98,6 +136,7 @@ impl Group {
         let view = |(&index, worker): (&u32, &Worker)| {
             let shown = shown(worker);
             let generation = shown.and_then(|number| worker.generations.get(&number));
+            let own = buckets.get(&index).copied().filter(|_| worker.takes_part()).unwrap_or(0);
             WorkerView {
                 index,
                 state: state(worker),
@@ -105,8 +144,17 @@ impl Group {
                 last_number: worker.last_number,
                 slot: generation.map(|generation| generation.slot),
                 pid: generation.and_then(|generation| generation.pid),
-                buckets: worker.working.and_then(|_| buckets.get(&index).copied()).unwrap_or(0),
-                message: worker.message.clone(),
+                buckets: own,
+                weight: worker.weight,
+                ramp: worker.ramp.map(|Ramp { from, now, to, ends_at, .. }| RampView {
+                    from,
+                    now,
+                    to,
+                    ends_at,
+                }),
+                canary: canary(index, worker, own),
+                cpus: generation.map(|generation| generation.cpus.clone()).unwrap_or_default(),
+                message: message(worker),
             }
         };
         self.workers.iter().map(view).collect()
@@ -116,7 +164,7 @@ impl Group {
     /// name, and those that drain and have not been told to stop.
     pub fn serving(&self) -> Vec<(GenerationId, Slot)> {
         let serves = |generation: &Generation| match &generation.phase {
-            Phase::Ready { .. } | Phase::Working { .. } => true,
+            Phase::Canary(_) | Phase::Ready { .. } | Phase::Working { .. } => true,
             Phase::Draining(drain) => drain.shut == Shut::Not && drain.stop_sent.is_none(),
             Phase::Starting { .. } | Phase::Abandoned { .. } => false,
         };
@@ -138,14 +186,38 @@ impl Group {
     }
 }
 
+fn canary(index: u32, worker: &Worker, buckets: u32) -> Option<CanaryView> {
+    let (number, trial) = worker.canary()?;
+    let Generation { slot, pid, .. } = worker.generations[&number];
+    Some(CanaryView {
+        generation: GenerationId { worker: index, number },
+        slot,
+        pid,
+        buckets: part(buckets as usize, trial.canary.permille) as u32,
+        until: trial.until(),
+    })
+}
+
 fn shown(worker: &Worker) -> Option<u64> {
     worker.working.or_else(|| worker.starting()).or_else(|| worker.generations.keys().next_back().copied())
+}
+
+/// Whether it works without a weight: a drain that stays.
+fn is_idle(worker: &Worker) -> bool {
+    worker.is_published() && !worker.takes_part()
+}
+
+fn message(worker: &Worker) -> Option<String> {
+    let idle = is_idle(worker).then_some("weight 0: it keeps what it has and gets nothing new");
+    let parts: Vec<&str> = idle.into_iter().chain(worker.message.as_deref()).collect();
+    (!parts.is_empty()).then(|| parts.join("; "))
 }
 
 fn state(worker: &Worker) -> State {
     let is_draining =
         worker.generations.values().any(|generation| matches!(generation.phase, Phase::Draining(_)));
     match (worker.working, worker.goal) {
+        (Some(_), _) if is_idle(worker) => State::Draining,
         (Some(_), _) if worker.is_published() => State::Working,
         (Some(_), _) => State::Starting,
         (None, _) if worker.starting().is_some() => State::Starting,

@@ -6,8 +6,12 @@ use crate::policy::WEIGHT_DEFAULT;
 
 use super::{
     drain::Drain,
-    event::{Millis, OperationId, Slot},
+    event::{Canary, Millis, OperationId, Slot},
+    ramp::Ramp,
 };
+
+/// The unit of weights in the table: a ramp goes through their fractions.
+pub const THOUSANDTHS: u32 = 1_000;
 
 /// What a worker is to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,8 +29,10 @@ pub enum Goal {
 pub struct Worker {
     /// What it is to be.
     pub goal: Goal,
-    /// Its part of the buckets, relative to the others'; with 0 it has none.
+    /// Its part of the buckets, relative to the others', as it was last given; with 0 it is to have none.
     pub weight: u32,
+    /// The way from the weight before to this one, where it is gone step by step.
+    pub ramp: Option<Ramp>,
     /// The generation that gets new flows.
     pub working: Option<u64>,
     /// All generations that are not forgotten.
@@ -54,6 +60,19 @@ pub struct Generation {
     pub pid: Option<u32>,
     /// How its process ended.
     pub exit: Option<String>,
+    /// The CPUs that its process is pinned to, in order; none where it may run on all.
+    pub cpus: Vec<usize>,
+}
+
+/// How a canary is tried.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trial {
+    /// What it gets, and for how long.
+    pub canary: Canary,
+    /// The number of the first table with it, once it has one.
+    pub epoch: Option<u64>,
+    /// Since when that table is published.
+    pub since: Option<Millis>,
 }
 
 /// Where a generation is in its life.
@@ -69,6 +88,8 @@ pub enum Phase {
         /// When its process is waited for no longer.
         until: Millis,
     },
+    /// Ready, with a part of its worker's buckets, beside the working generation.
+    Canary(Trial),
     /// Ready; the first table that names it has this number, once it has one.
     Ready {
         /// The table's number.
@@ -89,6 +110,7 @@ impl Worker {
         Self {
             goal: Goal::Work,
             weight: WEIGHT_DEFAULT,
+            ramp: None,
             working: None,
             generations: BTreeMap::new(),
             last_number: 0,
@@ -107,6 +129,14 @@ impl Worker {
         self.generations.iter().find(|(_, generation)| starting(generation)).map(|(&number, _)| number)
     }
 
+    /// Its new generation that is tried beside the working one, where there is one.
+    pub fn canary(&self) -> Option<(u64, &Trial)> {
+        self.generations.iter().find_map(|(&number, generation)| match &generation.phase {
+            Phase::Canary(trial) => Some((number, trial)),
+            _ => None,
+        })
+    }
+
     /// Its drains under way.
     pub(super) fn drains_mut(&mut self) -> impl Iterator<Item = &mut Drain> {
         self.generations.values_mut().filter_map(|generation| match &mut generation.phase {
@@ -120,7 +150,17 @@ impl Worker {
         self.generations.values().any(|generation| generation.exit.is_none())
     }
 
-    /// Whether the published table names its working generation.
+    /// Its weight now, in thousandths.
+    pub fn effective_weight(&self) -> u32 {
+        self.ramp.map_or(self.weight * THOUSANDTHS, |ramp| ramp.now)
+    }
+
+    /// Whether it has buckets in the next table: one that works without a weight keeps what it has.
+    pub fn takes_part(&self) -> bool {
+        self.working.is_some() && self.effective_weight() > 0
+    }
+
+    /// Whether its working generation was ready when the published table was given out.
     pub fn is_published(&self) -> bool {
         self.working
             .and_then(|number| self.generations.get(&number))

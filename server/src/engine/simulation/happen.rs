@@ -7,11 +7,13 @@ use super::{
         event::{Event, Moved},
         layout::Layout,
     },
-    kernel::{Holder, ListenerId, Stage},
+    kernel::{Holder, ListenerId, Sight, Stage},
     ledger::Checked,
-    script::SEED,
     world::{Happening, World},
 };
+
+/// CPUs that take packets.
+pub(super) const CPUS: usize = 4;
 
 impl World {
     pub(super) fn happen(&mut self, happening: Happening) -> Checked {
@@ -25,7 +27,8 @@ impl World {
                 let was_down = matches!(self.kernel.connections[connection].stage,
                     Stage::HalfOpen(parent) if !self.kernel.listeners[parent].is_listening);
                 self.tally.late_handshakes += u64::from(was_down);
-                match self.kernel.establish(connection, table) {
+                let sight = self.sight();
+                match self.kernel.establish(connection, table, sight) {
                     Some(listener) => self.arrived_at(listener),
                     None => return self.may_drop("a handshake's last ACK"),
                 }
@@ -72,6 +75,12 @@ impl World {
         self.entropy.below(self.kernel.tables.len())
     }
 
+    /// What the program may see of loads, and the CPU that it runs on.
+    fn sight(&mut self) -> Sight {
+        let cpu = self.entropy.below(CPUS) as u32;
+        Sight { salt: self.entropy.below(256) as u8, cpu: Some(cpu) }
+    }
+
     fn arrive(&mut self, again: bool) -> Checked {
         if again && self.clients_come {
             let pause = if self.entropy.is_calm { 1_000 } else { 2 + self.entropy.delay() * 2 };
@@ -82,14 +91,18 @@ impl World {
         }
         let table = self.any_table();
         let flow = FlowV4 {
-            source: self.kernel.connections.len() as u32,
+            // Few enough addresses for several flows of one, where these alone count.
+            source: self.kernel.connections.len() as u32 / 2,
             destination: 1,
-            source_port: 2,
+            source_port: self.kernel.connections.len() as u16 % 2,
             destination_port: 3,
         };
-        let (connection, outcome) = self.kernel.connect(self.now, flow.hash(&SEED), table);
+        let sight = self.sight();
+        let (connection, outcome) = self.kernel.connect(self.now, flow, table, sight);
         self.tally.connections += 1;
         self.tally.held += u64::from(outcome == Some(Choice::Held));
+        self.tally.less_loaded += u64::from(outcome == Some(Choice::LessLoaded));
+        self.tally.own_cpu += u64::from(outcome == Some(Choice::OwnCpu));
         let Stage::HalfOpen(listener) = self.kernel.connections[connection].stage else {
             return self.may_drop("a SYN");
         };
@@ -128,7 +141,8 @@ impl World {
     pub(super) fn take_down(&mut self, listener: ListenerId) -> Checked<Moved> {
         let held = self.kernel.listeners[listener].queue.len() as u64;
         let table = self.any_table();
-        let moved = self.kernel.shut(listener, table);
+        let sight = self.sight();
+        let moved = self.kernel.shut(listener, table, sight);
         for slot in moved.keys() {
             let receiver = self.kernel.sockarray[slot];
             self.arrived_at(receiver);

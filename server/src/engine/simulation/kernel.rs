@@ -2,12 +2,19 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use server_common::{choice::choose, counters::Outcome, table::Table};
+use server_common::{
+    choice::{Surroundings, choose, is_probe},
+    counters::Outcome,
+    flow_hash::FlowV4,
+    load::Load,
+    table::Table,
+};
 
 use super::super::{
     event::{GenerationId, Millis, Moved, Slot},
     layout::Layout,
 };
+use super::script::SEED;
 
 pub(super) type ListenerId = usize;
 pub(super) type ConnectionId = usize;
@@ -45,9 +52,39 @@ pub(super) enum Stage {
 
 #[derive(Debug)]
 pub(super) struct Connection {
-    hash: u64,
+    flow: FlowV4,
     pub(super) began: Millis,
     pub(super) stage: Stage,
+}
+
+/// What a run of the program sees beside the table.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Sight {
+    /// What loads are made of: with 0 nobody has any.
+    pub(super) salt: u8,
+    /// The CPU that took the packet.
+    pub(super) cpu: Option<u32>,
+}
+
+/// The program's surroundings in one run.
+struct Run<'a> {
+    kernel: &'a Kernel,
+    sight: Sight,
+}
+
+impl Surroundings for Run<'_> {
+    fn select(&mut self, slot: u16) -> bool {
+        self.kernel.listening(slot).is_some()
+    }
+
+    fn load(&self, slot: u16) -> Load {
+        let mixed = u64::from(slot).wrapping_mul(0x9e37_79b9) * u64::from(self.sight.salt) >> 4;
+        Load { count: mixed % 97, is_bad: self.sight.salt > 0 && mixed.is_multiple_of(5) }
+    }
+
+    fn cpu(&self) -> Option<u32> {
+        self.sight.cpu
+    }
 }
 
 #[derive(Default)]
@@ -75,54 +112,71 @@ impl Kernel {
     }
 
     /// One run of the program, under one of the tables that may be read.
-    pub(super) fn select(&self, table: usize, hash: u64) -> Option<(Slot, ListenerId, Outcome)> {
-        let listening = |slot: Slot| self.sockarray.get(&slot).filter(|&&id| self.listeners[id].is_listening);
-        let chosen = choose(&self.tables[table], hash, &mut |slot| listening(slot).is_some());
-        listening(chosen.slot).map(|&id| (chosen.slot, id, chosen.outcome))
+    pub(super) fn select(
+        &self,
+        table: usize,
+        flow: &FlowV4,
+        sight: Sight,
+    ) -> Option<(Slot, ListenerId, Outcome)> {
+        let table = &*self.tables[table];
+        // As the program does: the probe's flow first, by its whole 4-tuple.
+        if is_probe(table, flow.hash(&SEED))
+            && let Some(id) = self.listening(table.probe_slot)
+        {
+            return Some((table.probe_slot, id, Outcome::FirstChoice));
+        }
+        let chosen = choose(table, table.keying.key_v4(flow), &mut Run { kernel: self, sight });
+        self.listening(chosen.slot).map(|id| (chosen.slot, id, chosen.outcome))
+    }
+
+    fn listening(&self, slot: Slot) -> Option<ListenerId> {
+        self.sockarray.get(&slot).copied().filter(|&id| self.listeners[id].is_listening)
     }
 
     /// A SYN.
     pub(super) fn connect(
         &mut self,
         now: Millis,
-        hash: u64,
+        flow: FlowV4,
         table: usize,
+        sight: Sight,
     ) -> (ConnectionId, Option<Outcome>) {
-        let selected = self.select(table, hash);
+        let selected = self.select(table, &flow, sight);
         let stage = selected.map_or(Stage::Dropped, |(_, listener, _)| Stage::HalfOpen(listener));
-        self.connections.push(Connection { hash, began: now, stage });
+        self.connections.push(Connection { flow, began: now, stage });
         (self.connections.len() - 1, selected.map(|(_, _, outcome)| outcome))
     }
 
     /// The last ACK of a handshake: into the queue or, where the listener is down, by the program's choice into another's.
-    pub(super) fn establish(&mut self, id: ConnectionId, table: usize) -> Option<ListenerId> {
+    pub(super) fn establish(&mut self, id: ConnectionId, table: usize, sight: Sight) -> Option<ListenerId> {
         let Stage::HalfOpen(parent) = self.connections[id].stage else { return None };
         if self.listeners[parent].is_listening {
             self.enqueue(id, parent);
             return Some(parent);
         }
-        self.migrate(id, table).map(|(_, listener)| listener)
+        self.migrate(id, table, sight).map(|(_, listener)| listener)
     }
 
     /// Takes a listener down; what is in its queue migrates.
-    pub(super) fn shut(&mut self, id: ListenerId, table: usize) -> Moved {
+    pub(super) fn shut(&mut self, id: ListenerId, table: usize, sight: Sight) -> Moved {
         let mut moved = Moved::new();
         if !std::mem::take(&mut self.listeners[id].is_listening) {
             return moved;
         }
         self.sockarray.retain(|_, listener| *listener != id);
         for connection in std::mem::take(&mut self.listeners[id].queue) {
-            if let Some((slot, _)) = self.migrate(connection, table) {
+            if let Some((slot, _)) = self.migrate(connection, table, sight) {
                 *moved.entry(slot).or_default() += 1;
             }
         }
         moved
     }
 
-    fn migrate(&mut self, id: ConnectionId, table: usize) -> Option<(Slot, ListenerId)> {
-        let selected =
-            (!self.tables.is_empty()).then(|| self.select(table, self.connections[id].hash)).flatten();
-        match selected {
+    fn migrate(&mut self, id: ConnectionId, table: usize, sight: Sight) -> Option<(Slot, ListenerId)> {
+        // There is no packet, and so no CPU that took one.
+        let sight = Sight { cpu: None, ..sight };
+        let flow = &self.connections[id].flow;
+        match (!self.tables.is_empty()).then(|| self.select(table, flow, sight)).flatten() {
             Some((slot, listener, _)) => {
                 self.enqueue(id, listener);
                 Some((slot, listener))

@@ -120,12 +120,12 @@ impl Ledger {
         if let Some(other) = self.in_flight {
             return Err(format!("table {} is published while table {other} is in flight", layout.epoch));
         }
-        let named = Named::new(layout, &self.slots)?;
+        let named = Named::new(layout, &self.slots, group)?;
         if group.rules.hold && !group.stopping && layout.hold.is_none() {
             return Err(format!("table {} has no last resort", layout.epoch));
         }
         let previous = self.tables.last();
-        check_change(previous, &named, group.rules.slots)?;
+        check_change(previous, &named, group)?;
         self.in_flight = Some(layout.epoch);
         self.tables.push(named);
         Ok(())

@@ -9,7 +9,7 @@ use super::{
         effect::Signal,
         event::{Event, GenerationId, Slot},
     },
-    kernel::{ConnectionId, Holder, ListenerId, Stage},
+    kernel::{ConnectionId, Holder, ListenerId, Sight, Stage},
     ledger::Checked,
     script::{Afterwards, Fate, OnStop, SEED, Start},
     world::{Happening, World},
@@ -77,7 +77,7 @@ impl World {
                 let slot = self.process(id).slot;
                 let listener = self.kernel.listen(Holder::Generation(id), slot);
                 self.process(id).listener = Some(listener);
-                let wanted = Event::ProbeWanted { generation: id, hash: probe_hash(id) };
+                let wanted = Event::ProbeWanted { generation: id, hash: probe_flow(id).hash(&SEED) };
                 self.plan_soon(Happening::Tell(wanted));
             }
             Start::Works | Start::Fails => self.plan(delay, Happening::Ready(id)),
@@ -114,7 +114,8 @@ impl World {
         };
         for table in 0..self.kernel.tables.len() {
             let is_readable = self.kernel.tables[table].epoch >= self.group.publication.published;
-            let selected = self.kernel.select(table, probe_hash(id)).map(|(_, listener, _)| listener);
+            let selected =
+                self.kernel.select(table, &probe_flow(id), Sight::default()).map(|(_, listener, _)| listener);
             if is_readable && selected != Some(listener) {
                 return Err(format!("the probe of {id:?} reaches listener {selected:?}, not {listener}"));
             }
@@ -220,7 +221,6 @@ fn is_probed(id: GenerationId) -> bool {
     id.number.is_multiple_of(2)
 }
 
-fn probe_hash(id: GenerationId) -> u64 {
+fn probe_flow(id: GenerationId) -> FlowV4 {
     FlowV4 { source: id.worker, destination: id.number as u32, source_port: 4, destination_port: 5 }
-        .hash(&SEED)
 }

@@ -5,30 +5,66 @@ use std::collections::{BTreeMap, BTreeSet};
 use server_common::limits::{BUCKETS, NO_SLOT};
 
 use super::{
-    super::{event::Slot, layout::Layout},
+    super::{
+        event::{GenerationId, Slot},
+        group::Group,
+        layout::Layout,
+    },
     kernel::Holder,
     ledger::Checked,
 };
+
+/// How far a share may be from its weight's part, and how many buckets beyond the change in shares may move, in parts of the
+/// share and of all buckets: what the assignment promises.
+const INEXACT: f64 = 0.01;
 
 /// A table, and whose its slots were when it was given out.
 pub(super) struct Named {
     pub(super) layout: Layout,
     holders: BTreeMap<Slot, Holder>,
+    /// The weights of those who take part, by index.
+    members: BTreeMap<u32, u32>,
+    /// The slot of each worker's canary.
+    canaries: BTreeMap<u32, Slot>,
 }
 
 impl Named {
-    /// Every slot that it names must be somebody's, and a bucket's must be a working generation's or the hold's.
-    pub(super) fn new(layout: &Layout, slots: &BTreeMap<Slot, Holder>) -> Checked<Self> {
-        let mut holders = BTreeMap::new();
+    /// Every slot that it names must be somebody's, and a bucket's must be a working generation's with a weight, its canary's, or
+    /// the hold's.
+    pub(super) fn new(layout: &Layout, slots: &BTreeMap<Slot, Holder>, group: &Group) -> Checked<Self> {
+        let mut named = Self {
+            layout: layout.clone(),
+            holders: BTreeMap::new(),
+            members: BTreeMap::new(),
+            canaries: BTreeMap::new(),
+        };
         for slot in layout.working.iter().chain(&layout.hold) {
             let holder =
                 slots.get(slot).ok_or(format!("table {} names the empty slot {slot}", layout.epoch))?;
             let fits = (*holder == Holder::Hold) == (layout.hold == Some(*slot));
-            if !fits || holders.insert(*slot, *holder).is_some() {
+            if !fits || named.holders.insert(*slot, *holder).is_some() {
                 return Err(format!("table {} names slot {slot} of {holder:?} wrongly", layout.epoch));
             }
+            if let Holder::Generation(id) = holder {
+                let worker = &group.workers[&id.worker];
+                let weight = worker.effective_weight();
+                if worker.working != Some(id.number) || weight == 0 {
+                    return Err(format!("table {} has {id:?} work, of weight {weight}", layout.epoch));
+                }
+                named.members.insert(id.worker, weight);
+            }
         }
-        Ok(Self { layout: layout.clone(), holders })
+        for (&index, worker) in group.workers.iter().filter(|(index, _)| named.members.contains_key(index)) {
+            if let Some((number, _)) = worker.canary() {
+                let slot = worker.generations[&number].slot;
+                let id = GenerationId { worker: index, number };
+                if named.holders.insert(slot, Holder::Generation(id)).is_some() {
+                    return Err(format!("table {} has the canary {id:?} work", layout.epoch));
+                }
+                named.canaries.insert(index, slot);
+            }
+        }
+        Ok(named)
     }
 
     pub(super) fn names(&self, slot: Slot) -> bool {
@@ -42,56 +78,88 @@ impl Named {
         }
     }
 
-    fn members(&self) -> BTreeSet<u32> {
-        self.layout.working.iter().filter_map(|&slot| self.worker(slot)).collect()
+    /// Shares follow the weights, and a canary has its part of its worker's buckets.
+    pub(super) fn check_shares(&self, group: &Group, counts: &BTreeMap<Slot, usize>) -> Checked {
+        let epoch = self.layout.epoch;
+        let count = |slot: &Slot| counts.get(slot).copied().unwrap_or(0);
+        for slot in &self.layout.working {
+            let Some(worker) = self.worker(*slot) else { continue };
+            let canary = self.canaries.get(&worker);
+            let has = count(slot) + canary.map_or(0, count);
+            let part = part(&self.members, worker);
+            if (has as f64 - part).abs() > part * INEXACT + 2.0 {
+                return Err(format!("in table {epoch} worker {worker} has {has} buckets, not {part}"));
+            }
+            let Some(canary) = canary else { continue };
+            let Some((_, trial)) = group.workers[&worker].canary() else { continue };
+            let wanted = (has as f64 * f64::from(trial.canary.permille) / 1_000.0).round() as usize;
+            let wanted = if has < 2 { has } else { wanted.clamp(1, has - 1) };
+            if count(canary) != wanted {
+                let has_part = count(canary);
+                return Err(format!(
+                    "in table {epoch} a canary has {has_part} of {has} buckets, not {wanted}"
+                ));
+            }
+        }
+        Ok(())
     }
 }
 
-/// Of all buckets, the part that may move between members that stay, for each that comes or goes.
-const BETWEEN_OTHERS: f64 = 0.01;
-
-/// Hardly a bucket moves but from a member that leaves or to one that comes, none where the members are the same, and to nobody
-/// only where there are no members.
-pub(super) fn check_change(before: Option<&Named>, after: &Named, slots: u32) -> Checked {
+/// What changes between two tables: buckets go to other workers where members or weights have changed, as many as it takes, and to
+/// nobody only where there are no members; within a worker, only where a generation comes or goes.
+pub(super) fn check_change(before: Option<&Named>, after: &Named, group: &Group) -> Checked {
     let empty: Vec<Slot> = vec![NO_SLOT; BUCKETS];
     let old = before.map_or(&empty[..], |named| &named.layout.buckets);
-    let (left, stays) = match before {
-        Some(before) => (before.members(), after.members()),
-        None => (BTreeSet::new(), after.members()),
-    };
-    let (mut moved, mut between_others) = (0, 0);
-    for ((from, to), count) in pairs(old, &after.layout.buckets, slots) {
-        let epoch = after.layout.epoch;
-        let nobody = if stays.is_empty() { after.layout.hold.unwrap_or(NO_SLOT) } else { NO_SLOT };
-        let from = before.and_then(|before| before.worker(from));
-        match after.worker(to) {
-            Some(worker) => {
-                let may_move = from.is_none_or(|from| !stays.contains(&from)) || !left.contains(&worker);
-                if from != Some(worker) {
-                    moved += count;
-                    between_others += if may_move { 0 } else { count };
-                }
-            }
-            None if stays.is_empty() && to == nobody => moved += count,
-            None => return Err(format!("{count} buckets of table {epoch} name slot {to}")),
+    let epoch = after.layout.epoch;
+    let nobody = if after.members.is_empty() { after.layout.hold.unwrap_or(NO_SLOT) } else { NO_SLOT };
+    let mut moved = 0;
+    let mut counts = BTreeMap::new();
+    for ((old, new), count) in pairs(old, &after.layout.buckets, group.rules.slots) {
+        *counts.entry(new).or_default() += count;
+        let from = before.and_then(|before| before.worker(old));
+        let to = after.worker(new);
+        if to.is_none() && !(after.members.is_empty() && new == nobody) {
+            return Err(format!("{count} buckets of table {epoch} name slot {new}"));
+        }
+        moved += if from == to { 0 } else { count };
+        let both_stay = before.is_some_and(|before| before.names(new)) && after.names(old);
+        let same_members = before.is_some_and(|before| before.members == after.members);
+        if from == to && old != new && both_stay && same_members {
+            return Err(format!("table {epoch} moves {count} buckets between generations of {from:?}"));
         }
     }
-    let changes = left.symmetric_difference(&stays).count();
-    let part = |count: usize| count as f64 / BUCKETS as f64;
-    if part(between_others) > BETWEEN_OTHERS * changes as f64 {
-        let epoch = after.layout.epoch;
-        return Err(format!(
-            "table {epoch} moves {between_others} buckets between members that stay, for {changes} changes"
-        ));
-    }
-    let most = left.len().max(stays.len());
-    if changes == 1 && most > 1 {
-        let share = part(moved);
-        if share > 1.0 / most as f64 + BETWEEN_OTHERS {
-            return Err(format!("{share} of the buckets move where one of {most} workers comes or goes"));
-        }
+    after.check_shares(group, &counts)?;
+    let Some(before) = before else { return Ok(()) };
+    let most = most_moves(&before.members, &after.members);
+    if moved as f64 > most {
+        let (before, after) = (&before.members, &after.members);
+        return Err(format!("table {epoch} moves {moved} buckets, not {most}: from {before:?} to {after:?}"));
     }
     Ok(())
+}
+
+/// The most buckets that may move between members: for each that changes its own change in share, one after another, and a
+/// little. Where no member changes, that is none.
+fn most_moves(before: &BTreeMap<u32, u32>, after: &BTreeMap<u32, u32>) -> f64 {
+    let workers: BTreeSet<u32> = before.keys().chain(after.keys()).copied().collect();
+    let mut members = before.clone();
+    let mut most = 0.0;
+    for worker in workers.into_iter().filter(|worker| before.get(worker) != after.get(worker)) {
+        let old = part(&members, worker);
+        match after.get(&worker) {
+            Some(weight) => drop(members.insert(worker, *weight)),
+            None => drop(members.remove(&worker)),
+        }
+        most += (part(&members, worker) - old).abs() + INEXACT * BUCKETS as f64;
+    }
+    most
+}
+
+/// The buckets that a worker should have.
+fn part(members: &BTreeMap<u32, u32>, worker: u32) -> f64 {
+    let sum: u32 = members.values().sum();
+    let weight = members.get(&worker).copied().unwrap_or(0);
+    BUCKETS as f64 * f64::from(weight) / f64::from(sum.max(1))
 }
 
 /// How many buckets go from one slot to another. Counted by slots first: there are many buckets and few slots.

@@ -30,11 +30,25 @@ pub(super) struct Tally {
     pub(super) operations_failed: u64,
     pub(super) stopped: u64,
     pub(super) probes: u64,
+    pub(super) policies: u64,
+    pub(super) weights: u64,
+    pub(super) idle: u64,
+    pub(super) ramps: u64,
+    pub(super) overruled: u64,
+    pub(super) canaries: u64,
+    pub(super) canaries_over: u64,
+    pub(super) canaries_aborted: u64,
+    pub(super) canaries_lost: u64,
+    pub(super) decisions: u64,
+    pub(super) pins: u64,
+    pub(super) less_loaded: u64,
+    pub(super) own_cpu: u64,
+    pub(super) plans: u64,
 }
 
 impl Tally {
     pub(super) fn add(&mut self, other: &Self) {
-        let pairs: [(&mut u64, u64); 27] = [
+        let pairs: [(&mut u64, u64); 41] = [
             (&mut self.cases, other.cases),
             (&mut self.executed, other.executed),
             (&mut self.skipped, other.skipped),
@@ -62,6 +76,20 @@ impl Tally {
             (&mut self.operations_failed, other.operations_failed),
             (&mut self.stopped, other.stopped),
             (&mut self.probes, other.probes),
+            (&mut self.policies, other.policies),
+            (&mut self.weights, other.weights),
+            (&mut self.idle, other.idle),
+            (&mut self.ramps, other.ramps),
+            (&mut self.overruled, other.overruled),
+            (&mut self.canaries, other.canaries),
+            (&mut self.canaries_over, other.canaries_over),
+            (&mut self.canaries_aborted, other.canaries_aborted),
+            (&mut self.canaries_lost, other.canaries_lost),
+            (&mut self.decisions, other.decisions),
+            (&mut self.pins, other.pins),
+            (&mut self.less_loaded, other.less_loaded),
+            (&mut self.own_cpu, other.own_cpu),
+            (&mut self.plans, other.plans),
         ];
         for (sum, part) in pairs {
             *sum += part;
