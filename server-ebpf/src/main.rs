@@ -56,24 +56,24 @@ static CELLS: ArrayOfMaps<Array<Cell, 1, { BPF_F_MMAPABLE as usize }>, { SLOTS_D
 pub fn select_or_migrate(ctx: SkReuseportContext) -> u32 {
     match ctx.migrating_sk() {
         Some(_) => migrate(&ctx),
-        None => select_packet(&ctx),
+        None => select_packet::<true>(&ctx),
     }
 }
 
 /// Selects for new connections and datagrams.
 #[sk_reuseport]
 pub fn select(ctx: SkReuseportContext) -> u32 {
-    select_packet(&ctx)
+    select_packet::<false>(&ctx)
 }
 
 /// What nearly every run is, all in one piece: a call costs more than the instructions that it saves, the most where
 /// the kernel guards returns against speculation.
 #[inline(always)]
-fn select_packet(ctx: &SkReuseportContext) -> u32 {
+fn select_packet<const COARSE_CLOCK: bool>(ctx: &SkReuseportContext) -> u32 {
     let Some((asked, ports)) = flow::transport(ctx) else { return drop_packet(ctx, Asked::Segment) };
     let Some(table) = TABLE.get_value(0, &0) else { return drop_packet(ctx, asked) };
     let Some(flow) = flow::of_packet(ctx, ports, table) else { return drop_packet(ctx, asked) };
-    steer(ctx, table, flow, asked)
+    steer::<COARSE_CLOCK>(ctx, table, flow, asked)
 }
 
 /// The rare run for a connection whose listener has stopped.
@@ -83,27 +83,33 @@ fn migrate(ctx: &SkReuseportContext) -> u32 {
     let Some(table) = TABLE.get_value(0, &0) else { return drop_packet(ctx, asked) };
     let flow = ctx.migrating_sk().and_then(|sock| flow::of_socket(&sock, table));
     let Some(flow) = flow else { return drop_packet(ctx, asked) };
-    steer(ctx, table, flow, asked)
+    // Kernels that migrate have the coarse clock.
+    steer::<true>(ctx, table, flow, asked)
 }
 
 /// Walks the choice chain and counts the run. The flow that a starting worker is probed with goes to that worker, which no
 /// bucket names yet.
 #[inline(always)]
-fn steer(ctx: &SkReuseportContext, table: &Table, flow: Flow, asked: Asked) -> u32 {
-    let mut kernel = Kernel { ctx, asked };
+fn steer<const COARSE_CLOCK: bool>(ctx: &SkReuseportContext, table: &Table, flow: Flow, asked: Asked) -> u32 {
+    let mut kernel = Kernel::<COARSE_CLOCK> { ctx, asked };
     if is_probe(table, flow.tuple_hash) && kernel.select(table.probe_slot) {
         return pass(Chosen { slot: table.probe_slot, outcome: Outcome::FirstChoice }, asked);
     }
     match first(table, flow.key, &mut kernel) {
         Some(chosen) => pass(chosen, asked),
-        None => steer_further(ctx, table, flow.key, asked),
+        None => steer_further::<COARSE_CLOCK>(ctx, table, flow.key, asked),
     }
 }
 
 /// The rarer run whose first choice is loaded, or could not be selected.
 #[inline(never)]
-fn steer_further(ctx: &SkReuseportContext, table: &Table, key: u64, asked: Asked) -> u32 {
-    let chosen = further(table, key, &mut Kernel { ctx, asked });
+fn steer_further<const COARSE_CLOCK: bool>(
+    ctx: &SkReuseportContext,
+    table: &Table,
+    key: u64,
+    asked: Asked,
+) -> u32 {
+    let chosen = further(table, key, &mut Kernel::<COARSE_CLOCK> { ctx, asked });
     if chosen.outcome as u32 == Outcome::Dropped as u32 {
         return drop_packet(ctx, asked);
     }

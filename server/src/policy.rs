@@ -101,6 +101,25 @@ impl Policy {
         }
     }
 
+    /// What it means, in a sentence.
+    pub fn meaning(&self) -> String {
+        match *self {
+            Self::Hash => "the hash of a connection's 4-tuple decides".to_owned(),
+            Self::Source { ipv4: 32, ipv6: 128 } => "the hash of the client's address decides".to_owned(),
+            Self::Source { ipv4, ipv6 } => format!(
+                "the hash of the client's address decides: of the first {ipv4} bits of IPv4, {ipv6} of IPv6"
+            ),
+            Self::LeastLoaded { tie } => format!(
+                "two hashes of the 4-tuple name two workers; the second gets the connection where the first has half as much \
+                 again and {tie} more in hand, or takes nothing"
+            ),
+            Self::Cpu => {
+                "the worker that is pinned to the CPU that took the packet, else the hash of the 4-tuple"
+                    .to_owned()
+            }
+        }
+    }
+
     /// How a flow's key is made, which finds its bucket.
     pub fn keying(&self, seed: Seed) -> Keying {
         match *self {

@@ -1,9 +1,12 @@
 //! The control socket, asked as often as a test likes: without a process for each question.
 
-use std::path::{Path, PathBuf};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
 
 use steer::control::{
-    api::{Event, GroupStatus, Receipt, Request, Response, Table},
+    api::{Change, Decision, Event, GroupStatus, Receipt, Request, Response, Table},
     client::{Client, ClientError},
 };
 use tokio::runtime::{Builder, Runtime};
@@ -73,6 +76,34 @@ impl Control {
         self.receipts(Request::Undrain { worker: group().worker(worker) });
     }
 
+    /// Changes the policy, or only asks what that would change; with where each client goes before and after.
+    #[track_caller]
+    pub fn policy(&self, policy: &str, dry_run: bool, clients: &[SocketAddr]) -> Change {
+        let policy = policy.parse().unwrap_or_else(|error| panic!("{error}"));
+        self.change(Request::SetPolicy { group: group(), policy, dry_run, clients: clients.to_vec() })
+    }
+
+    /// Changes a worker's weight, or only asks what that would change; with where each client goes before and after.
+    #[track_caller]
+    pub fn weight(&self, worker: u32, weight: u32, dry_run: bool, clients: &[SocketAddr]) -> Change {
+        let (worker, clients) = (group().worker(worker), clients.to_vec());
+        self.change(Request::SetWeight { worker, weight, over_ms: None, dry_run, clients })
+    }
+
+    #[track_caller]
+    fn change(&self, request: Request) -> Change {
+        match self.expect(request).0 {
+            Response::Change(change) => change,
+            other => panic!("the change is {other:?}"),
+        }
+    }
+
+    /// Says how the canary of a restart under way goes on.
+    #[track_caller]
+    pub fn decide(&self, decision: Decision) {
+        self.expect(Request::Decide { group: group(), decision });
+    }
+
     /// The group's state.
     #[track_caller]
     pub fn status(&self) -> GroupStatus {
@@ -139,6 +170,7 @@ pub fn selected(group: &GroupStatus) -> u64 {
     group.workers.iter().map(|worker| worker.selected).sum()
 }
 
-fn group() -> steer::names::GroupName {
+/// The group of [`GROUP`].
+pub fn group() -> steer::names::GroupName {
     GROUP.parse().expect("the name is well-formed")
 }

@@ -138,6 +138,7 @@ fn traffic_goes_on_when_the_daemon_is_killed() {
                             group,
                             worker: Some(worker),
                             timeout_ms: None,
+                            canary: None,
                         };
                         // Until the daemon is gone.
                         while control.ask(request.clone()).is_ok() {

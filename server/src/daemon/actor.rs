@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     io,
+    net::SocketAddr,
     sync::Arc,
     time::Duration,
 };
@@ -15,7 +16,7 @@ use tokio::{
 };
 
 use crate::{
-    control::api::{Fault, GroupStatus, Response, Table},
+    control::api::{Fault, GroupStatus, PolicyReport, Response, Table},
     engine::{
         effect::Effect,
         event::{Command, Event, GenerationId, OperationId},
@@ -32,7 +33,7 @@ use crate::{
 
 use super::{
     cells::CellKeeper, clock::Clock, endpoint::Endpoint, journal::Journal, loads::SAMPLING, running::Running,
-    settings::GroupSettings, totals::Totals, waiter::Waiter,
+    settings::GroupSettings, totals::Totals, tune::Tune, waiter::Waiter,
 };
 
 /// How often the group looks for what nobody tells: lost listeners, strangers, an occupied hold.
@@ -52,8 +53,12 @@ pub(super) enum Message {
     },
     /// Someone asks for the state.
     Status(oneshot::Sender<Result<GroupStatus, Fault>>),
-    /// Someone asks for the table.
-    Table(oneshot::Sender<Result<Table, Fault>>),
+    /// Someone asks for the table, and where clients go.
+    Table { clients: Vec<SocketAddr>, to: Option<SocketAddr>, answer: oneshot::Sender<Result<Table, Fault>> },
+    /// Someone asks for the policy.
+    Policy(oneshot::Sender<Result<PolicyReport, Fault>>),
+    /// Someone asks for another policy or weight, or what that would change.
+    Tune(Tune),
     /// A probe has connected, or could not.
     Probed { generation: GenerationId, connected: io::Result<TcpStream> },
     /// A process has written to the notification socket.
@@ -127,7 +132,9 @@ impl Actor {
             }
             // Whoever asked may be gone.
             Message::Status(answer) => drop(answer.send(self.status())),
-            Message::Table(answer) => drop(answer.send(self.table())),
+            Message::Table { clients, to, answer } => drop(answer.send(self.table(&clients, to))),
+            Message::Policy(answer) => drop(answer.send(Ok(self.policy_report()))),
+            Message::Tune(tune) => self.tune(tune),
             Message::Probed { generation, connected } => self.probed(generation, connected),
             Message::Notified(said) => {
                 if said.messages.contains(&notify::Message::Ready) {

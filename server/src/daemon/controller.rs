@@ -12,7 +12,7 @@ use crate::{
         Controller,
         api::{self, Done, Fault, FaultKind, Info, Request, Response, SCHEMA, Status},
     },
-    engine::event::Command,
+    engine::{event::Command, plan::Change},
     names::GroupName,
 };
 
@@ -20,6 +20,7 @@ use super::{
     actor::Message,
     clock::{Clock, millis},
     journal::Journal,
+    tune::Tune,
 };
 
 /// The daemon, as its clients reach it; cheap to clone.
@@ -184,16 +185,28 @@ impl Controller for Daemon {
                 program: self.inner.program.to_owned(),
             })),
             Request::Status { group } => self.status(group).await,
-            Request::Table { group, clients: _, to: _ } => {
-                Ok(Response::Table(self.ask(&group, Message::Table).await?))
+            Request::Table { group, clients, to } => {
+                let table = self.ask(&group, |answer| Message::Table { clients, to, answer });
+                Ok(Response::Table(table.await?))
             }
-            Request::Policy { .. }
-            | Request::SetPolicy { .. }
-            | Request::SetWeight { .. }
-            | Request::Decide { .. } => Err(Fault::new(FaultKind::Refused, "not yet")),
+            Request::Policy { group } => Ok(Response::Policy(self.ask(&group, Message::Policy).await?)),
+            Request::SetPolicy { group, policy, dry_run, clients } => {
+                let change = Change::Policy(policy);
+                self.ask(&group, |done| Message::Tune(Tune { change, over: None, dry_run, clients, done }))
+                    .await
+            }
+            Request::SetWeight { worker, weight, over_ms: over, dry_run, clients } => {
+                let change = Change::Weight { worker: worker.index, weight };
+                let tune = |done| Message::Tune(Tune { change, over, dry_run, clients, done });
+                self.ask(&worker.group, tune).await
+            }
+            Request::Decide { group, decision } => {
+                self.command(&group, Command::Decide(decision.into()), answers).await
+            }
             Request::Events { group, since, follow } => self.events(group, since, follow, answers).await,
-            Request::Restart { group, worker, timeout_ms: timeout, canary: _ } => {
-                self.command(&group, Command::Restart { worker, timeout, canary: None }, answers).await
+            Request::Restart { group, worker, timeout_ms: timeout, canary } => {
+                let canary = canary.map(Into::into);
+                self.command(&group, Command::Restart { worker, timeout, canary }, answers).await
             }
             Request::Drain { worker, timeout_ms: timeout } => {
                 self.command(&worker.group, Command::Drain { worker: worker.index, timeout }, answers).await

@@ -2,7 +2,10 @@
 
 use crate::{
     control::api::{self, Count, Fault, FaultKind, SCHEMA, Step},
-    engine::effect::{Failure, FailureKind, Outcome, Receipt, Receiver},
+    engine::{
+        effect::{Failure, FailureKind, Outcome, Receipt, Receiver},
+        event::{Canary, Decision},
+    },
     names::GroupName,
 };
 
@@ -13,6 +16,21 @@ pub(super) fn fault(group: &GroupName, failure: Failure) -> Fault {
         FailureKind::Failed => FaultKind::Failed,
     };
     Fault { kind, message: format!("{group}: {}", failure.message), hint: failure.hint }
+}
+
+impl From<api::Canary> for Canary {
+    fn from(canary: api::Canary) -> Self {
+        Self { permille: canary.permille, hold: canary.hold_ms }
+    }
+}
+
+impl From<api::Decision> for Decision {
+    fn from(decision: api::Decision) -> Self {
+        match decision {
+            api::Decision::Proceed => Self::Proceed,
+            api::Decision::Abort => Self::Abort,
+        }
+    }
 }
 
 pub(super) fn receipt(group: &GroupName, receipt: Receipt) -> api::Receipt {

@@ -15,6 +15,7 @@ mod loads;
 mod observe;
 pub mod open;
 mod pinning;
+mod place;
 mod probe;
 mod reach;
 mod running;
@@ -24,6 +25,7 @@ mod start;
 mod status;
 mod supervise;
 mod totals;
+mod tune;
 mod waiter;
 
 use std::{collections::BTreeMap, path::PathBuf, process::ExitCode};

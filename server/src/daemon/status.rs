@@ -1,14 +1,22 @@
 //! What the group answers to those who look.
 
-use std::collections::{BTreeMap, HashSet};
+use std::{
+    collections::{BTreeMap, HashSet},
+    net::SocketAddr,
+};
 
 use server_common::{counters::SlotCounters, limits::BUCKETS};
 
 use crate::{
     control::api::{
-        Asked, Counters, Fault, FaultKind, GroupStatus, Outcomes, SCHEMA, Table, TableShare, WorkerStatus,
+        Asked, CanaryStatus, Counters, Fault, FaultKind, GroupStatus, Outcomes, SCHEMA, Table, TableShare,
+        WorkerStatus,
     },
-    engine::{assign::NOBODY, event::Slot, view::WorkerView},
+    engine::{
+        assign::NOBODY,
+        event::Slot,
+        view::{CanaryView, WorkerView},
+    },
     sockets::{diag::Connection, procfs},
 };
 
@@ -18,9 +26,6 @@ use super::{
     settings::{Mode, RestartKind, WhenEmpty},
     totals::{migrated_in, selected},
 };
-
-/// The weight of every worker: the `hash` policy of this version has no other.
-const WEIGHT: u32 = 1;
 
 impl Actor {
     /// The group's state now.
@@ -81,28 +86,53 @@ impl Actor {
             .flat_map(|process| procfs::socket_inodes_of(&process.tree()))
             .collect();
         let is_open = |connection: &&Connection| held.contains(&u64::from(connection.inode));
+        let canary =
+            worker.canary.as_ref().map(|canary| self.canary_status(canary, counted, queues, connections));
         WorkerStatus {
             name: self.settings.name.worker(worker.index),
             state: worker.state.as_str().to_owned(),
             pid: worker.pid,
             generation: worker.generation.map_or(worker.last_number, |id| id.number),
             slot: worker.slot.map(u32::from),
-            weight: WEIGHT,
+            weight: worker.weight,
             share: f64::from(worker.buckets) / BUCKETS as f64,
             queue: mine().filter_map(|(_, running)| queues.get(&running.slot)).sum(),
             connections: connections.iter().filter(is_open).count() as u64,
             selected: selected(&counters),
             migrated_in: migrated_in(&counters),
             migrated_out: totals.migrated_out,
-            stalled: false,
-            canary: None,
+            stalled: self.samples_loads() && mine().any(|(_, running)| running.is_stalled),
+            canary,
             restarts: worker.last_number.saturating_sub(1),
             message: worker.message,
         }
     }
 
+    fn canary_status(
+        &self,
+        canary: &CanaryView,
+        counted: &BTreeMap<Slot, SlotCounters>,
+        queues: &BTreeMap<Slot, u64>,
+        connections: &[Connection],
+    ) -> CanaryStatus {
+        let process = self.generations.get(&canary.generation).and_then(|running| running.process.as_ref());
+        let held: HashSet<u64> =
+            process.map(|process| procfs::socket_inodes_of(&process.tree())).unwrap_or_default();
+        let is_open = |connection: &&Connection| held.contains(&u64::from(connection.inode));
+        CanaryStatus {
+            generation: canary.generation.number,
+            pid: canary.pid,
+            slot: u32::from(canary.slot),
+            share: f64::from(canary.buckets) / BUCKETS as f64,
+            queue: queues.get(&canary.slot).copied().unwrap_or(0),
+            connections: connections.iter().filter(is_open).count() as u64,
+            selected: counted.get(&canary.slot).map_or(0, selected),
+            remaining_ms: canary.until.map(|until| until.saturating_sub(self.clock.now())),
+        }
+    }
+
     /// The table that is published, or about to be.
-    pub(super) fn table(&self) -> Result<Table, Fault> {
+    pub(super) fn table(&self, clients: &[SocketAddr], to: Option<SocketAddr>) -> Result<Table, Fault> {
         let workers = self.engine.workers();
         let owners = self.engine.owners();
         let held = if self.engine.is_holding() {
@@ -113,7 +143,7 @@ impl Actor {
         let share = |worker: WorkerView| TableShare {
             worker: self.settings.name.worker(worker.index),
             slot: worker.slot.map(u32::from),
-            weight: WEIGHT,
+            weight: worker.weight,
             buckets: worker.buckets,
             share: f64::from(worker.buckets) / BUCKETS as f64,
         };
@@ -126,7 +156,7 @@ impl Actor {
             last_resort: if holds { "hold" } else { "drop" }.to_owned(),
             shares: workers.into_iter().map(share).collect(),
             held_buckets: held as u32,
-            placed: Vec::new(),
+            placed: self.placed(clients, to)?,
         })
     }
 
@@ -155,7 +185,7 @@ impl Actor {
         Ok(queues)
     }
 
-    fn connections(&mut self) -> Result<Vec<Connection>, Fault> {
+    pub(super) fn connections(&mut self) -> Result<Vec<Connection>, Fault> {
         let mut connections = Vec::new();
         for endpoint in &self.endpoints {
             connections.extend(self.diag.connections(endpoint.address).map_err(|error| unreadable(&error))?);

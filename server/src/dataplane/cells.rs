@@ -45,6 +45,11 @@ impl WorkerCell {
         Ok(Self { map, descriptor, memory })
     }
 
+    /// Says something in the worker's place: for tests and benchmarks.
+    pub fn write(&self, cell: Cell) {
+        self.memory.write(0, cell);
+    }
+
     /// What the worker says.
     pub fn read(&self) -> Cell {
         self.memory.read(0).unwrap_or_default()

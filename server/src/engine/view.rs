@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use server_common::flow_hash::Seed;
+
 use crate::policy::Policy;
 
 use super::{
@@ -105,6 +107,16 @@ impl Group {
     /// What decides which worker gets a new flow, in the next table.
     pub fn policy(&self) -> Policy {
         self.policy
+    }
+
+    /// The seed of the hash.
+    pub fn seed(&self) -> Seed {
+        self.rules.seed
+    }
+
+    /// Whether connections are held while no worker works.
+    pub fn holds(&self) -> bool {
+        self.rules.hold && !self.stopping
     }
 
     /// The newest table whose grace period is over.

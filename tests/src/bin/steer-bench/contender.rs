@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     net::{SocketAddr, TcpListener},
     os::fd::AsFd,
-    sync::Arc,
+    sync::{Arc, PoisonError},
     time::Duration,
 };
 
@@ -19,12 +19,13 @@ use server_common::{
     counters::{Outcome, SlotCounters},
     keying::Keying,
     limits::{BUCKETS, DROPPED_SLOT, SLOTS_DEFAULT},
+    load::Cell,
     table::Table,
 };
 use steer::{
-    dataplane::kernel_group::KernelGroup,
+    dataplane::{cells::WorkerCell, kernel_group::KernelGroup},
     engine::layout::Layout,
-    policy::Policy,
+    policy::{Policy, TIE_DEFAULT},
     sockets::{
         address::{ListenAddress, Protocol},
         listener::make_listener,
@@ -51,7 +52,53 @@ pub(crate) enum Program {
     /// Steer's way through the table, with the hash that the kernel has made already, and nothing else.
     KernelHash,
     /// The product's, as the daemon loads it.
-    Steer,
+    Steer(Steering),
+}
+
+/// By what the product's program decides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Steering {
+    Hash,
+    Source,
+    /// Workers that publish, with little in hand: the first choice's load is all that is looked at.
+    LeastLoaded,
+    /// Each first choice has so much in hand that the second is weighed against it, and stays the first.
+    Weighed,
+    /// A worker is pinned to each CPU.
+    Cpu,
+}
+
+impl Steering {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Hash => "hash",
+            Self::Source => "source",
+            Self::LeastLoaded => "least-loaded",
+            Self::Weighed => "least-loaded, weighed",
+            Self::Cpu => "cpu",
+        }
+    }
+
+    fn policy(self) -> Policy {
+        match self {
+            Self::Hash => Policy::Hash,
+            Self::Source => Policy::Source { ipv4: 24, ipv6: 64 },
+            Self::LeastLoaded | Self::Weighed => Policy::LeastLoaded { tie: TIE_DEFAULT },
+            Self::Cpu => Policy::Cpu,
+        }
+    }
+
+    fn load(self) -> Option<u64> {
+        match self {
+            Self::LeastLoaded => Some(1),
+            Self::Weighed => Some(10 * u64::from(TIE_DEFAULT)),
+            Self::Hash | Self::Source | Self::Cpu => None,
+        }
+    }
+
+    fn outcome(self) -> Outcome {
+        if self == Self::Cpu { Outcome::OwnCpu } else { Outcome::FirstChoice }
+    }
 }
 
 /// A loaded program, attached to listeners of its own.
@@ -62,7 +109,7 @@ pub(crate) struct Contender {
 
 /// Keeps a program and its maps.
 enum Loaded {
-    Steer(Box<KernelGroup>),
+    Steer(Box<KernelGroup>, Steering),
     Other(Ebpf, &'static str),
 }
 
@@ -87,7 +134,7 @@ impl Contender {
 
     fn attached(program: Program, listeners: Vec<TcpListener>) -> Result<Self> {
         let loaded = match program {
-            Program::Steer => Loaded::Steer(Box::new(load_steer(&listeners)?)),
+            Program::Steer(steering) => Loaded::Steer(Box::new(load_steer(&listeners, steering)?), steering),
             Program::Constant => Loaded::other("constant", &listeners)?,
             Program::KernelHash => Loaded::other("kernel_hash", &listeners)?,
         };
@@ -97,7 +144,7 @@ impl Contender {
     /// The time that the kernel has spent in the program, and the number of its runs.
     pub(crate) fn statistics(&self) -> Result<(Duration, u64)> {
         let info = match &self.loaded {
-            Loaded::Steer(kernel) => kernel.program()?.info()?,
+            Loaded::Steer(kernel, _) => kernel.program()?.info()?,
             Loaded::Other(ebpf, symbol) => program(ebpf, symbol)?.info()?,
         };
         Ok((info.run_time(), info.run_count()))
@@ -111,14 +158,14 @@ impl Contender {
     /// Fails unless steer's program has found every run's first choice and counted it: otherwise its time is that of
     /// something else.
     pub(crate) fn check_counters(&self) -> Result<()> {
-        let Loaded::Steer(kernel) = &self.loaded else { return Ok(()) };
+        let Loaded::Steer(kernel, steering) = &self.loaded else { return Ok(()) };
         let mut counted = SlotCounters::default();
         for slot in DROPPED_SLOT..=LISTENERS {
             counted = counted.plus(&kernel.counters(slot)?);
         }
         let (_, runs) = self.statistics()?;
-        let first = counted.outcome[Outcome::FirstChoice as usize];
-        ensure!(first == runs && counted.runs() == runs, "{runs} runs were counted as {counted:?}");
+        let expected = counted.outcome[steering.outcome() as usize];
+        ensure!(expected == runs && counted.runs() == runs, "{runs} runs were counted as {counted:?}");
         Ok(())
     }
 }
@@ -143,12 +190,18 @@ impl Loaded {
     }
 }
 
-fn load_steer(listeners: &[TcpListener]) -> Result<KernelGroup> {
+fn load_steer(listeners: &[TcpListener], steering: Steering) -> Result<KernelGroup> {
     let (mut kernel, mut publisher) = KernelGroup::load(SLOTS_DEFAULT)?;
     for (slot, listener) in (1..).zip(listeners) {
         kernel.put(slot, listener.as_fd())?;
+        if let Some(load) = steering.load() {
+            // A beat that never grows old: from the end of time.
+            let cell = WorkerCell::create()?;
+            cell.write(Cell::new(u64::MAX, load));
+            kernel.cells().lock().unwrap_or_else(PoisonError::into_inner).put(slot, Some(&cell))?;
+        }
     }
-    publisher.publish(&layout())?;
+    publisher.publish(&Layout { policy: steering.policy(), cpus: every_cpu(), ..layout() })?;
     kernel.attach(listeners[0].as_fd())?;
     Ok(kernel)
 }
@@ -186,6 +239,12 @@ fn layout() -> Layout {
         cpus: BTreeMap::new(),
         buckets: (0..BUCKETS).map(slot).collect::<Arc<[u16]>>(),
     }
+}
+
+/// Each CPU with a worker of its own, as far as there are workers.
+fn every_cpu() -> BTreeMap<usize, Vec<u16>> {
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+    (0..cpus).map(|cpu| (cpu, vec![(cpu % usize::from(LISTENERS)) as u16 + 1])).collect()
 }
 
 /// The same for the benchmarks' programs.

@@ -1,0 +1,144 @@
+//! Where a new flow of a client would go, and why.
+
+use std::{collections::BTreeSet, net::SocketAddr};
+
+use server_common::{
+    choice::bucket,
+    flow_hash::Seed,
+    limits::{CHOICES, NO_SLOT},
+};
+
+use crate::{
+    control::api::Placed,
+    engine::{assign::NOBODY, event::Slot},
+    names::{GroupName, WorkerName},
+    policy::Policy,
+};
+
+use super::flows::key_of;
+
+/// A table, published or planned, with what is needed to say where it sends a flow.
+pub(super) struct Steering<'a> {
+    pub(super) group: &'a GroupName,
+    pub(super) policy: Policy,
+    pub(super) seed: Seed,
+    /// Who has which bucket.
+    pub(super) owners: &'a [u32],
+    /// The slot of each bucket, where the table is published.
+    pub(super) slots: Option<&'a [Slot]>,
+    /// Whether what nobody has is held.
+    pub(super) holds: bool,
+    /// The workers that are pinned to some CPUs.
+    pub(super) pinned: Vec<u32>,
+}
+
+impl Steering<'_> {
+    /// Where the flow goes.
+    pub(super) fn place(&self, client: SocketAddr, local: SocketAddr) -> Placed {
+        let key = key_of(&self.policy.keying(self.seed), client, local);
+        let first = bucket(key, 0);
+        let owner = self.owners.get(first).copied().filter(|owner| *owner != NOBODY);
+        let by_cpu = self.policy == Policy::Cpu && !self.pinned.is_empty();
+        let others = match self.policy {
+            Policy::Hash | Policy::Source { .. } => BTreeSet::new(),
+            Policy::LeastLoaded { .. } => {
+                (1..CHOICES).map(|choice| self.owners[bucket(key, choice)]).collect()
+            }
+            Policy::Cpu => self.pinned.iter().copied().chain(owner).collect(),
+        };
+        let is_other = |other: &u32| *other != NOBODY && (by_cpu || Some(*other) != owner);
+        let slot = self.slots.map(|slots| slots[first]).filter(|slot| *slot != NO_SLOT && !by_cpu);
+        Placed {
+            client,
+            local,
+            bucket: first as u32,
+            worker: owner.filter(|_| !by_cpu).map(|owner| self.group.worker(owner)),
+            slot: slot.map(u32::from),
+            others: others.into_iter().filter(is_other).map(|other| self.group.worker(other)).collect(),
+            why: self.why(client, first, owner.map(|owner| self.group.worker(owner))),
+        }
+    }
+
+    fn why(&self, client: SocketAddr, bucket: usize, owner: Option<WorkerName>) -> String {
+        let what = match self.policy {
+            Policy::Source { ipv4, ipv6 } => {
+                let (bits, all) = if client.ip().to_canonical().is_ipv4() { (ipv4, 32) } else { (ipv6, 128) };
+                if bits == all {
+                    "the address".to_owned()
+                } else {
+                    format!("the address's first {bits} bits")
+                }
+            }
+            Policy::Hash | Policy::LeastLoaded { .. } | Policy::Cpu => "the 4-tuple".to_owned(),
+        };
+        let hashed = match owner {
+            Some(owner) => format!("the hash of {what} falls into bucket {bucket}, which {owner} has"),
+            None if self.holds => {
+                format!(
+                    "the hash of {what} falls into bucket {bucket}, and connections are held until a worker works"
+                )
+            }
+            None => format!("the hash of {what} falls into bucket {bucket}, which nobody has: it is refused"),
+        };
+        match self.policy {
+            Policy::Hash | Policy::Source { .. } => hashed,
+            Policy::LeastLoaded { .. } => {
+                format!("{hashed}; its second choice gets it where that has clearly less in hand")
+            }
+            Policy::Cpu if self.pinned.is_empty() => format!("no worker is pinned to a CPU; {hashed}"),
+            Policy::Cpu => {
+                format!(
+                    "the worker that is pinned to the CPU that takes the packet gets it; where none is, {hashed}"
+                )
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use server_common::limits::BUCKETS;
+
+    use super::*;
+
+    fn placed(policy: &str, owner: impl Fn(usize) -> u32, pinned: &[u32]) -> Placed {
+        let group = "web".parse().unwrap();
+        let owners: Vec<u32> = (0..BUCKETS).map(owner).collect();
+        let steering = Steering {
+            group: &group,
+            policy: policy.parse().unwrap(),
+            seed: [1, 2],
+            owners: &owners,
+            slots: None,
+            holds: true,
+            pinned: pinned.to_vec(),
+        };
+        steering.place("192.0.2.7:4711".parse().unwrap(), "192.0.2.1:80".parse().unwrap())
+    }
+
+    #[test]
+    fn the_table_alone_names_one_worker() {
+        let found = placed("hash", |_| 3, &[]);
+        assert_eq!((found.worker.unwrap().to_string(), found.others), ("web/3".to_owned(), vec![]));
+        assert!(found.why.ends_with(&format!("falls into bucket {}, which web/3 has", found.bucket)));
+        let found = placed("source:ipv4=24", |_| 3, &[]);
+        assert!(found.why.contains("the address's first 24 bits"), "{}", found.why);
+    }
+
+    #[test]
+    fn loads_and_cpus_leave_it_open() {
+        let found = placed("least-loaded", |bucket| bucket as u32 % 1000, &[]);
+        assert!(found.worker.is_some() && !found.others.is_empty(), "{found:?}");
+        let found = placed("cpu", |_| 3, &[0, 1]);
+        let others: Vec<String> = found.others.iter().map(WorkerName::to_string).collect();
+        assert_eq!((found.worker, others.join(" ")), (None, "web/0 web/1 web/3".to_owned()));
+        assert_eq!(placed("cpu", |_| 3, &[]).worker.unwrap().index, 3);
+    }
+
+    #[test]
+    fn what_nobody_has_is_held() {
+        let found = placed("hash", |_| NOBODY, &[]);
+        assert_eq!(found.worker, None);
+        assert!(found.why.contains("held"), "{}", found.why);
+    }
+}
