@@ -17,15 +17,23 @@ pub struct Workers {
 impl Workers {
     /// Workers that run this binary; every gate is open.
     pub fn new(binary: &Path) -> Self {
+        Self::running(&format!("exec {} worker", binary.display()))
+    }
+
+    /// Workers that are each pinned to the CPU of their own index.
+    pub fn pinned(binary: &Path) -> Self {
+        Self::running(&format!("exec taskset -c ${{STEER_WORKER#*/}} {} worker", binary.display()))
+    }
+
+    fn running(command: &str) -> Self {
         let directory = tempfile::Builder::new().prefix("steer-tests-").tempdir();
         let workers = Self { directory: directory.expect("a temporary directory can be made") };
         // STEER_WORKER is web/0. The shell becomes the worker, so that its pid is the one that the daemon knows.
         let text = format!(
             "#!/bin/sh\n\
              while [ -e {}/${{STEER_WORKER#*/}}.gate ]; do sleep 0.02; done\n\
-             exec {} worker\n",
+             {command}\n",
             workers.directory.path().display(),
-            binary.display()
         );
         fs::write(workers.script(), text).expect("a file can be made in the temporary directory");
         fs::set_permissions(workers.script(), fs::Permissions::from_mode(0o755))

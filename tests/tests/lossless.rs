@@ -77,10 +77,11 @@ fn nothing_is_lost_when_eight_workers_become_two_and_eight_again() {
     netns::run("scale", |namespace| {
         let steer = Steer::run(namespace, &arguments(&["--workers", "8", "--seed", SEED]));
         let control = Control::new(&steer.socket());
-        // A 4-tuple of a worker that stays is not to move at all; the others have to, and are in a load of their own.
+        // A 4-tuple of a worker that stays is hardly to move; the others have to, and are in a load of their own.
         let everybody = Prediction::new(SEED, &[0, 1, 2, 3, 4, 5, 6, 7]);
+        let two = Prediction::new(SEED, &[0, 1]);
         let (stay, leave): (Vec<_>, Vec<_>) =
-            pool(64, 8).into_iter().partition(|tuple| everybody.worker(tuple) < 2);
+            pool(64, 8).into_iter().partition(|tuple| everybody.worker(tuple) == two.worker(tuple));
         let (stay, leave) = (Load::start(stay, 8), Load::start(leave, 24));
         for _ in 0..SCALES {
             let receipts = control.scale(2);
@@ -102,7 +103,9 @@ fn nothing_is_lost_when_eight_workers_become_two_and_eight_again() {
             stay.compared,
             status.counters.asked.migration,
         );
-        assert_nothing_lost(&stay);
+        assert_eq!(stay.failed, 0, "{:#?}", stay.first_failures);
+        // Each of the tables on the way, one for every worker that comes or goes, may level shares out by 1 % of the buckets.
+        assert!(stay.moved * 20 <= stay.compared, "{} of {} moved", stay.moved, stay.compared);
         assert_eq!(leave.failed, 0, "{:#?}", leave.first_failures);
         assert!(leave.moved > 0, "those of workers that leave have to move");
         assert_counted_once(&status);
