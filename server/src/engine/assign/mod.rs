@@ -87,8 +87,8 @@ pub fn assign(members: &[Member]) -> Vec<u32> {
 
 /// How many buckets a member may have.
 ///
-/// Its exact part, give or take 1/128 of it or, where that is more, 5/8 of its square root and 8 buckets at most; and what
-/// rounding adds. For a part of 8 that is 2 buckets, for one of 64 it is 6, from 164 to 1,024 it is 9, then 0.8 %.
+/// Its exact part, give or take 1/128 of it or, where that is more, 3/4 of its square root and 8 buckets at most; and what
+/// rounding adds. For a part of 8 that is 3 buckets, for one of 64 it is 7, from 114 to 1,024 it is 9, then 0.8 %.
 ///
 /// Where a member comes, what each of the others loses to it deviates from the mean by the mean's square root. With less leeway
 /// they would have to make that up among themselves, and move what has nothing to do with the change.
@@ -103,7 +103,7 @@ impl Part {
         // In 256ths of a bucket, of which the square root is in sixteenths.
         let exact = u128::from(weight) * (BUCKETS as u128 * 256) / u128::from(total);
         let exact = exact as u64;
-        let leeway = (exact.isqrt() * 16 * 5 / 8).min(8 * 256).max(exact / 128);
+        let leeway = (exact.isqrt() * 16 * 3 / 4).min(8 * 256).max(exact / 128);
         let least = exact.saturating_sub(leeway) / 256;
         // Above the exact part, whatever the divisions left off: all parts at their most are more than there is.
         let most = (exact + leeway) / 256 + 1;
