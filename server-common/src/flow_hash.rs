@@ -9,14 +9,14 @@
 //! nobody can tell which 4-tuples share a bucket, so nobody can aim at one worker. One compression and three
 //! finalization rounds are what Rust's `HashMap` and Linux's `hsiphash` settled on for tables.
 //!
-//! How far that goes: to whom the hash of a 4-tuple not yet tried is as good as random, none is a better guess than another. That
-//! SipHash-1-3 is such a function is an assumption. Its authors argue for it with two and four rounds; of fewer no
-//! attack is known that would serve here, where nobody sees a hash but at most which worker answers. What remains is to try:
-//! where answers tell their workers apart (as the sample worker's `X-Worker` does), a client learns the worker of each
-//! 4-tuple that it has connected by, and can come back by those of one worker, having tried as many times more as there are workers.
-//! That is bounded by the addresses and ports at which it can receive, and says nothing of anybody else's 4-tuples. A
-//! key of the source address alone would leave it its addresses, which are few in IPv4, but in IPv6 a whole prefix. Another seed voids
-//! all that has been learned, and moves everybody.
+//! How far that goes: to whom the hash of a 4-tuple not yet tried is as good as random, no guess is better than another.
+//! That SipHash-1-3 is such a function is an assumption. Its authors argue for it with two and four rounds; of fewer no
+//! attack is known that would serve here, where nobody sees a hash but at most which worker answers. What remains is to
+//! try: where answers tell their workers apart (as the sample worker's `X-Worker` does), a client learns the worker of
+//! each 4-tuple that it has connected by, and can come back by those of one worker, having tried as many times more as
+//! there are workers. That is bounded by the addresses and ports at which it can receive, and says nothing of anybody
+//! else's 4-tuples. A key of the source address alone would leave it its addresses, which are few in IPv4, but in IPv6 a
+//! whole prefix. Another seed voids all that has been learned, and moves everybody.
 //!
 //! Addresses and ports are taken as they lie in memory in network byte order, read as little-endian words.
 

@@ -102,8 +102,8 @@ pub(crate) fn run(quick: bool) -> Result<Report> {
         contenders.iter_mut().for_each(|contender| contender.time(&largest));
     }
     let method = format!(
-        "{} cases: groups of 2 to 1,024 workers of equal or random weights, where one comes, goes or changes its weight; {rounds} rounds \
-         against the clock",
+        "{} cases: groups of 2 to 1,024 workers of equal or random weights, where one comes, goes or changes its \
+         weight; {rounds} rounds against the clock",
         cases.len()
     );
     let mut report = Report::new("table", "who has which bucket", method);
