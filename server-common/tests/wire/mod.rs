@@ -44,8 +44,12 @@ pub(crate) fn v6(source: Ipv6Addr, destination: Ipv6Addr, ports: (u16, u16)) -> 
 
 /// SipHash-1-3 of addresses and ports in network order, by the crate `siphasher`.
 pub(crate) fn reference(seed: Seed, source: &[u8], destination: &[u8], ports: (u16, u16)) -> u64 {
+    siphash(seed, &[source, destination, &ports.0.to_be_bytes(), &ports.1.to_be_bytes()].concat())
+}
+
+/// SipHash-1-3 of bytes, by the crate `siphasher`.
+pub(crate) fn siphash(seed: Seed, bytes: &[u8]) -> u64 {
     let mut hasher = SipHasher13::new_with_keys(seed[0], seed[1]);
-    let bytes = [source, destination, &ports.0.to_be_bytes(), &ports.1.to_be_bytes()].concat();
-    hasher.write(&bytes);
+    hasher.write(bytes);
     hasher.finish()
 }
