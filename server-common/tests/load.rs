@@ -220,6 +220,15 @@ fn the_search_for_one_that_is_well_is_bounded() {
 }
 
 #[test]
+fn several_workers_on_one_cpu_share_its_packets() {
+    let mut table = table(3);
+    table.read_by_cpu([(5, &[1, 2, 3][..])].into_iter());
+    // Keys whose upper halves are all different: a third each.
+    let counts = [1, 2, 3].map(|slot| (0..300_u64).filter(|key| table.on_cpu(5, key << 32) == slot).count());
+    assert_eq!(counts, [100, 100, 100]);
+}
+
+#[test]
 fn more_pinned_workers_than_there_is_room_for_go_by_the_hash() {
     let mut table = table(4);
     let many = vec![1_u16; PINNED_MAX - 1];
