@@ -32,7 +32,7 @@ use crate::{
 };
 
 use super::{
-    cells::CellKeeper, clock::Clock, endpoint::Endpoint, journal::Journal, loads::SAMPLING, running::Running,
+    cells::CellKeeper, clock::Clock, endpoint::Endpoint, journal::Journal, running::Running,
     settings::GroupSettings, totals::Totals, tune::Tune, waiter::Waiter,
 };
 
@@ -41,6 +41,10 @@ const SUPERVISION: Duration = Duration::from_millis(250);
 
 /// How often it looks for signs of readiness that nobody sends, while a worker is starting.
 const READINESS: Duration = Duration::from_millis(5);
+
+/// How often it samples the queues for the policy `least-loaded`: together with the window of [`stall`](super::stall), often
+/// enough for 50 ms.
+const SAMPLING: Duration = Duration::from_millis(10);
 
 /// What can be sent to a group's task.
 #[derive(Debug)]

@@ -17,6 +17,7 @@ use crate::{
 use super::{
     actor::{Actor, Message},
     convert,
+    describe::describe,
     observe::observe,
     reach::{BucketSet, Named},
 };
@@ -272,10 +273,4 @@ fn kill_tree(process: &Process) -> Result<bool, ProcessError> {
         any = true;
     }
     Ok(any)
-}
-
-/// An error with its causes, in one line.
-pub(super) fn describe(error: &(dyn std::error::Error + 'static)) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }

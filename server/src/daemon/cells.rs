@@ -12,7 +12,7 @@ use crate::{
     engine::event::Slot,
 };
 
-use super::carry::describe;
+use super::describe::describe;
 
 /// Changes one group's cells in the order in which it is asked to, and without making anybody wait: each change ends with an RCU
 /// grace period. Until then the program takes a worker for one that says nothing.

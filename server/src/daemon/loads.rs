@@ -1,7 +1,5 @@
 //! Samples what the kernel shows of the workers' queues, for the policy `least-loaded`.
 
-use std::time::Duration;
-
 use server_common::{
     counters::Asked,
     load::{Load, Shown},
@@ -14,9 +12,6 @@ use crate::{
 };
 
 use super::{actor::Actor, stall::Look};
-
-/// How often: together with the window of [`stall`](super::stall), often enough for 50 ms.
-pub(super) const SAMPLING: Duration = Duration::from_millis(10);
 
 impl Actor {
     /// Whether the policy wants loads.

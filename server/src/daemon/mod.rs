@@ -8,6 +8,7 @@ mod cells;
 pub mod clock;
 mod controller;
 mod convert;
+mod describe;
 mod endpoint;
 pub mod flows;
 mod journal;

@@ -15,7 +15,7 @@ use crate::{
 
 use super::{
     actor::{Actor, Message},
-    carry::describe,
+    describe::describe,
     flows::hash_of,
     running::ProbeState,
     settings::Readiness,

@@ -17,7 +17,7 @@ use crate::{
 
 use super::{
     actor::{Actor, Message},
-    carry::describe,
+    describe::describe,
     endpoint::EndpointError,
     running::{ProbeState, Running},
     settings::{Mode, Readiness},

@@ -22,7 +22,7 @@ use crate::{
 
 use super::{
     actor::Actor,
-    carry::describe,
+    describe::describe,
     settings::{Mode, RestartKind, WhenEmpty},
     totals::{migrated_in, selected},
 };

@@ -7,7 +7,7 @@ use crate::{
     sockets::{diag::ListenerInfo, procfs},
 };
 
-use super::{actor::Actor, carry::describe};
+use super::{actor::Actor, describe::describe};
 
 /// How many times in a row a listener must be seen with connections and without a process, before it is taken for
 /// lost: a worker that hands its listener to its successor is without one for a moment.
