@@ -144,11 +144,16 @@ fn weight() -> impl Strategy<Value = u32> {
     prop_oneof![3 => Just(0), 6 => 1u32..6, 2 => 0u32..=WEIGHT_MAX, 1 => Just(WEIGHT_MAX + 1)]
 }
 
-/// What is done together, each after its pause: mostly one action; who restarts with a canary may decide later.
+/// What is done together, each after its pause: mostly one action; who restarts with a canary may decide later, and who changes
+/// a weight step by step may think better of it.
 fn piece() -> impl Strategy<Value = Vec<(u64, Action)>> {
     let decided = (0u64..900, canary(), 20u64..900, select(vec![Decision::Proceed, Decision::Abort]));
+    let overruled = (0u64..900, 0u32..3, 0u32..9, 20u64..900, 0u32..4);
     prop_oneof![
         9 => (0u64..900, action()).prop_map(|action| vec![action]),
+        1 => overruled.prop_map(|(pause, worker, weight, until, last)| {
+            vec![(pause, Action::Ramp(worker, weight, 2_000)), (until, Action::SetWeight(worker, last))]
+        }),
         2 => decided.prop_map(|(pause, canary, until, decision)| {
             vec![(pause, canary), (until, Action::Decide(decision))]
         }),
@@ -173,7 +178,7 @@ fn action() -> impl Strategy<Value = Action> {
         6 => (worker.clone(), weight()).prop_map(|(worker, weight)| Action::SetWeight(worker, weight)),
         6 => (worker.clone(), weight(), 0u64..4000)
             .prop_map(|(worker, weight, over)| Action::Ramp(worker, weight, over)),
-        4 => (worker.clone(), 0u8..16).prop_map(|(worker, cpus)| Action::Pin(worker, cpus)),
+        6 => (worker.clone(), 0u8..16).prop_map(|(worker, cpus)| Action::Pin(worker, cpus)),
         6 => worker.clone().prop_map(Action::Restart),
         6 => Just(Action::RestartAll),
         4 => worker.clone().prop_map(Action::Drain),

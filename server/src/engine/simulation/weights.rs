@@ -184,6 +184,21 @@ fn what_the_table_is_too_small_for_is_refused_with_what_fits() {
     );
 }
 
+/// A change is the first thing besides the holding listener that a table could be for.
+#[test]
+fn a_change_before_the_first_holding_listener_waits_for_it() {
+    let mut world = Replay::new(rules(1));
+    world.tell(Event::Tick);
+    world.tell(Event::HoldFailed { slot: 1, why: "address in use".into() });
+    let policy = world.ask(Command::SetPolicy(Policy::Cpu));
+    let weight = world.ask(weigh(0, 2, None));
+    assert_eq!(world.group.publication.in_flight, None, "the table would have no last resort");
+    world.pass(1_000);
+    world.make_hold();
+    world.publish();
+    assert_eq!((world.result(policy), world.result(weight)), (Some(Ok(())), Some(Ok(()))));
+}
+
 #[test]
 fn a_plan_says_what_the_next_table_does() {
     let mut world = Replay::working(rules(3));
