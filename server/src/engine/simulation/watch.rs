@@ -22,7 +22,7 @@ pub(super) fn watch(
     now: Millis,
     event: Event,
 ) -> Checked<Vec<Effect>> {
-    let plan = planned(group, &event);
+    let plan = planned(group, now, &event);
     let handled = catch_unwind(AssertUnwindSafe(|| group.handle(now, event.clone())));
     let effects = handled.map_err(|panic| match panic.downcast::<String>() {
         Ok(message) => format!("the engine panics: {message}"),
@@ -43,8 +43,11 @@ pub(super) fn watch(
 }
 
 /// What is planned for a change that is about to be asked for.
-fn planned(group: &Group, event: &Event) -> Option<Result<Plan, Failure>> {
+fn planned(group: &Group, now: Millis, event: &Event) -> Option<Result<Plan, Failure>> {
     let Event::Command { command, .. } = event else { return None };
+    // What is due by now, a step of another worker's ramp, comes into the same table.
+    let mut group = group.clone();
+    group.handle(now, Event::Tick);
     match *command {
         Command::SetPolicy(policy) => Some(group.plan(&Change::Policy(policy))),
         Command::SetWeight { worker, weight, .. } => Some(group.plan(&Change::Weight { worker, weight })),
