@@ -188,7 +188,7 @@ fn action() -> impl Strategy<Value = Action> {
         6 => worker.prop_map(Action::Crash),
         3 => Just(Action::CrashAll),
         4 => Just(Action::Burst),
-        6 => Just(Action::Stale),
+        9 => Just(Action::Stale),
     ]
 }
 
