@@ -185,7 +185,7 @@ impl Group {
         self.note("canary-over", Some(id), "is aborted, and drains");
         let Some(worker) = self.workers.get(&id.worker) else { return };
         let operation = worker.operation;
-        let stays = worker.working.map_or("none".into(), |number| number.to_string());
+        let stays = worker.working.unwrap_or_default();
         self.drain(now, id, Cause::Asked, operation, None, None);
         if let Some(operation) = operation {
             let GenerationId { worker, number } = id;
@@ -193,7 +193,7 @@ impl Group {
                 operation,
                 refused(
                     format!(
-                        "aborted: generation {number} of worker {worker} was drained, {stays} goes on working"
+                        "aborted: generation {number} of worker {worker} was drained, generation {stays} goes on working"
                     ),
                     None,
                 ),
@@ -207,11 +207,11 @@ impl Group {
         self.note("canary-over", Some(id), format!("was lost: {why}"));
         let Some(worker) = self.workers.get_mut(&index) else { return };
         let operation = worker.operation;
-        let stays = worker.working.map_or("none".into(), |number| number.to_string());
+        let stays = worker.working.unwrap_or_default();
         worker.message = Some(format!("generation {number}, a canary: {why}"));
         if let Some(operation) = operation {
             let message = format!(
-                "the canary, generation {number} of worker {index}, was lost: {why}; {stays} goes on working"
+                "the canary, generation {number} of worker {index}, was lost: {why}; generation {stays} goes on working"
             );
             let hint = Some("the worker's own output says more; `steer status` shows what runs".into());
             self.fail(operation, Failure { kind: FailureKind::Failed, message, hint });

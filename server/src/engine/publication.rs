@@ -57,6 +57,7 @@ impl Group {
     pub(super) fn publish_if_due(&mut self, now: Millis) {
         let waits = self.publication.in_flight.is_some()
             || self.hold.making.is_some()
+            || self.hold.slot.is_none()
             || self.publication.retry_at.is_some_and(|at| now < at);
         if !self.publication.is_due || waits {
             return;

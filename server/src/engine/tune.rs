@@ -16,8 +16,7 @@ use super::{
     worker::{Goal, THOUSANDTHS, Worker},
 };
 
-/// The fewest buckets of a worker that has a weight: of fewer, one more or less, which is how exact a table can be, would be
-/// more than an eighth of its share.
+/// The fewest buckets of a worker that has a weight: of so few, an assignment may miss two already, a quarter of its share.
 const BUCKETS_MIN: u64 = 8;
 
 impl Group {

@@ -1,7 +1,8 @@
 //! What the script has people, and chance, do.
 
 use super::{
-    super::event::{Command, Event, GenerationId, Millis},
+    super::event::{Canary, Command, Event, GenerationId, Millis},
+    happen::CPUS,
     kernel::Holder,
     ledger::Checked,
     script::Action,
@@ -19,6 +20,18 @@ impl World {
             Action::Undrain(worker) => Command::Undrain { worker },
             Action::Scale(workers) => Command::Scale { workers, timeout },
             Action::Stop => Command::Stop { timeout },
+            Action::Canary(worker, permille, hold) => {
+                Command::Restart { worker, timeout, canary: Some(Canary { permille, hold }) }
+            }
+            // Whoever looks for what waits for a decision, in the end, finds none.
+            Action::Decide(_) if self.entropy.is_calm && self.group.canaries().next().is_none() => {
+                return Ok(());
+            }
+            Action::Decide(decision) => Command::Decide(decision),
+            Action::SetPolicy(policy) => Command::SetPolicy(policy),
+            Action::SetWeight(worker, weight) => Command::SetWeight { worker, weight, over: None },
+            Action::Ramp(worker, weight, over) => Command::SetWeight { worker, weight, over: Some(over) },
+            Action::Pin(worker, cpus) => return self.pin(worker, cpus),
             Action::Crash(worker) => return self.crash(|id| id.worker == worker),
             Action::CrashAll => return self.crash(|_| true),
             Action::Burst => {
@@ -32,6 +45,17 @@ impl World {
         self.tally.executed += 1;
         self.operations += 1;
         self.tell(Event::Command { operation: self.operations, command })
+    }
+
+    fn pin(&mut self, worker: u32, bits: u8) -> Checked {
+        let running = self.processes.iter().filter(|(_, process)| process.is_running && !process.has_ended);
+        let ids: Vec<GenerationId> = running.map(|(&id, _)| id).filter(|id| id.worker == worker).collect();
+        for generation in ids {
+            self.tally.pins += 1;
+            let cpus = (0..CPUS).filter(|cpu| bits >> cpu & 1 == 1).collect();
+            self.tell(Event::Pinned { generation, cpus })?;
+        }
+        Ok(())
     }
 
     fn crash(&mut self, which: impl Fn(GenerationId) -> bool) -> Checked {
@@ -67,8 +91,10 @@ impl World {
             Event::ProbeWanted { generation, .. } | Event::ProbeEnded { generation } => {
                 self.group.generation(*generation).is_none()
             }
-            Event::Observed { generation, .. } => self.group.generation(*generation).is_none(),
-            Event::Pinned { .. } | Event::HoldOccupied | Event::Tick => false,
+            Event::Observed { generation, .. } | Event::Pinned { generation, .. } => {
+                self.group.generation(*generation).is_none()
+            }
+            Event::HoldOccupied | Event::Tick => false,
             Event::Command { .. }
             | Event::Started { .. }
             | Event::StartFailed { .. }

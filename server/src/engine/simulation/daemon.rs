@@ -36,9 +36,12 @@ impl World {
             Effect::Receipt { receipt, .. } => return self.check_receipt(&receipt),
             Effect::Finished { result, .. } => match result {
                 Ok(()) => self.tally.operations_done += 1,
-                Err(_) => self.tally.operations_failed += 1,
+                Err(failure) => {
+                    self.tally.operations_failed += 1;
+                    self.tally.overruled += u64::from(failure.message.contains("overruled"));
+                }
             },
-            Effect::Note(_) => {}
+            Effect::Note(note) => self.tally.take_note(&note),
         }
         Ok(())
     }

@@ -111,6 +111,11 @@ impl World {
         {
             return Err(format!("a new flow reaches {id:?} after {instant}, its drain's first instant"));
         }
+        if let Holder::Generation(id) = self.kernel.listeners[listener].holder
+            && self.ledger.is_idle(id.worker)
+        {
+            return Err(format!("a new flow reaches {id:?} although its worker has come to the weight 0"));
+        }
         let delay = self.entropy.delay() * 2;
         self.plan(delay, Happening::Establish(connection));
         Ok(())

@@ -78,7 +78,7 @@ impl Surroundings for Run<'_> {
     }
 
     fn load(&self, slot: u16) -> Load {
-        let mixed = u64::from(slot).wrapping_mul(0x9e37_79b9) * u64::from(self.sight.salt) >> 4;
+        let mixed = (u64::from(slot).wrapping_mul(0x9e37_79b9) * u64::from(self.sight.salt)) >> 4;
         Load { count: mixed % 97, is_bad: self.sight.salt > 0 && mixed.is_multiple_of(5) }
     }
 

@@ -3,11 +3,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::policy::Policy;
+
 use super::{
     super::{
         drain::KILL_PATIENCE,
         effect::{Effect, Receipt},
-        event::{Event, GenerationId, Millis, OperationId, Slot},
+        event::{Command, Event, GenerationId, Millis, OperationId, Slot},
         group::Group,
         layout::Layout,
         worker::Phase,
@@ -36,6 +38,12 @@ pub(super) struct Ledger {
     /// Drains under way, with deadline and first instant.
     drains: BTreeMap<GenerationId, (Millis, Option<Millis>)>,
     receipts: BTreeSet<GenerationId>,
+    /// What was last asked of each worker's weight.
+    weights: BTreeMap<u32, (OperationId, u32)>,
+    /// Workers whose weight has come to 0, in a table that is published.
+    idle: BTreeSet<u32>,
+    /// The CPUs of generations, as told.
+    cpus: BTreeMap<GenerationId, Vec<usize>>,
 }
 
 impl Ledger {
@@ -48,7 +56,13 @@ impl Ledger {
         effects: &[Effect],
     ) -> Checked {
         match event {
-            Event::Command { operation, .. } => drop(self.asked.insert(*operation)),
+            Event::Command { operation, command } => {
+                self.asked.insert(*operation);
+                self.note_command(*operation, command);
+            }
+            Event::Pinned { generation, cpus } if self.started.contains(generation) => {
+                self.cpus.insert(*generation, cpus.clone());
+            }
             Event::Published { epoch } if self.in_flight == Some(*epoch) => {
                 self.in_flight = None;
                 self.tables.retain(|named| named.layout.epoch == *epoch);
@@ -64,6 +78,40 @@ impl Ledger {
             self.take_in_effect(now, group, effect)?;
         }
         self.note_drains(group)
+    }
+
+    fn note_command(&mut self, operation: OperationId, command: &Command) {
+        match *command {
+            Command::SetWeight { worker, weight, .. } => {
+                self.weights.insert(worker, (operation, weight));
+                self.idle.remove(&worker);
+            }
+            // Who comes again has another weight.
+            Command::Scale { workers, .. } => self.idle.retain(|&worker| worker < workers),
+            _ => {}
+        }
+    }
+
+    /// Whether nothing new may reach a worker.
+    pub(super) fn is_idle(&self, worker: u32) -> bool {
+        self.idle.contains(&worker)
+    }
+
+    /// The newest table has those on each CPU that are pinned to it.
+    pub(super) fn check_cpus(&self, group: &Group) -> Checked {
+        let Some(layout) = self.tables.last().map(|named| &named.layout) else { return Ok(()) };
+        let mut wanted = BTreeMap::<usize, Vec<Slot>>::new();
+        for slot in layout.working.iter().filter(|_| group.policy() == Policy::Cpu) {
+            let Some(Holder::Generation(id)) = self.slots.get(slot) else { continue };
+            for cpu in self.cpus.get(id).into_iter().flatten() {
+                wanted.entry(*cpu).or_default().push(*slot);
+            }
+        }
+        if layout.policy == group.policy() && layout.cpus == wanted {
+            return Ok(());
+        }
+        let (epoch, policy, cpus) = (layout.epoch, layout.policy, &layout.cpus);
+        Err(format!("table {epoch}, by {policy}, has on CPUs {cpus:?}, not {wanted:?}"))
     }
 
     fn take_in_effect(&mut self, now: Millis, group: &Group, effect: &Effect) -> Checked {
@@ -86,7 +134,12 @@ impl Ledger {
             }
             Effect::Publish(layout) => self.publish(group, layout),
             Effect::Receipt { operation, receipt } => self.receipt(now, group, *operation, receipt),
-            Effect::Finished { operation, .. } => {
+            Effect::Finished { operation, result } => {
+                let done = |&(_, &(asked, weight)): &(&u32, &(OperationId, u32))| {
+                    asked == *operation && weight == 0 && result.is_ok()
+                };
+                let idle: Vec<u32> = self.weights.iter().filter(done).map(|(&worker, _)| worker).collect();
+                self.idle.extend(idle);
                 match self.asked.contains(operation) && self.finished.insert(*operation) {
                     true => Ok(()),
                     false => Err(format!("operation {operation} has finished twice, or was never asked for")),
@@ -128,7 +181,7 @@ impl Ledger {
         check_change(previous, &named, group)?;
         self.in_flight = Some(layout.epoch);
         self.tables.push(named);
-        Ok(())
+        self.check_cpus(group)
     }
 
     fn receipt(

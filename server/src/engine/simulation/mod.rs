@@ -6,6 +6,7 @@
 //! serve [`replay`] too. A failing case prints its log of events.
 
 mod act;
+mod canaries;
 mod daemon;
 mod entropy;
 mod happen;
@@ -19,12 +20,16 @@ mod tables;
 mod tally;
 mod verdict;
 mod watch;
+mod weights;
 mod world;
 
 use std::cell::RefCell;
 
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
 
+use crate::policy::Policy;
+
+use super::{event::Decision, group::Rules};
 use script::{Action, Script};
 use tally::Tally;
 
@@ -52,6 +57,16 @@ fn the_engine_keeps_its_promises_in_any_world() {
     }
 }
 
+/// Plays a world in which nothing goes wrong, one action every so often.
+fn play_benign(rules: Rules, actions: &[Action]) -> Tally {
+    let actions = actions.iter().map(|&action| (4_000, action)).collect();
+    let script = Script { rules, own: false, bytes: vec![7, 31, 90, 3, 180], fates: vec![], actions };
+    let tally = world::play(&script).unwrap_or_else(|broken| panic!("{broken}"));
+    assert_eq!((tally.refused, tally.crashes, tally.deadlines, tally.lost), (0, 0, 0, 0), "{tally:?}");
+    assert_eq!(tally.accepted, tally.connections, "{tally:?}");
+    tally
+}
+
 /// A world in which nothing goes wrong loses nothing, and lets every drain end with nothing left.
 #[test]
 fn a_benign_world_loses_nothing() {
@@ -61,11 +76,40 @@ fn a_benign_world_loses_nothing() {
         2 => Action::Restart(1),
         _ => Action::Scale(2),
     };
-    let rules = replay::rules(4);
-    let actions = (0..24).map(|index| (4_000, action(index))).collect();
-    let script = Script { rules, own: false, bytes: vec![7, 31, 90, 3, 180], fates: vec![], actions };
-    let tally = world::play(&script).unwrap_or_else(|broken| panic!("{broken}"));
-    assert_eq!((tally.refused, tally.crashes, tally.deadlines, tally.lost), (0, 0, 0, 0), "{tally:?}");
+    let actions: Vec<Action> = (0..24).map(action).collect();
+    let tally = play_benign(replay::rules(4), &actions);
     assert_eq!((tally.operations_failed, tally.operations_done), (0, 24), "{tally:?}");
-    assert_eq!((tally.handovers, tally.accepted), (20, tally.connections), "{tally:?}");
+    assert_eq!(tally.handovers, 20, "{tally:?}");
+}
+
+/// Nor do changes of where new flows go, and canaries.
+#[test]
+fn a_benign_world_loses_nothing_to_changes_of_weights_and_policies() {
+    let actions = [
+        Action::SetWeight(1, 3),
+        Action::SetPolicy(Policy::LeastLoaded { tie: 4 }),
+        Action::Canary(None, 250, Some(700)),
+        Action::Ramp(2, 5, 1_500),
+        Action::Pin(0, 0b0101),
+        Action::SetPolicy(Policy::Cpu),
+        Action::SetWeight(0, 0),
+        Action::Pin(1, 0b0100),
+        Action::Canary(Some(1), 1, None),
+        Action::Decide(Decision::Proceed),
+        Action::SetPolicy(Policy::Source { ipv4: 24, ipv6: 64 }),
+        Action::Ramp(1, 0, 900),
+        Action::Ramp(2, 0, 0),
+        Action::Restart(0),
+        Action::SetWeight(0, 7),
+        Action::Ramp(2, 7, 2_000),
+        Action::SetPolicy(Policy::Hash),
+    ];
+    let tally = play_benign(replay::rules(3), &actions);
+    // Pinning is no operation.
+    assert_eq!((tally.operations_failed, tally.operations_done), (0, actions.len() as u64 - 2), "{tally:?}");
+    assert_eq!((tally.canaries, tally.canaries_over, tally.decisions), (2, 1, 1), "{tally:?}");
+    assert_eq!((tally.handovers, tally.ramps, tally.policies), (5, 3, 4), "{tally:?}");
+    // Between the weight 0 of all and the next of one, connections wait.
+    assert!(tally.held > 0 && tally.holds > 0, "{tally:?}");
+    assert!(tally.less_loaded > 100 && tally.own_cpu > 100, "{tally:?}");
 }

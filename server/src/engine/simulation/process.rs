@@ -9,6 +9,7 @@ use super::{
         effect::Signal,
         event::{Event, GenerationId, Slot},
     },
+    happen::CPUS,
     kernel::{ConnectionId, Holder, ListenerId, Sight, Stage},
     ledger::Checked,
     script::{Afterwards, Fate, OnStop, SEED, Start},
@@ -84,7 +85,11 @@ impl World {
             Start::ExitsEarly => self.plan(delay, Happening::End(id, "exit 1".into())),
             Start::NeverReady => self.tally.never_ready += 1,
         }
-        self.tell(Event::Started { generation: id, pid: 1 })
+        self.tell(Event::Started { generation: id, pid: 1 })?;
+        match self.entropy.below(3 * CPUS) {
+            cpu if cpu < CPUS => self.tell(Event::Pinned { generation: id, cpus: vec![cpu] }),
+            _ => Ok(()),
+        }
     }
 
     pub(super) fn become_ready(&mut self, id: GenerationId) {

@@ -10,6 +10,7 @@ use super::{
         effect::{Effect, Failure, FailureKind, Signal},
         event::{Command, Event, GenerationId, Millis, Observation, OperationId, Slot},
         group::{Group, Rules},
+        layout::Layout,
     },
     ledger::Ledger,
     script::SEED,
@@ -99,6 +100,10 @@ impl Replay {
         self.tell(Event::Tick)
     }
 
+    pub(super) fn now(&self) -> Millis {
+        self.now
+    }
+
     pub(super) fn ask(&mut self, command: Command) -> OperationId {
         self.operations += 1;
         self.tell(Event::Command { operation: self.operations, command });
@@ -113,6 +118,30 @@ impl Replay {
             }
             _ => None,
         })
+    }
+
+    /// What was said to whoever asked for an operation that failed: what is wrong, and the way out.
+    pub(super) fn failure(&self, wanted: OperationId) -> (String, String) {
+        let failure = self.effects.iter().find_map(|(_, effect)| match effect {
+            Effect::Finished { operation, result: Err(failure) } if *operation == wanted => Some(failure),
+            _ => None,
+        });
+        let failure = failure.unwrap_or_else(|| panic!("operation {wanted} has not failed"));
+        (failure.message.clone(), failure.hint.clone().unwrap_or_default())
+    }
+
+    /// The table that was given out last.
+    pub(super) fn layout(&self) -> &Layout {
+        let mut layouts = self.effects.iter().rev().filter_map(|(_, effect)| match effect {
+            Effect::Publish(layout) => Some(layout),
+            _ => None,
+        });
+        layouts.next().expect("a table was given out")
+    }
+
+    /// How many of that table's buckets name a slot.
+    pub(super) fn buckets(&self, slot: Slot) -> usize {
+        self.layout().buckets.iter().filter(|&&named| named == slot).count()
     }
 
     /// The slot that a generation was started with, where it was.

@@ -3,9 +3,9 @@
 use proptest::{collection::vec, prelude::*, sample::select};
 use server_common::flow_hash::Seed;
 
-use crate::policy::Policy;
+use crate::policy::{Policy, WEIGHT_MAX};
 
-use super::super::{drain::Limits, group::Rules};
+use super::super::{drain::Limits, event::Decision, group::Rules};
 
 /// The seed of every simulated group.
 pub(super) const SEED: Seed = [0x0123_4567_89ab_cdef, 0xfedc_ba98_7654_3210];
@@ -34,6 +34,15 @@ pub(super) enum Action {
     Undrain(u32),
     Scale(u32),
     Stop,
+    /// A restart that begins with a canary of so many thousandths, for so long or until someone decides.
+    Canary(Option<u32>, u32, Option<u64>),
+    Decide(Decision),
+    SetPolicy(Policy),
+    SetWeight(u32, u32),
+    /// Over so many milliseconds.
+    Ramp(u32, u32, u64),
+    /// A worker's processes are pinned to these CPUs, as bits.
+    Pin(u32, u8),
     /// The working process dies.
     Crash(u32),
     /// All processes die.
@@ -95,10 +104,10 @@ pub(super) enum OnStop {
 }
 
 pub(super) fn script() -> impl Strategy<Value = Script> {
-    let rules = (1u32..=5, prop::bool::weighted(0.35), prop::bool::weighted(0.8), 0u32..12);
-    let rules = rules.prop_map(|(workers, replace, hold, spare)| Rules {
+    let rules = (1u32..=5, prop::bool::weighted(0.25), prop::bool::weighted(0.8), 0u32..12, policy());
+    let rules = rules.prop_map(|(workers, replace, hold, spare, policy)| Rules {
         seed: SEED,
-        policy: Policy::Hash,
+        policy,
         // Just enough for every worker and the holding listener to have two, and few more: slots come back soon.
         slots: 2 * workers.max(3) + 3 + spare,
         workers,
@@ -108,7 +117,7 @@ pub(super) fn script() -> impl Strategy<Value = Script> {
         drain: 800,
         limits: Limits { settle: 40, stop: 120 },
     });
-    let actions = vec((0u64..900, action()), 1..40);
+    let actions = vec(piece(), 1..36).prop_map(|pieces| pieces.concat());
     let stop = prop::option::weighted(0.15, 0usize..40);
     (rules, any::<bool>(), vec(any::<u8>(), 1..200), vec(fate(), 1..12), actions, stop).prop_map(
         |(rules, own, bytes, fates, mut actions, stop)| {
@@ -120,9 +129,56 @@ pub(super) fn script() -> impl Strategy<Value = Script> {
     )
 }
 
+pub(super) fn policy() -> impl Strategy<Value = Policy> {
+    prop_oneof![
+        2 => Just(Policy::Hash),
+        1 => Just(Policy::Source { ipv4: 32, ipv6: 128 }),
+        1 => Just(Policy::Source { ipv4: 24, ipv6: 64 }),
+        2 => (0u32..20).prop_map(|tie| Policy::LeastLoaded { tie }),
+        2 => Just(Policy::Cpu),
+    ]
+}
+
+/// Mostly small, now and then one that is not.
+fn weight() -> impl Strategy<Value = u32> {
+    prop_oneof![3 => Just(0), 6 => 1u32..6, 2 => 0u32..=WEIGHT_MAX, 1 => Just(WEIGHT_MAX + 1)]
+}
+
+/// What is done together, each after its pause: mostly one action; who restarts with a canary may decide later, and who changes
+/// a weight step by step may think better of it.
+fn piece() -> impl Strategy<Value = Vec<(u64, Action)>> {
+    let decided = (0u64..900, canary(), 20u64..900, select(vec![Decision::Proceed, Decision::Abort]));
+    let overruled = (0u64..900, 0u32..3, 0u32..9, 20u64..900, 0u32..4);
+    prop_oneof![
+        9 => (0u64..900, action()).prop_map(|action| vec![action]),
+        1 => overruled.prop_map(|(pause, worker, weight, until, last)| {
+            vec![(pause, Action::Ramp(worker, weight, 2_000)), (until, Action::SetWeight(worker, last))]
+        }),
+        2 => decided.prop_map(|(pause, canary, until, decision)| {
+            vec![(pause, canary), (until, Action::Decide(decision))]
+        }),
+    ]
+}
+
+fn canary() -> impl Strategy<Value = Action> {
+    (
+        prop::option::weighted(0.6, 0u32..3),
+        prop_oneof![8 => 1u32..1000, 1 => Just(0), 1 => Just(1000)],
+        prop::option::weighted(0.5, 0u64..600),
+    )
+        .prop_map(|(worker, permille, hold)| Action::Canary(worker, permille, hold))
+}
+
 fn action() -> impl Strategy<Value = Action> {
     let worker = 0u32..6;
     prop_oneof![
+        4 => canary(),
+        2 => select(vec![Decision::Proceed, Decision::Abort]).prop_map(Action::Decide),
+        4 => policy().prop_map(Action::SetPolicy),
+        6 => (worker.clone(), weight()).prop_map(|(worker, weight)| Action::SetWeight(worker, weight)),
+        6 => (worker.clone(), weight(), 0u64..4000)
+            .prop_map(|(worker, weight, over)| Action::Ramp(worker, weight, over)),
+        6 => (worker.clone(), 0u8..16).prop_map(|(worker, cpus)| Action::Pin(worker, cpus)),
         6 => worker.clone().prop_map(Action::Restart),
         6 => Just(Action::RestartAll),
         4 => worker.clone().prop_map(Action::Drain),
@@ -132,7 +188,7 @@ fn action() -> impl Strategy<Value = Action> {
         6 => worker.prop_map(Action::Crash),
         3 => Just(Action::CrashAll),
         4 => Just(Action::Burst),
-        6 => Just(Action::Stale),
+        9 => Just(Action::Stale),
     ]
 }
 

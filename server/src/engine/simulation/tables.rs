@@ -14,9 +14,13 @@ use super::{
     ledger::Checked,
 };
 
-/// How far a share may be from its weight's part, and how many buckets beyond the change in shares may move, in parts of the
-/// share and of all buckets: what the assignment promises.
+/// How many buckets may move beyond a member's change in share, in parts of all buckets: what the assignment promises.
 const INEXACT: f64 = 0.01;
+
+/// How many buckets a member may have more or less than its part.
+fn leeway(part: f64) -> f64 {
+    (part / 128.0).max((part.sqrt() * 5.0 / 8.0).min(8.0)) + 2.0
+}
 
 /// A table, and whose its slots were when it was given out.
 pub(super) struct Named {
@@ -87,7 +91,7 @@ impl Named {
             let canary = self.canaries.get(&worker);
             let has = count(slot) + canary.map_or(0, count);
             let part = part(&self.members, worker);
-            if (has as f64 - part).abs() > part * INEXACT + 2.0 {
+            if (has as f64 - part).abs() > leeway(part) {
                 return Err(format!("in table {epoch} worker {worker} has {has} buckets, not {part}"));
             }
             let Some(canary) = canary else { continue };

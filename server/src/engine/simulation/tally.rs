@@ -1,5 +1,7 @@
 //! What happened over all cases: a run in which too little did is vacuous, and shows.
 
+use super::super::effect::Note;
+
 /// Counts over one case, or over all.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Tally {
@@ -43,12 +45,11 @@ pub(super) struct Tally {
     pub(super) pins: u64,
     pub(super) less_loaded: u64,
     pub(super) own_cpu: u64,
-    pub(super) plans: u64,
 }
 
 impl Tally {
     pub(super) fn add(&mut self, other: &Self) {
-        let pairs: [(&mut u64, u64); 41] = [
+        let pairs: [(&mut u64, u64); 40] = [
             (&mut self.cases, other.cases),
             (&mut self.executed, other.executed),
             (&mut self.skipped, other.skipped),
@@ -89,11 +90,28 @@ impl Tally {
             (&mut self.pins, other.pins),
             (&mut self.less_loaded, other.less_loaded),
             (&mut self.own_cpu, other.own_cpu),
-            (&mut self.plans, other.plans),
         ];
         for (sum, part) in pairs {
             *sum += part;
         }
+    }
+
+    /// Counts what the engine remarks on its changes.
+    pub(super) fn take_note(&mut self, note: &Note) {
+        let says = |part: &str| note.detail.contains(part);
+        let counter = match note.kind {
+            "policy" => &mut self.policies,
+            "weight" if says("has come to") => &mut self.ramps,
+            "weight" if says(" to 0") => &mut self.idle,
+            "weight" => &mut self.weights,
+            "canary" => &mut self.canaries,
+            "canary-over" if says("lost:") => &mut self.canaries_lost,
+            "canary-over" if says("aborted") => &mut self.canaries_aborted,
+            "canary-over" if says("decided") => &mut self.decisions,
+            "canary-over" => &mut self.canaries_over,
+            _ => return,
+        };
+        *counter += 1;
     }
 
     /// Whether what the invariants are about did happen, and often.
@@ -121,6 +139,19 @@ impl Tally {
         per_case("operations done", self.operations_done, 1.5);
         per_case("stops", self.stopped, 0.02);
         per_case("probes", self.probes, 1.0);
+        per_case("changes of policy", self.policies, 0.4);
+        per_case("changes of weight", self.weights, 0.4);
+        per_case("weights of 0", self.idle, 0.1);
+        per_case("ramps to their end", self.ramps, 0.15);
+        per_case("ramps overruled", self.overruled, 0.03);
+        per_case("canaries", self.canaries, 0.2);
+        per_case("canaries that proceed", self.decisions, 0.03);
+        per_case("canaries whose time is over", self.canaries_over, 0.03);
+        per_case("canaries aborted", self.canaries_aborted, 0.03);
+        per_case("canaries lost", self.canaries_lost, 0.03);
+        per_case("CPUs pinned to", self.pins, 0.05);
+        per_case("flows to the less loaded", self.less_loaded, 2.0);
+        per_case("flows to their own CPU's worker", self.own_cpu, 2.0);
         assert!(self.skipped < self.executed, "{self:#?}");
     }
 }

@@ -3,6 +3,7 @@
 use super::{
     super::{
         effect::{Outcome, Receipt},
+        view::State,
         worker::Goal,
     },
     kernel::Stage,
@@ -45,13 +46,18 @@ impl World {
             return if stopped { Ok(()) } else { Err("a stop has not come to its end".into()) };
         }
         for view in self.group.workers() {
-            let works = self.group.workers[&view.index].goal == Goal::Work;
+            let wanted = match self.group.workers[&view.index].goal {
+                Goal::Work if view.weight == 0 => State::Draining,
+                Goal::Work => State::Working,
+                Goal::Drained | Goal::Leave => State::Drained,
+            };
             let state = view.state.as_str();
-            if state != if works { "working" } else { "drained" } {
+            if view.state != wanted || view.ramp.is_some() || view.canary.is_some() {
                 return Err(format!("at the end worker {} is {state}: {view:?}", view.index));
             }
         }
-        if self.group.serving().is_empty() {
+        self.ledger.check_cpus(&self.group)?;
+        if self.group.workers().iter().all(|view| view.buckets == 0) {
             return Ok(());
         }
         let waiting = self.kernel.count(|connection| {

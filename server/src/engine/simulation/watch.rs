@@ -7,9 +7,10 @@ use std::{
 
 use super::{
     super::{
-        effect::Effect,
-        event::{Event, Millis},
+        effect::{Effect, Failure},
+        event::{Command, Event, Millis},
         group::Group,
+        plan::{Change, Plan},
     },
     ledger::{Checked, Ledger},
 };
@@ -21,12 +22,16 @@ pub(super) fn watch(
     now: Millis,
     event: Event,
 ) -> Checked<Vec<Effect>> {
+    let plan = planned(group, now, &event);
     let handled = catch_unwind(AssertUnwindSafe(|| group.handle(now, event.clone())));
     let effects = handled.map_err(|panic| match panic.downcast::<String>() {
         Ok(message) => format!("the engine panics: {message}"),
         Err(_) => "the engine panics".to_owned(),
     })?;
     ledger.take_in(now, group, &event, &effects)?;
+    if let Some(plan) = plan {
+        check_plan(group, &event, plan, &effects)?;
+    }
     check_changes_nothing(group, now, &event)?;
     check_changes_nothing(group, now, &Event::Tick)?;
     match group.wakes_at(now) {
@@ -35,6 +40,48 @@ pub(super) fn watch(
         }
         _ => Ok(effects),
     }
+}
+
+/// What is planned for a change that is about to be asked for.
+fn planned(group: &Group, now: Millis, event: &Event) -> Option<Result<Plan, Failure>> {
+    let Event::Command { command, .. } = event else { return None };
+    // What is due by now, a step of another worker's ramp, comes into the same table.
+    let mut group = group.clone();
+    group.handle(now, Event::Tick);
+    match *command {
+        Command::SetPolicy(policy) => Some(group.plan(&Change::Policy(policy))),
+        Command::SetWeight { worker, weight, .. } => Some(group.plan(&Change::Weight { worker, weight })),
+        _ => None,
+    }
+}
+
+/// A plan is refused as its change is, and says what the next table does.
+fn check_plan(group: &Group, event: &Event, plan: Result<Plan, Failure>, effects: &[Effect]) -> Checked {
+    let Event::Command { operation, command } = event else { return Ok(()) };
+    let own = |effect: &Effect| match effect {
+        Effect::Finished { operation: other, result: Err(failure) } if other == operation => {
+            Some(failure.clone())
+        }
+        _ => None,
+    };
+    let plan = match (plan, effects.iter().find_map(own)) {
+        (Ok(plan), None) => plan,
+        (Err(planned), Some(refused)) if planned == refused => return Ok(()),
+        (plan, refused) => {
+            let planned = plan.err();
+            return Err(format!("{event:?} ends with {refused:?}, and its plan with {planned:?}"));
+        }
+    };
+    let at_once = !matches!(command, Command::SetWeight { over: Some(_), .. });
+    let given_out = effects.iter().any(|effect| matches!(effect, Effect::Publish(_)));
+    if at_once && given_out && *plan.after.owners != *group.publication.owners {
+        return Err(format!("the table after {event:?} is not as planned"));
+    }
+    let weights = group.workers.iter().map(|(&index, worker)| (index, worker.weight)).collect();
+    if plan.after.policy != group.policy || plan.after.weights != weights {
+        return Err(format!("after {event:?} policy and weights are not as planned"));
+    }
+    Ok(())
 }
 
 /// Whether an event changes nothing: it comes twice, or too late.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{
     super::{
-        event::{Event, GenerationId, Millis, OperationId},
+        event::{Decision, Event, GenerationId, Millis, OperationId},
         group::Group,
         layout::Layout,
     },
@@ -129,6 +129,10 @@ impl World {
     fn play(&mut self) -> Checked {
         let last_act = self.agenda.keys().map(|&(at, _)| at).max().unwrap_or(0);
         self.run_until(last_act)?;
+        // Canaries that wait for a decision get it.
+        for turn in 0..6 {
+            self.plan(8_000 * turn, Happening::Act(Action::Decide(Decision::Proceed)));
+        }
         self.entropy.is_calm = true;
         self.run_until(last_act + CALM / 2)?;
         self.clients_come = false;
