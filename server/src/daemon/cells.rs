@@ -28,8 +28,8 @@ impl CellKeeper {
         tokio::spawn(async move {
             while let Some((slot, cell)) = changes.recv().await {
                 let mut running = JoinSet::new();
-                for cells in cells.iter().cloned() {
-                    let cell = cell.clone();
+                for cells in &cells {
+                    let (cells, cell) = (cells.clone(), cell.clone());
                     running.spawn_blocking(move || put(&cells, slot, cell.as_deref()));
                 }
                 while let Some(ended) = running.join_next().await {
