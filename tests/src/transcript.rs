@@ -2,6 +2,8 @@
 
 use std::{fs, path::PathBuf};
 
+use steer::policy::WEIGHT_MAX;
+
 use crate::steer::Output;
 
 /// Set, to anything, to write the transcripts anew instead of comparing them.
@@ -99,7 +101,9 @@ fn word_for(before: &str, number: &str, after: &str) -> (String, usize) {
     let states = ["working", "starting", "draining"];
     let is_column =
         before.starts_with("web/") && states.iter().any(|state| before.trim_end().ends_with(state));
-    if is_column && before.ends_with(' ') {
+    // In the same place `steer policy` has a weight.
+    let is_weight = number.parse().is_ok_and(|weight: u32| weight <= WEIGHT_MAX);
+    if is_column && before.ends_with(' ') && !is_weight {
         return ("PID".into(), 0);
     }
     match unit {

@@ -37,6 +37,15 @@ fn every_command_prints_what_its_transcript_says() {
         say(&steer, "drained-status", "status web");
         say(&steer, "undrain", "undrain web/1");
         say(&steer, "undrain-json", "undrain web/1 --json");
+        say(&steer, "policy", "policy web");
+        say(&steer, "policy-dry-run", "policy web source ipv4=24 --dry-run --where 127.0.0.9:99");
+        say(&steer, "policy-change", "policy web least-loaded");
+        say(&steer, "policy-unknown", "policy web random");
+        say(&steer, "weight", "weight web/1 3");
+        say(&steer, "weight-json", "weight web/1 1 --json");
+        say(&steer, "weight-too-large", "weight web/1 101");
+        say(&steer, "table-where", "table web --where 127.0.0.9:99");
+        say(&steer, "restart-abort", "restart web --abort");
         say(&steer, "scale-down", "scale web 1");
         say(&steer, "scale-zero", "scale web 0");
         say(&steer, "events", "events");
