@@ -109,7 +109,13 @@ impl Client {
     /// Sends the request.
     #[track_caller]
     pub fn ask(&mut self) {
-        let sent = self.stream.write_all(&request(self.server));
+        self.ask_for("/");
+    }
+
+    /// Sends a request for this path and query.
+    #[track_caller]
+    pub fn ask_for(&mut self, path: &str) {
+        let sent = self.stream.write_all(&request_for(self.server, path));
         sent.unwrap_or_else(|error| panic!("asking {} from {}: {error}", self.server, self.address));
     }
 
@@ -146,9 +152,13 @@ fn bound(client: SocketAddr) -> Socket {
     socket
 }
 
-/// `close`, so that the answer's end is the connection's, and a drain does not wait for the client.
 fn request(server: SocketAddr) -> Vec<u8> {
-    format!("GET / HTTP/1.1\r\nHost: {server}\r\nConnection: close\r\n\r\n").into_bytes()
+    request_for(server, "/")
+}
+
+/// `close`, so that the answer's end is the connection's, and a drain does not wait for the client.
+fn request_for(server: SocketAddr, path: &str) -> Vec<u8> {
+    format!("GET {path} HTTP/1.1\r\nHost: {server}\r\nConnection: close\r\n\r\n").into_bytes()
 }
 
 /// Asks for all, then reads all answers: each is checked against who is expected to give it. Returns how many each gave.

@@ -14,6 +14,7 @@ pub mod receipts;
 pub mod scripts;
 pub mod site;
 pub mod sockets;
+pub mod stall;
 pub mod steer;
 pub mod traffic;
 pub mod transcript;
