@@ -121,27 +121,41 @@ impl Client {
 
     /// Reads the whole answer, to the end of the connection. Panics where none comes, with what came instead.
     #[track_caller]
-    pub fn answer(mut self) -> Answer {
+    pub fn answer(self) -> Answer {
+        let text = self.text();
+        let number = |text: &str| text.parse::<u64>().unwrap_or_else(|_| panic!("no number: {text:?}"));
+        let worker = header(&text, "x-worker:");
+        let worker = number(worker.rsplit('/').next().unwrap_or_default());
+        Answer {
+            worker: worker.try_into().expect("indices are small"),
+            generation: number(&header(&text, "x-generation:")),
+        }
+    }
+
+    /// Reads the whole answer as [`Self::answer`] does, and gives one of its headers.
+    #[track_caller]
+    pub fn answered_header(self, name: &str) -> String {
+        header(&self.text(), name)
+    }
+
+    #[track_caller]
+    fn text(mut self) -> String {
         let mut answer = Vec::new();
         let read = self.stream.read_to_end(&mut answer);
-        let text = String::from_utf8_lossy(&answer);
+        let text = String::from_utf8_lossy(&answer).into_owned();
         if let Err(error) = read {
             panic!("no answer from {} to {}: {error}; read so far: {text:?}", self.server, self.address);
         }
         assert!(text.starts_with("HTTP/1.1 200 "), "{} answered {}: {text:?}", self.server, self.address);
-        let header = |name: &str| {
-            let line =
-                text.lines().find_map(|line| line.to_ascii_lowercase().strip_prefix(name).map(str::to_owned));
-            line.unwrap_or_else(|| panic!("no {name} in {text:?}")).trim().to_owned()
-        };
-        let number = |text: &str| text.parse::<u64>().unwrap_or_else(|_| panic!("no number: {text:?}"));
-        let worker = header("x-worker:");
-        let worker = number(worker.rsplit('/').next().unwrap_or_default());
-        Answer {
-            worker: worker.try_into().expect("indices are small"),
-            generation: number(&header("x-generation:")),
-        }
+        text
     }
+}
+
+/// The header whose line begins with this, in lower case.
+#[track_caller]
+fn header(text: &str, name: &str) -> String {
+    let line = text.lines().find_map(|line| line.to_ascii_lowercase().strip_prefix(name).map(str::to_owned));
+    line.unwrap_or_else(|| panic!("no {name} in {text:?}")).trim().to_owned()
 }
 
 /// A socket with this address; connections of other tests' lives in TIME_WAIT are not in its way.
