@@ -5,6 +5,7 @@
 
 pub mod clients;
 pub mod control;
+pub mod footprint;
 pub mod load;
 pub mod netns;
 pub mod nft;

@@ -5,6 +5,7 @@ use std::{collections::BTreeSet, fs, time::Duration};
 use steer::control::api::PolicyReport;
 use steer_tests::{
     clients::{Client, Owners, seed_argument},
+    footprint::bpf_numbers,
     netns, python,
     steer::Steer,
     wait,
@@ -78,14 +79,6 @@ fn bpf_descriptors(pid: u32) -> Vec<String> {
     all.filter_map(|entry| target(entry.ok()?)).filter(of_bpf).collect()
 }
 
-/// The numbers that the kernel has given to what a process holds: maps (`map_id`), programs (`prog_id`).
-fn numbers(pid: u32, what: &str) -> BTreeSet<u32> {
-    let all = fs::read_dir(format!("/proc/{pid}/fdinfo")).expect("a process's descriptors can be listed");
-    let text = |entry: fs::DirEntry| fs::read_to_string(entry.path()).ok();
-    let number = |text: String| text.lines().find_map(|line| line.strip_prefix(what)?.trim().parse().ok());
-    all.filter_map(|entry| text(entry.ok()?)).filter_map(number).collect()
-}
-
 /// What one worker's load is, and whose else it is not; the descriptors of each.
 fn assert_each_has_its_own(steer: &Steer<'_>) {
     let report = wait::until("the worker's load is seen", SOON, || {
@@ -101,7 +94,7 @@ fn assert_each_has_its_own(steer: &Steer<'_>) {
     for worker in &status.groups[0].workers {
         let pid = worker.pid.expect("a working worker has a process");
         assert_eq!(bpf_descriptors(pid), ["anon_inode:bpf-map"], "{worker:?}");
-        cells.extend(numbers(pid, "map_id:"));
+        cells.extend(bpf_numbers(pid, "map_id:"));
     }
     assert_eq!(cells.len(), WORKERS as usize, "each has a map of its own: {cells:?}");
 }
@@ -136,7 +129,7 @@ fn a_worker_of_another_user_publishes_too_and_can_open_nothing() {
     netns::run("cell-nobody", |namespace| {
         let steer = run(namespace, &["--user", "nobody"]);
         assert_each_has_its_own(&steer);
-        let (maps, programs) = (numbers(steer.pid(), "map_id:"), numbers(steer.pid(), "prog_id:"));
+        let (maps, programs) = (bpf_numbers(steer.pid(), "map_id:"), bpf_numbers(steer.pid(), "prog_id:"));
         assert!(
             !maps.is_empty() && !programs.is_empty(),
             "the daemon has what is to be tried: {maps:?} {programs:?}"
@@ -162,7 +155,7 @@ fn a_worker_of_another_user_publishes_too_and_can_open_nothing() {
 fn the_superuser_could_open_them_so_that_the_refusals_are_the_kernels() {
     netns::run("cell-root", |namespace| {
         let steer = run(namespace, &[]);
-        let map = *numbers(steer.pid(), "map_id:").first().expect("the daemon has maps");
+        let map = *bpf_numbers(steer.pid(), "map_id:").first().expect("the daemon has maps");
         let server = LISTEN.parse().expect("an address");
         let mut client = Client::connect("127.7.0.6".parse().expect("an address"), server);
         client.ask_for(&format!("/{map}"));

@@ -81,7 +81,13 @@ fn a_stopped_worker_gets_nothing_new_and_under_hash_its_share_waits_until_it_goe
 
         pids.into_iter().for_each(process::freeze);
         let stopped = Instant::now();
-        let at_first = until_stalled(&control, STOPPED as usize, true).workers[STOPPED as usize].selected;
+        until_stalled(&control, STOPPED as usize, true);
+        // The daemon's clock is ahead of the program's.
+        wait::until("the bound is over", SOON, || match stopped.elapsed() {
+            elapsed if elapsed >= BOUND => Ok(()),
+            elapsed => Err(format!("{elapsed:?} of {BOUND:?}")),
+        });
+        let at_first = selected(&control);
         load.wait_for(800);
         let grown = selected(&control) - at_first;
         let continued = Instant::now();
@@ -126,8 +132,8 @@ fn a_stopped_worker_gets_nothing_new_and_under_hash_its_share_waits_until_it_goe
 }
 
 #[test]
-fn a_worker_in_a_busy_loop_gets_nothing_new() {
-    const BUSY: Duration = Duration::from_secs(3);
+fn a_worker_in_a_busy_loop_gets_nothing_new_though_the_daemon_is_stopped() {
+    const BUSY: Duration = Duration::from_secs(2);
     netns::run("busy", |namespace| {
         let steer = group(namespace, LISTEN, "least-loaded", &[]);
         let control = Control::new(&steer.socket());
@@ -138,16 +144,15 @@ fn a_worker_in_a_busy_loop_gets_nothing_new() {
         let mut clients = (30_000..).map(|port| SocketAddr::from(([127, 7, 0, 1], port)));
         let client = clients.find(is_its).expect("a quarter of all are its");
 
+        // Nobody looks at queues: the bound is the program's own.
+        process::freeze(steer.pid());
         let mut client = Client::connect_from(client, address(LISTEN));
         let asked = Instant::now();
         client.ask_for(&format!("/busy?ms={}", BUSY.as_millis()));
-        let at_first = until_stalled(&control, STOPPED as usize, true).workers[STOPPED as usize].selected;
-        load.wait_for(600);
-        let (grown, still_busy) = (selected(&control) - at_first, asked.elapsed() < BUSY);
         assert_eq!(client.answer(), Answer { worker: STOPPED, generation: 1 });
         let answered = Instant::now();
+        process::signal(steer.pid(), Signal::CONT);
 
-        until_stalled(&control, STOPPED as usize, false);
         until_it_has_its_share(&control, STOPPED as usize);
         let visits = load.end();
         // It was at it from some instant after it was asked, and for BUSY: no later than that long before its answer, and
@@ -155,8 +160,7 @@ fn a_worker_in_a_busy_loop_gets_nothing_new() {
         let (began, ended) = (answered - BUSY, asked + BUSY);
         let meant = of_its_share(&visits, STOPPED, began + BOUND, ended);
         println!(
-            "busy for {} ms: connections: {}, of its share: {meant}, the last that came to it began after {}, selected \
-             afterwards: {grown}",
+            "busy for {} ms: connections: {}, of its share: {meant}, the last that came to it began after {}",
             BUSY.as_millis(),
             visits.tally.connections,
             milliseconds(visits.last_of(ITS_NAME, began, ended)),
@@ -164,8 +168,6 @@ fn a_worker_in_a_busy_loop_gets_nothing_new() {
         let undue = visits.undue(ITS_NAME, began + BOUND, ended);
         assert!(undue.is_empty(), "{} came too late: {undue:#?}", undue.len());
         assert!(meant > 50, "the table means a quarter of all for it: {meant}");
-        let late = visits.between(began, answered).filter(|visit| visit.worker == ITS_NAME).count();
-        assert!(!still_busy || grown <= late as u64, "selected {grown} times, {late} came");
         assert_counted_once(&control.status());
     });
 }
