@@ -8,9 +8,10 @@ use std::{
     time::Duration,
 };
 
+use server_common::{choice::bucket, limits::CHOICES};
 use socket2::{Domain, Socket, Type};
 use steer::{
-    daemon::flows::bucket_of,
+    daemon::flows::{bucket_of, hash_of},
     engine::assign::{Member, NOBODY, assign},
 };
 
@@ -50,6 +51,12 @@ impl Owners {
     /// The worker that has the connection from one address to the other.
     pub fn of_flow(&self, client: SocketAddr, server: SocketAddr) -> u32 {
         self.0[bucket_of(&SEED, client, server)]
+    }
+
+    /// The workers of the choices that the connection's hash gives, the first one first.
+    pub fn choices(&self, client: SocketAddr, server: SocketAddr) -> [u32; CHOICES as usize] {
+        let hash = hash_of(&SEED, client, server);
+        std::array::from_fn(|choice| self.0[bucket(hash, choice as u32)])
     }
 }
 

@@ -105,15 +105,33 @@ fn a_worker_publishes_in_its_own_cell_and_its_flows_go_elsewhere() {
     netns::run("own-cell", |namespace| {
         let steer = run(namespace, &[]);
         assert_each_has_its_own(&steer);
-        // It beats, so it is not stalled; it has more in hand than any other, so nothing goes to it.
-        let owners = Owners::among(0..WORKERS);
-        let mut its = 0;
-        for _ in 0..CONNECTIONS {
+        // It beats, so it is not stalled; it has more in hand than any other, so each flow of its goes to the next of its
+        // choices that is another worker's, where there is one among four.
+        let (owners, says) = (Owners::among(0..WORKERS), SAYS as u32);
+        let answered = || {
             let server = LISTEN.parse().expect("an address");
             let mut client = Client::connect("127.7.0.4".parse().expect("an address"), server);
-            its += u64::from(owners.of(&client) == SAYS as u32);
+            let choices = owners.choices(client.address, server);
             client.ask_for("/0");
-            assert_ne!(client.answer().worker, SAYS as u32);
+            (choices, client.answer().worker)
+        };
+        wait::until("the program reads the cell", SOON, || match answered() {
+            (choices, worker) if choices[0] == says && worker != says => Ok(()),
+            other => Err(format!("{other:?}")),
+        });
+        let mut its = 0;
+        for _ in 0..CONNECTIONS {
+            let (choices, worker) = answered();
+            let expected = if choices[0] == says {
+                choices.into_iter().find(|&choice| choice != says)
+            } else {
+                Some(choices[0])
+            };
+            its += u64::from(choices[0] == says && expected.is_some());
+            assert!(
+                expected.is_none_or(|expected| expected == worker),
+                "{worker} has answered, of {choices:?}"
+            );
         }
         let counters = steer.status().groups[0].counters;
         println!(

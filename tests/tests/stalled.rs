@@ -309,8 +309,16 @@ fn the_mark_of_a_daemon_that_was_killed_fades_and_beats_do_not() {
         let owners = &Owners::among(0..WORKERS);
         let mut pair = Pair { owners, workers: pids.map(|pid| (pid, Vec::new())), ports: 30_000.. };
         until_stalled(&control, BEATING as usize, true);
+        wait::until("the program reads its cell", SOON, || match pair.connect(BEATING, 1) {
+            [_, 0] => Ok(()),
+            waiting => Err(format!("{waiting:?} wait")),
+        });
         // What is in its queue marks it.
-        assert_eq!(pair.connect(SILENT, 1), [1, 0], "nothing tells yet that it takes nothing");
+        wait::until("a connection waits for it", SOON, || {
+            pair.connect(SILENT, 1);
+            let waiting = pair.waiting();
+            if waiting[0] > 0 { Ok(()) } else { Err(format!("{waiting:?} wait")) }
+        });
         until_stalled(&control, SILENT as usize, true);
         let marked = [SILENT, BEATING].map(|worker| pair.connect(worker, CONNECTIONS));
         assert!(marked.iter().flatten().all(|count| *count <= HELD_UP), "both are passed over: {marked:?}");
