@@ -8,9 +8,10 @@ use std::{
     time::Duration,
 };
 
+use server_common::{choice::bucket, limits::CHOICES};
 use socket2::{Domain, Socket, Type};
 use steer::{
-    daemon::flows::bucket_of,
+    daemon::flows::{bucket_of, hash_of},
     engine::assign::{Member, NOBODY, assign},
 };
 
@@ -50,6 +51,12 @@ impl Owners {
     /// The worker that has the connection from one address to the other.
     pub fn of_flow(&self, client: SocketAddr, server: SocketAddr) -> u32 {
         self.0[bucket_of(&SEED, client, server)]
+    }
+
+    /// The workers of the choices that the connection's hash gives, the first one first.
+    pub fn choices(&self, client: SocketAddr, server: SocketAddr) -> [u32; CHOICES as usize] {
+        let hash = hash_of(&SEED, client, server);
+        std::array::from_fn(|choice| self.0[bucket(hash, choice as u32)])
     }
 }
 
@@ -109,33 +116,53 @@ impl Client {
     /// Sends the request.
     #[track_caller]
     pub fn ask(&mut self) {
-        let sent = self.stream.write_all(&request(self.server));
+        self.ask_for("/");
+    }
+
+    /// Sends a request for this path and query.
+    #[track_caller]
+    pub fn ask_for(&mut self, path: &str) {
+        let sent = self.stream.write_all(&request_for(self.server, path));
         sent.unwrap_or_else(|error| panic!("asking {} from {}: {error}", self.server, self.address));
     }
 
     /// Reads the whole answer, to the end of the connection. Panics where none comes, with what came instead.
     #[track_caller]
-    pub fn answer(mut self) -> Answer {
+    pub fn answer(self) -> Answer {
+        let text = self.text();
+        let number = |text: &str| text.parse::<u64>().unwrap_or_else(|_| panic!("no number: {text:?}"));
+        let worker = header(&text, "x-worker:");
+        let worker = number(worker.rsplit('/').next().unwrap_or_default());
+        Answer {
+            worker: worker.try_into().expect("indices are small"),
+            generation: number(&header(&text, "x-generation:")),
+        }
+    }
+
+    /// Reads the whole answer as [`Self::answer`] does, and gives one of its headers.
+    #[track_caller]
+    pub fn answered_header(self, name: &str) -> String {
+        header(&self.text(), name)
+    }
+
+    #[track_caller]
+    fn text(mut self) -> String {
         let mut answer = Vec::new();
         let read = self.stream.read_to_end(&mut answer);
-        let text = String::from_utf8_lossy(&answer);
+        let text = String::from_utf8_lossy(&answer).into_owned();
         if let Err(error) = read {
             panic!("no answer from {} to {}: {error}; read so far: {text:?}", self.server, self.address);
         }
         assert!(text.starts_with("HTTP/1.1 200 "), "{} answered {}: {text:?}", self.server, self.address);
-        let header = |name: &str| {
-            let line =
-                text.lines().find_map(|line| line.to_ascii_lowercase().strip_prefix(name).map(str::to_owned));
-            line.unwrap_or_else(|| panic!("no {name} in {text:?}")).trim().to_owned()
-        };
-        let number = |text: &str| text.parse::<u64>().unwrap_or_else(|_| panic!("no number: {text:?}"));
-        let worker = header("x-worker:");
-        let worker = number(worker.rsplit('/').next().unwrap_or_default());
-        Answer {
-            worker: worker.try_into().expect("indices are small"),
-            generation: number(&header("x-generation:")),
-        }
+        text
     }
+}
+
+/// The header whose line begins with this, in lower case.
+#[track_caller]
+fn header(text: &str, name: &str) -> String {
+    let line = text.lines().find_map(|line| line.to_ascii_lowercase().strip_prefix(name).map(str::to_owned));
+    line.unwrap_or_else(|| panic!("no {name} in {text:?}")).trim().to_owned()
 }
 
 /// A socket with this address; connections of other tests' lives in TIME_WAIT are not in its way.
@@ -146,9 +173,13 @@ fn bound(client: SocketAddr) -> Socket {
     socket
 }
 
-/// `close`, so that the answer's end is the connection's, and a drain does not wait for the client.
 fn request(server: SocketAddr) -> Vec<u8> {
-    format!("GET / HTTP/1.1\r\nHost: {server}\r\nConnection: close\r\n\r\n").into_bytes()
+    request_for(server, "/")
+}
+
+/// `close`, so that the answer's end is the connection's, and a drain does not wait for the client.
+fn request_for(server: SocketAddr, path: &str) -> Vec<u8> {
+    format!("GET {path} HTTP/1.1\r\nHost: {server}\r\nConnection: close\r\n\r\n").into_bytes()
 }
 
 /// Asks for all, then reads all answers: each is checked against who is expected to give it. Returns how many each gave.

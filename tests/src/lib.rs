@@ -5,6 +5,7 @@
 
 pub mod clients;
 pub mod control;
+pub mod footprint;
 pub mod load;
 pub mod netns;
 pub mod nft;
@@ -14,6 +15,7 @@ pub mod receipts;
 pub mod scripts;
 pub mod site;
 pub mod sockets;
+pub mod stall;
 pub mod steer;
 pub mod traffic;
 pub mod transcript;

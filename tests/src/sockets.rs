@@ -41,6 +41,30 @@ fn count(file: &str, state: TcpState, is_wanted: impl Fn(&str) -> bool) -> usize
         .count()
 }
 
+/// How many connections wait, unaccepted, in the queues of the listeners that a process holds.
+#[track_caller]
+pub fn unaccepted(pid: u32) -> usize {
+    let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).expect("a process's descriptors can be listed");
+    let inode = |descriptor: fs::DirEntry| {
+        let target = fs::read_link(descriptor.path()).ok()?;
+        Some(target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned())
+    };
+    let inodes: Vec<String> = descriptors.filter_map(|descriptor| inode(descriptor.ok()?)).collect();
+    let text = ["tcp", "tcp6"].map(|file| {
+        fs::read_to_string(format!("/proc/thread-self/net/{file}")).expect("sockets can be listed")
+    });
+    // sl, local_address, rem_address, st, tx_queue:rx_queue, tr:tm->when, retrnsmt, uid, timeout, inode
+    let waiting = |line: &str| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let is_one =
+            fields.get(3) == Some(&"0A") && inodes.iter().any(|inode| fields.get(9) == Some(&&**inode));
+        // A listener's receive queue is its accept queue.
+        let queue = fields.get(4)?.split(':').nth(1)?;
+        is_one.then(|| usize::from_str_radix(queue, 16).ok()).flatten()
+    };
+    text.iter().flat_map(|text| text.lines()).filter_map(waiting).sum()
+}
+
 /// An address as `/proc/net/tcp` prints it: the address in words of the machine's byte order, the port in network order.
 fn proc_address(address: SocketAddr) -> String {
     let octets = match address {

@@ -12,6 +12,7 @@ use steer::{
 };
 use steer_tests::{
     control::{Control, assert_counted_once, selected},
+    footprint::Footprint,
     load::{assert_nothing_lost, visit},
     netns,
     steer::{Steer, binary},
@@ -186,6 +187,27 @@ fn changes_ten_times_a_second_lose_nothing_and_every_connection_is_counted_once(
         assert_eq!(status.counters.asked.connection, sent, "each SYN is counted once");
         assert_eq!(selected(&status), sent);
         assert!(status.counters.outcome.held == 0 && status.epoch > u64::from(CHANGES), "{status:?}");
+    });
+}
+
+#[test]
+fn five_hundred_changes_of_policy_leave_nothing_behind() {
+    // The benchmark `policy` makes 4,096: each ends with a grace period of the kernel's, and a minute is long for a test.
+    const CHANGES: usize = 512;
+    const POLICIES: [&str; 4] = ["source", "least-loaded", "hash", "cpu"];
+    netns::run("leave-nothing", |namespace| {
+        let steer = Steer::run(namespace, &["--listen", LISTEN, "--workers", "4", "--seed", SEED]);
+        let control = Control::new(&steer.socket());
+        let change = |number: usize| assert!(control.policy(POLICIES[number % 4], false, &[]).applied);
+        (0..128).for_each(change);
+        let (before, epoch) = (Footprint::settled(steer.pid()), control.status().epoch);
+        (0..CHANGES).for_each(change);
+        let (after, status) = (Footprint::settled(steer.pid()), control.status());
+        println!("changes: {CHANGES}, before: {before:?}, after: {after:?}");
+        assert_eq!(after.counts(), before.counts(), "descriptors, maps and programs");
+        assert!(after.resident <= before.resident + 1_024, "{before:?}, then {after:?}");
+        assert!(status.epoch >= epoch + CHANGES as u64, "each was published: {epoch}, then {}", status.epoch);
+        assert_counted_once(&status);
     });
 }
 

@@ -17,7 +17,7 @@ use super::{
     flow::{Flow, OnAnswer, OpenError, Progress},
     plan::{FourTuple, Plan},
     probe::{Probe, is_watched},
-    tally::{Failure, FailureKind, Stage, Tally},
+    tally::{Failure, FailureKind, Stage, Tally, Visit},
 };
 
 /// How often the open connections are looked through for one that is over its time.
@@ -117,6 +117,8 @@ struct Answers<'a> {
     probe: &'a Probe,
     member: &'a mut Member,
     epoch: u64,
+    /// The instant of `connect`, where the visit is kept.
+    kept: Option<Instant>,
 }
 
 impl<'a> Driver<'a> {
@@ -237,7 +239,9 @@ impl<'a> Driver<'a> {
         let began = flow.began;
         let member = &mut self.members[*member];
         let tuple = member.tuple;
-        let mut answers = Answers { counts: &mut self.counts, probe: self.probe, member, epoch: *epoch };
+        let kept = self.plan.keeps_visits.then_some(began);
+        let mut answers =
+            Answers { counts: &mut self.counts, probe: self.probe, member, epoch: *epoch, kept };
         match flow.advance(end_of_stream, reader, buffer, &mut answers) {
             Progress::Waiting => {}
             Progress::Over => self.free(place, false),
@@ -303,6 +307,10 @@ impl OnAnswer for Answers<'_> {
         self.counts.tally.count_ok();
         self.probe.connections.fetch_add(1, Relaxed);
         let worker = self.counts.count_responder(responder);
+        if let Some(began) = self.kept {
+            let (tuple, worker, ended) = (self.member.tuple, responder.worker.clone(), Instant::now());
+            self.counts.tally.visits.push(Visit { tuple, worker, began, ended });
+        }
         let now = self.probe.epoch();
         // Port 0 is another 4-tuple at each visit.
         if !is_watched(self.epoch, now) || self.member.tuple.client.port() == 0 {

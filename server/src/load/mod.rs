@@ -22,4 +22,4 @@ pub use driver::{LoadError, run};
 pub use plan::{FourTuple, Plan, four_tuples};
 pub use probe::{Probe, Snapshot};
 pub use running::Running;
-pub use tally::{Failure, FailureKind, Stage, Tally};
+pub use tally::{Failure, FailureKind, Stage, Tally, Visit};

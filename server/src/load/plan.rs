@@ -48,6 +48,8 @@ pub struct Plan {
     pub duration: Option<Duration>,
     /// Start at most this many per second.
     pub rate: Option<f64>,
+    /// Whether each visit is kept by itself, and not only counted: some 150 bytes for each.
+    pub keeps_visits: bool,
 }
 
 impl Plan {
@@ -61,6 +63,7 @@ impl Plan {
             connections: None,
             duration: None,
             rate: None,
+            keeps_visits: false,
         }
     }
 

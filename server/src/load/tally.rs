@@ -1,6 +1,10 @@
 //! What a load counted. Every attempt is in exactly one class, and parts of a load add up.
 
-use std::{collections::BTreeMap, fmt, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    time::{Duration, Instant},
+};
 
 use hdrhistogram::Histogram;
 
@@ -46,9 +50,24 @@ pub struct Tally {
     pub by_responder: BTreeMap<Responder, u64>,
     /// The first failures, word by word.
     pub first_failures: Vec<Failure>,
+    /// Complete connections one by one, in the order in which they ended, where the plan keeps them.
+    pub visits: Vec<Visit>,
     /// Microseconds from `connect` to the complete answer; of later requests on the same connection, from the
     /// request to its answer.
     pub histogram: Histogram<u64>,
+}
+
+/// One complete connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Visit {
+    /// Its 4-tuple; the client's port is 0 where the kernel had chosen one.
+    pub tuple: FourTuple,
+    /// The worker that gave its last answer.
+    pub worker: String,
+    /// Just before its `connect`: its SYN was sent then or later.
+    pub began: Instant,
+    /// When its last answer was complete.
+    pub ended: Instant,
 }
 
 /// How an attempt failed.
@@ -115,6 +134,7 @@ impl Tally {
             by_worker: BTreeMap::new(),
             by_responder: BTreeMap::new(),
             first_failures: Vec::new(),
+            visits: Vec::new(),
             histogram,
         }
     }
@@ -142,6 +162,8 @@ impl Tally {
         self.first_failures.extend(part.first_failures.iter().cloned());
         self.first_failures.sort_by_key(|failure| failure.ended);
         self.first_failures.truncate(FIRST_FAILURES);
+        self.visits.extend(part.visits.iter().cloned());
+        self.visits.sort_by_key(|visit| visit.ended);
         self.histogram.add(&part.histogram).expect("all histograms here have the same bounds");
     }
 

@@ -69,6 +69,24 @@ fn load(plan: &Plan) -> Tally {
 }
 
 #[test]
+fn visits_are_kept_one_by_one_where_the_plan_says_so() {
+    let target = serve(|mut stream, count| {
+        read_request(&mut stream);
+        answer(&mut stream, if count % 2 == 0 { "web/0" } else { "web/1" });
+    });
+    let before = Instant::now();
+    let plan = Plan { keeps_visits: true, ..plan(target, 8, 40) };
+    let tally = load(&plan);
+    assert_eq!((tally.ok, tally.visits.len()), (40, 40), "{:?}", tally.first_failures);
+    assert!(tally.visits.is_sorted_by_key(|visit| visit.ended));
+    assert!(tally.visits.iter().all(|visit| before <= visit.began && visit.began <= visit.ended));
+    assert!(tally.visits.iter().all(|visit| plan.tuples.contains(&visit.tuple)));
+    let of_one = tally.visits.iter().filter(|visit| visit.worker == "web/1").count();
+    assert_eq!((of_one as u64, of_one), (tally.by_worker["web/1"], 20));
+    assert!(load(&Plan { keeps_visits: false, ..plan }).visits.is_empty(), "they cost memory");
+}
+
+#[test]
 fn complete_answers_are_ok_and_a_pool_is_visited_again_and_again() {
     let target = serve(|mut stream, _| {
         read_request(&mut stream);

@@ -6,10 +6,12 @@
 mod connects;
 mod contender;
 mod handover;
+mod policy;
 mod program;
 mod rate;
 mod report;
 mod samples;
+mod stall;
 mod syns;
 mod table;
 
@@ -44,11 +46,15 @@ enum Name {
     Handover,
     /// Who has which bucket: parts, what a change moves and the time it takes, beside other ways to assign them
     Table,
+    /// What clients see of a worker that is stopped: by load, and by the hash
+    Stall,
+    /// How long a change of policy takes, and what thousands of them leave behind
+    Policy,
 }
 
 fn main() -> Result<ExitCode> {
     let arguments = Arguments::parse();
-    let all = [Name::Program, Name::Rate, Name::Handover, Name::Table];
+    let all = [Name::Program, Name::Rate, Name::Handover, Name::Table, Name::Stall, Name::Policy];
     let wanted: Vec<Name> = arguments.name.map_or_else(|| all.to_vec(), |name| vec![name]);
     let mut reports = Vec::new();
     for name in wanted {
@@ -57,6 +63,8 @@ fn main() -> Result<ExitCode> {
             Name::Rate => rate::run(namespace, arguments.quick),
             Name::Handover => handover::run(namespace, arguments.quick),
             Name::Table => table::run(arguments.quick),
+            Name::Stall => stall::run(namespace, arguments.quick),
+            Name::Policy => policy::run(namespace, arguments.quick),
         })?;
         if !arguments.json {
             println!("{report}");
