@@ -10,7 +10,7 @@ pub const SHOWN_MAX_AGE: u64 = 200_000_000;
 /// clock is as coarse as the kernel's tick, 10 ms at most.
 pub const BEAT_MAX_AGE: u64 = 35_000_000;
 
-/// What the kernel shows of the listener in a slot. The daemon writes it, 100 times a second.
+/// What the kernel shows of the listener in a slot. The daemon writes it, 125 times a second.
 #[repr(C, align(16))]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Shown {

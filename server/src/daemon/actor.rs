@@ -44,7 +44,7 @@ const READINESS: Duration = Duration::from_millis(5);
 
 /// How often it samples the queues for the policy `least-loaded`: together with the window of [`stall`](super::stall), often
 /// enough for 50 ms.
-const SAMPLING: Duration = Duration::from_millis(10);
+const SAMPLING: Duration = Duration::from_millis(8);
 
 /// What can be sent to a group's task.
 #[derive(Debug)]

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 
 /// For how long nothing must have been taken, in nanoseconds. With the time between two looks and a grace for the look
 /// itself, that leaves a stalled worker without new flows within 50 ms of the first that it did not take.
-const WINDOW: u64 = 30_000_000;
+const WINDOW: u64 = 24_000_000;
 
 /// After how long without a look the looks before it do not count: in between anything can have happened.
 const PAUSE: u64 = 200_000_000;
