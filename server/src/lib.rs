@@ -6,6 +6,7 @@
 //! [`cli`] how people do.
 
 pub mod cli;
+pub mod config;
 pub mod control;
 pub mod daemon;
 pub mod dataplane;
@@ -16,4 +17,5 @@ pub mod load;
 pub mod names;
 pub mod policy;
 pub mod sockets;
+pub mod values;
 pub mod workers;

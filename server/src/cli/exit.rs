@@ -13,7 +13,7 @@ use crate::{
     sockets::address::AddressError,
 };
 
-use super::{refusals, run::SettingsError, values::ValueError};
+use super::{refusals, run::OptionsError, values::ValueError};
 
 /// How a command went. The numbers are a promise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,8 +96,8 @@ pub fn classify(error: &anyhow::Error) -> (Exit, Option<String>) {
             return (fault.kind.into(), fault.hint.clone());
         } else if let Some(error) = cause.downcast_ref::<BindError>() {
             return (error.into(), error.hint());
-        } else if let Some(error) = cause.downcast_ref::<SettingsError>() {
-            return (Exit::Usage, Some(error.hint().to_owned()));
+        } else if let Some(error) = cause.downcast_ref::<OptionsError>() {
+            return (Exit::Usage, Some(error.hint()));
         } else if let Some(hint) = value_hint(cause) {
             return (Exit::Usage, Some(hint));
         } else if let Some(known) = refusals::classify(cause) {

@@ -47,7 +47,7 @@ fn carry_out(Arguments { socket, command }: Arguments) -> anyhow::Result<ExitCod
         Command::Run(arguments) => {
             let settings = run::settings(arguments)?;
             log::start("info");
-            return daemon::run(vec![settings], socket);
+            return daemon::run(vec![settings], socket, &[]);
         }
         Command::Demo(arguments) => {
             log::start("warn");
