@@ -57,13 +57,7 @@ pub(super) fn read(mut section: Section<'_>) -> FoundGroup {
     let name = section.get("name", value::name);
     section.require("listen");
     let listen = section.list("listen", value::address);
-    if let Some(none) = listen.as_ref().filter(|listen| listen.get_ref().is_empty() && !section.is_wrong()) {
-        section.error(
-            "listen: it is empty",
-            none.span(),
-            "give an address at least: listen = [\"tcp://0.0.0.0:80\"]",
-        );
-    }
+    section.require_some("listen");
     let listen = listen.map_or_else(Vec::new, Spanned::into_inner);
     let policy = section.get("policy", value::policy).map_or(Policy::default(), Spanned::into_inner);
     let seed = section.get("seed", value::seed).map(Spanned::into_inner);

@@ -68,6 +68,16 @@ impl<'a> Section<'a> {
         }
     }
 
+    /// Tells that the key's array is empty, if it is.
+    pub(super) fn require_some(&mut self, key: &'static str) {
+        if let Some(value) = self.table.get(key)
+            && value.get_ref().as_array().is_some_and(|values| values.is_empty())
+        {
+            let message = "it is empty, and needs one at least".to_owned();
+            self.wrong(key, value.span(), Wrong { message, hint: None });
+        }
+    }
+
     /// Refuses a key that is known, but not in this file.
     pub(super) fn refuse(&mut self, key: &str, message: &str, hint: &str) {
         if let Some(value) = self.table.get(key) {
