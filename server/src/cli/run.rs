@@ -95,6 +95,26 @@ mod tests {
     }
 
     #[test]
+    fn a_file_says_the_same_and_has_the_same_defaults() {
+        let place = tempfile::tempdir().unwrap();
+        let file = place.path().join("steer.toml");
+        let group = |workers: &str| {
+            let text = "[[group]]\nname = 'web'\nlisten = ['127.0.0.1:80']\n[group.workers]\ncount = 4\n";
+            std::fs::write(&file, text.to_owned() + workers).unwrap();
+            crate::config::load(&file).unwrap().groups
+        };
+        for (option, key) in [
+            ("", ""),
+            ("--mode own", "mode = 'own'"),
+            ("--ready notify -- srv", "ready = 'notify'\ncommand = ['srv']"),
+            ("-- srv -v", "command = ['srv', '-v']"),
+            ("--stop-signal INT", "stop_signal = 'INT'"),
+        ] {
+            assert_eq!(group(key), [parse(&format!("--listen 127.0.0.1:80 {option}")).unwrap()], "{option}");
+        }
+    }
+
+    #[test]
     fn readiness_follows_mode_and_command() {
         let ready = |line: &str| parse(&format!("--listen 127.0.0.1:8080 {line}")).map(|s| s.ready);
         assert_eq!(ready(""), Ok(Readiness::Notify));

@@ -11,6 +11,8 @@ mod group;
 mod keys;
 mod section;
 mod source;
+#[cfg(test)]
+mod tests;
 mod value;
 
 use std::path::{Path, PathBuf};

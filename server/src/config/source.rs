@@ -56,8 +56,11 @@ impl Source {
     pub(super) fn syntax_error(&self, error: &toml::de::Error) -> ConfigError {
         let end = self.0.text.len();
         let place = self.place(error.span().unwrap_or(end..end));
-        let hint =
-            "it is not TOML as it stands: see https://toml.io; text stands in quotes, lists in brackets";
+        let hint = if error.message().starts_with("duplicate key") {
+            "it is there already: keep one of the two"
+        } else {
+            "it is not TOML as it stands: see https://toml.io; text stands in quotes, lists in brackets"
+        };
         ConfigError::new(error.message().trim_end(), place, hint)
     }
 }

@@ -1,6 +1,7 @@
 //! The real binary, against a daemon that is played: what it prints, and the code it exits with.
 #![expect(clippy::unwrap_used, reason = "clippy.toml allows it in tests, and this file has helpers too")]
 
+mod configured;
 mod played;
 mod tune;
 
