@@ -12,7 +12,7 @@ use crate::{
     daemon::settings::{Deadlines, Mode, Readiness, RestartKind, WhenEmpty},
 };
 
-const EXAMPLE: &str = include_str!("example.toml");
+const EXAMPLE: &str = include_str!("../example.toml");
 
 /// A group that is right, for what stands beside it.
 const WEB: &str = "[[group]]\nname = \"web\"\nlisten = [\"0.0.0.0:80\"]\n[group.workers]\ncount = 2\n";
