@@ -29,7 +29,7 @@ Addresses are tcp://127.0.0.1:8080 or IP:PORT alone. Durations are 30s, 500ms, 2
 #[derive(Debug, Parser)]
 #[command(name = "steer", version, after_help = EXIT_CODES, arg_required_else_help = true, max_term_width = 110)]
 pub struct Arguments {
-    /// The daemon's control socket [default: /run/steer/steer.sock, or what the daemon's configuration says]
+    /// The daemon's control socket [default: /run/steer/steer.sock]
     #[arg(long, global = true, value_name = "PATH", env = "STEER_SOCKET", hide_env_values = true)]
     pub socket: Option<PathBuf>,
     /// What to do.
@@ -176,7 +176,7 @@ pub struct Wait {
 /// What `steer daemon` takes.
 #[derive(Debug, Clone, Args)]
 pub struct DaemonArguments {
-    /// The configuration; the files of conf.d beside it belong to it
+    /// The configuration; the files of conf.d beside it belong to it, and --socket goes before its own
     #[arg(long, value_name = "FILE", default_value = config::DEFAULT_PATH)]
     pub config: PathBuf,
 }

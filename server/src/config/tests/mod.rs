@@ -86,6 +86,19 @@ fn the_example_has_every_key_and_says_the_defaults() {
 }
 
 #[test]
+fn the_readme_has_a_configuration_and_its_error() {
+    let readme = include_str!("../../../../README.md");
+    let block = |kind: &str| {
+        let (_, rest) = readme.split_once("## Configure it").unwrap();
+        let (_, rest) = rest.split_once(&format!("```{kind}\n")).unwrap();
+        rest.split_once("```").unwrap().0
+    };
+    let text = block("toml");
+    assert_eq!(understood(&[text]).unwrap_or_else(|errors| panic!("{errors}")).groups.len(), 1);
+    assert_eq!(refused(&[&text.replace("\"2m\"", "\"2\"")]), block("text"));
+}
+
+#[test]
 fn every_example_of_a_hint_is_right() {
     for table in ["daemon", "group.workers", "group.deadlines"] {
         for key in keys::of(table).filter(|key| key.name != "count") {

@@ -2,8 +2,28 @@
 
 use std::{fs, io, path::Path};
 
-use super::{WEB, refused, understood};
+use proptest::prelude::*;
+
+use super::{EXAMPLE, WEB, refused, understood};
 use crate::config::{files, load};
+
+proptest! {
+    /// Whatever is cut out of the example and put in its place: it is read or refused, each error with its place.
+    #[test]
+    fn no_text_is_too_much(from in 0..EXAMPLE.len(), length in 0..40_usize, put in "[\\[\\]{}\"'=.,#a-z0-9é\u{0}\r\n \u{202e}]{0,12}") {
+        let characters: Vec<char> = EXAMPLE.chars().collect();
+        let from = from.min(characters.len());
+        let rest = &characters[(from + length).min(characters.len())..];
+        let text: String = characters[..from].iter().copied().chain(put.chars()).chain(rest.iter().copied()).collect();
+        if let Err(errors) = understood(&[&text]) {
+            let printed = errors.to_string();
+            let places = printed.lines().filter(|line| line.trim_start().starts_with("--> /etc/steer/steer.toml:"));
+            // A text that has no group left has no place where it is missing.
+            let expected = errors.iter().filter(|error| !error.message().starts_with("no group")).count();
+            prop_assert_eq!(places.count(), expected.min(50), "{}", printed);
+        }
+    }
+}
 
 #[test]
 fn what_cannot_be_read_is_named() {
