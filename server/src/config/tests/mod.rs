@@ -1,5 +1,6 @@
-//! What is read, and in which order; `refused` has what is not.
+//! What is read, and in which order; `refused` and `mistaken` have what is not.
 
+mod mistaken;
 mod refused;
 
 use std::{collections::BTreeSet, fs, path::Path, time::Duration};
