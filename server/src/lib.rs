@@ -3,9 +3,10 @@
 //! The engine decides and the daemon does. [`engine`] is a synchronous function of state, time and event to
 //! effects; [`dataplane`] carries effects into the kernel; [`workers`] starts, watches and stops processes;
 //! [`sockets`] makes listeners and reads what the kernel says of them; [`host`] tries what it can do; [`control`] is how clients ask, and
-//! [`cli`] how people do.
+//! [`cli`] how people do; [`config`] reads what an operator has written down.
 
 pub mod cli;
+pub mod config;
 pub mod control;
 pub mod daemon;
 pub mod dataplane;
@@ -16,4 +17,5 @@ pub mod load;
 pub mod names;
 pub mod policy;
 pub mod sockets;
+pub mod values;
 pub mod workers;

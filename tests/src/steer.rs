@@ -34,6 +34,7 @@ pub struct Steer<'a> {
     binary: PathBuf,
     directory: TempDir,
     daemon: Option<Child>,
+    command: &'static str,
     arguments: Vec<String>,
 }
 
@@ -74,13 +75,31 @@ impl<'a> Steer<'a> {
         steer
     }
 
+    /// Starts `steer daemon --socket ... --config FILE` in the namespace with what the file says, and waits until every worker is
+    /// `working`.
+    #[track_caller]
+    pub fn configured(namespace: &'a Namespace, configuration: &str) -> Self {
+        let mut steer = Self::not_started(namespace, &binary(), "daemon");
+        let path = steer.path("steer.toml");
+        fs::write(&path, configuration).expect("a file can be made in the temporary directory");
+        steer.arguments = vec!["--config".to_owned(), path.to_string_lossy().into_owned()];
+        steer.start_daemon();
+        steer.until_working();
+        steer
+    }
+
+    #[track_caller]
+    fn not_started(namespace: &'a Namespace, binary: &Path, command: &'static str) -> Self {
+        let directory = tempfile::Builder::new().prefix("steer-tests-").tempdir();
+        let directory = directory.expect("a temporary directory can be made");
+        Self { namespace, binary: binary.to_owned(), directory, daemon: None, command, arguments: Vec::new() }
+    }
+
     /// Starts `BINARY run --socket ... ARGUMENTS` in the namespace, and waits for nothing.
     #[track_caller]
     pub fn start<A: AsRef<str>>(namespace: &'a Namespace, binary: &Path, arguments: &[A]) -> Self {
-        let directory = tempfile::Builder::new().prefix("steer-tests-").tempdir();
-        let directory = directory.expect("a temporary directory can be made");
-        let arguments = arguments.iter().map(|argument| argument.as_ref().to_owned()).collect();
-        let mut steer = Self { namespace, binary: binary.to_owned(), directory, daemon: None, arguments };
+        let mut steer = Self::not_started(namespace, binary, "run");
+        steer.arguments = arguments.iter().map(|argument| argument.as_ref().to_owned()).collect();
         steer.start_daemon();
         steer
     }
@@ -95,7 +114,7 @@ impl<'a> Steer<'a> {
         let stderr = open("stderr").expect("a file can be made in the temporary directory");
         let mut command = Command::new(&self.binary);
         command
-            .args(["run", "--socket"])
+            .args([self.command, "--socket"])
             .arg(self.socket())
             .args(&self.arguments)
             .env(MARK, self.directory.path())

@@ -1,15 +1,46 @@
 //! `steer check`: each probe is a line, ok, warn or fail, with the remedy.
 
+use std::path::Path;
+
 use serde::Serialize;
 
-use super::{exit::Exit, output};
+use super::{arguments::CheckArguments, exit::Exit, output};
 use crate::{
+    config::{self, Config},
     control::api::SCHEMA,
-    host::{Probe, Verdict},
+    host::{self, Probe, Verdict},
 };
 
+/// Checks the configuration, then the host. Nothing of the host is tried for a configuration that is wrong.
+pub(super) fn check(arguments: &CheckArguments) -> anyhow::Result<Exit> {
+    let standard = Path::new(config::DEFAULT_PATH);
+    // What cannot be looked at is there, and its error says why.
+    let path = match &arguments.config {
+        Some(path) => Some(path.as_path()),
+        None => standard.try_exists().unwrap_or(true).then_some(standard),
+    };
+    let mut probes = Vec::new();
+    if let Some(path) = path {
+        probes.push(configuration(path, &config::load(path)?));
+    }
+    probes.extend(host::probes());
+    report(&probes, arguments.output.json)
+}
+
+/// The line of a configuration in which nothing is wrong.
+fn configuration(path: &Path, Config { groups, files, .. }: &Config) -> Probe {
+    let workers: u64 = groups.iter().map(|group| u64::from(group.workers)).sum();
+    let addresses: usize = groups.iter().map(|group| group.listen.len()).sum();
+    let mut detail = path.display().to_string();
+    if let Some(more @ 1..) = files.len().checked_sub(1) {
+        detail += &format!(" and {more} of conf.d");
+    }
+    detail += &format!(": groups {}, workers {workers}, addresses {addresses}", groups.len());
+    Probe { name: "configuration".to_owned(), verdict: Verdict::Ok, detail, remedy: None }
+}
+
 /// Prints the probes; a failed one makes the command fail.
-pub(super) fn report(probes: &[Probe], json: bool) -> anyhow::Result<Exit> {
+fn report(probes: &[Probe], json: bool) -> anyhow::Result<Exit> {
     #[derive(Serialize)]
     struct Report<'a> {
         schema: u32,

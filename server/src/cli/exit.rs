@@ -3,6 +3,7 @@
 use std::{io, process::ExitCode};
 
 use crate::{
+    config::ConfigErrors,
     control::{
         api::{Fault, FaultKind, Receipt},
         client::ClientError,
@@ -13,7 +14,7 @@ use crate::{
     sockets::address::AddressError,
 };
 
-use super::{refusals, run::SettingsError, values::ValueError};
+use super::{refusals, run::OptionsError, values::ValueError};
 
 /// How a command went. The numbers are a promise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,8 +97,10 @@ pub fn classify(error: &anyhow::Error) -> (Exit, Option<String>) {
             return (fault.kind.into(), fault.hint.clone());
         } else if let Some(error) = cause.downcast_ref::<BindError>() {
             return (error.into(), error.hint());
-        } else if let Some(error) = cause.downcast_ref::<SettingsError>() {
-            return (Exit::Usage, Some(error.hint().to_owned()));
+        } else if cause.is::<ConfigErrors>() {
+            return (Exit::Config, None);
+        } else if let Some(error) = cause.downcast_ref::<OptionsError>() {
+            return (Exit::Usage, Some(error.hint()));
         } else if let Some(hint) = value_hint(cause) {
             return (Exit::Usage, Some(hint));
         } else if let Some(known) = refusals::classify(cause) {
@@ -136,8 +139,11 @@ pub fn report(error: &anyhow::Error) -> Exit {
     exit
 }
 
-/// `error: ...` with its causes, then `hint: ...`.
+/// `error: ...` with its causes, then `hint: ...`. What is wrong with a configuration says both, for each place.
 fn text(error: &anyhow::Error, hint: Option<&str>) -> String {
+    if let Some(errors) = error.downcast_ref::<ConfigErrors>() {
+        return errors.to_string();
+    }
     let mut text = format!("error: {error:#}\n");
     if let Some(hint) = hint {
         text += &format!("hint: {hint}\n");

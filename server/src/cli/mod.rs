@@ -18,7 +18,7 @@ mod run;
 mod usage;
 pub mod values;
 
-use std::{ffi::OsString, process::ExitCode};
+use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
 use clap::Parser;
 
@@ -27,9 +27,10 @@ use self::{
     exit::Exit,
 };
 use crate::{
+    config::{self, Config},
+    control::DEFAULT_SOCKET,
     daemon,
     demo::{self, DemoOptions},
-    host,
     workers::sample,
 };
 
@@ -43,11 +44,17 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
 }
 
 fn carry_out(Arguments { socket, command }: Arguments) -> anyhow::Result<ExitCode> {
+    let or_default = |socket: Option<PathBuf>| socket.unwrap_or_else(|| DEFAULT_SOCKET.into());
     let exit = match command {
         Command::Run(arguments) => {
             let settings = run::settings(arguments)?;
             log::start("info");
-            return daemon::run(vec![settings], socket);
+            return daemon::run(vec![settings], or_default(socket), &[]);
+        }
+        Command::Daemon(arguments) => {
+            let Config { daemon, groups, .. } = config::load(&arguments.config)?;
+            log::start("info");
+            return daemon::run(groups, or_default(socket.or(daemon.socket)), &daemon.access);
         }
         Command::Demo(arguments) => {
             log::start("warn");
@@ -61,12 +68,12 @@ fn carry_out(Arguments { socket, command }: Arguments) -> anyhow::Result<ExitCod
             sample::run_with(options)?;
             Exit::Ok
         }
-        Command::Check(output) => check::report(&host::probes(), output.json)?,
+        Command::Check(arguments) => check::check(&arguments)?,
         Command::Completions { shell } => pages::completions(shell)?,
         Command::Man { dir } => pages::man(dir.as_deref())?,
         Command::Ask(question) => {
             log::start("warn");
-            ask::ask(&socket, question)?
+            ask::ask(&or_default(socket), question)?
         }
     };
     Ok(Exit::into(exit))

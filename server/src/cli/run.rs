@@ -1,104 +1,53 @@
 //! `steer run`: from its arguments to the settings of a group. Pure.
 
-use std::time::Duration;
-
 use thiserror::Error;
 
 use super::arguments::{ModeName, ReadyName, RestartName, RunArguments, WhenEmptyName};
-use crate::{
-    daemon::settings::{Deadlines, GroupSettings, Mode, Readiness, RestartKind, WhenEmpty},
-    sockets::address::{ListenAddress, Protocol},
+use crate::daemon::{
+    checks::{self, SettingsError, Written},
+    settings::{Deadlines, GroupSettings, Mode, Readiness, RestartKind, WhenEmpty},
 };
 
-/// Each worker needs two slots while it is handed over, so does the holding listener, and slot 0 holds none.
-const WORKERS_MAX: u32 = (server_common::limits::SLOTS_DEFAULT - 3) / 2;
-
-/// Arguments that are well-formed, each by itself, but do not go together.
+/// Options that are well-formed, each by itself, but do not go together.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub(super) enum SettingsError {
-    /// One address is given twice.
-    #[error("--listen {0} is given twice")]
-    ListenTwice(ListenAddress),
-    /// The kernel would give each worker a port of its own.
-    #[error("--listen {0} has port 0, and in mode own every worker would get another port")]
-    OwnPortZero(ListenAddress),
-    /// The sockarray has no room for them.
-    #[error("--workers {0} is too many: a group has 1 to {WORKERS_MAX}")]
-    TooManyWorkers(u32),
-    /// There is no listener of the worker's own to look at.
-    #[error("--ready listener is for --mode own, and the mode is inherit")]
-    ListenerInherited,
-    /// Datagrams want their flows tracked through a drain, which this version does not.
-    #[error("--listen {0} is udp, and this version steers tcp only")]
-    Udp(ListenAddress),
-    /// No worker can be ready in no time.
-    #[error("--start-timeout is 0, so no worker can become ready")]
-    NoTimeToStart,
-    /// An empty word where the program's name belongs.
-    #[error("the command after -- is empty")]
-    EmptyCommand,
-}
+#[error("{}", .0.message(Written::Options))]
+pub(super) struct OptionsError(SettingsError);
 
-impl SettingsError {
+impl OptionsError {
     /// The way out.
-    pub(super) fn hint(&self) -> &'static str {
-        match self {
-            Self::ListenTwice(_) => "give each address once",
-            Self::OwnPortZero(_) => "choose a port, or leave the listeners to the daemon with --mode inherit",
-            Self::TooManyWorkers(_) => "a worker for each processor is plenty; run two groups for more",
-            Self::ListenerInherited => "use --ready notify or --ready probe, or --mode own",
-            Self::Udp(_) => "give tcp:// addresses, or IP:PORT, which is tcp",
-            Self::NoTimeToStart => "leave it out for 30s, or give the time that a worker takes",
-            Self::EmptyCommand => {
-                "write the program's name after --, or leave both out for the sample worker"
-            }
-        }
+    pub(super) fn hint(&self) -> String {
+        self.0.hint(Written::Options)
     }
 }
 
 /// The settings that the arguments ask for, with every default filled in.
-pub(super) fn settings(arguments: RunArguments) -> Result<GroupSettings, SettingsError> {
-    let RunArguments { listen, workers, name, policy, user, .. } = &arguments;
+pub(super) fn settings(arguments: RunArguments) -> Result<GroupSettings, OptionsError> {
     let mode = match arguments.mode {
         ModeName::Inherit => Mode::Inherit,
         ModeName::Own => Mode::Own,
     };
-    if let Some(twice) = listen.iter().enumerate().find_map(|(i, a)| listen[..i].contains(a).then_some(a)) {
-        return Err(SettingsError::ListenTwice(*twice));
-    }
-    if let Some(address) = listen.iter().find(|address| address.protocol == Protocol::Udp) {
-        return Err(SettingsError::Udp(*address));
-    }
-    if *workers > WORKERS_MAX {
-        return Err(SettingsError::TooManyWorkers(*workers));
-    }
-    if mode == Mode::Own
-        && let Some(address) = listen.iter().find(|address| address.address.port() == 0)
-    {
-        return Err(SettingsError::OwnPortZero(*address));
-    }
-    if arguments.start_timeout == Duration::ZERO {
-        return Err(SettingsError::NoTimeToStart);
-    }
-    if arguments.command.first().is_some_and(String::is_empty) {
-        return Err(SettingsError::EmptyCommand);
-    }
-    Ok(GroupSettings {
-        name: name.clone(),
-        listen: listen.clone(),
-        workers: *workers,
-        policy: *policy,
+    let ready = match arguments.ready {
+        Some(ReadyName::Notify) => Readiness::Notify,
+        Some(ReadyName::Listener) => Readiness::Listener,
+        Some(ReadyName::Probe) => Readiness::Probe,
+        None => Readiness::default_for(mode, arguments.command.is_empty()),
+    };
+    let settings = GroupSettings {
+        name: arguments.name,
+        listen: arguments.listen,
+        workers: arguments.workers,
+        policy: arguments.policy,
         mode,
         restart: match arguments.restart {
             RestartName::Surge => RestartKind::Surge,
             RestartName::Replace => RestartKind::Replace,
         },
-        ready: readiness(arguments.ready, mode, arguments.command.is_empty())?,
+        ready,
         when_empty: match arguments.when_empty {
             WhenEmptyName::Hold => WhenEmpty::Hold,
             WhenEmptyName::Refuse => WhenEmpty::Refuse,
         },
-        user: user.clone(),
+        user: arguments.user,
         directory: None,
         environment: Vec::new(),
         stop_signal: arguments.stop_signal.0,
@@ -110,19 +59,10 @@ pub(super) fn settings(arguments: RunArguments) -> Result<GroupSettings, Setting
             stop: arguments.stop_timeout,
         },
         command: (!arguments.command.is_empty()).then_some(arguments.command),
-    })
-}
-
-fn readiness(wanted: Option<ReadyName>, mode: Mode, sample: bool) -> Result<Readiness, SettingsError> {
-    match (wanted, mode) {
-        (Some(ReadyName::Notify), _) => Ok(Readiness::Notify),
-        (Some(ReadyName::Probe), _) => Ok(Readiness::Probe),
-        (Some(ReadyName::Listener), Mode::Inherit) => Err(SettingsError::ListenerInherited),
-        (Some(ReadyName::Listener) | None, Mode::Own) => Ok(Readiness::Listener),
-        (None, Mode::Inherit) if sample => Ok(Readiness::Notify),
-        // Most programs that take an inherited listener say nothing; to wait for READY=1 of one that never says
-        // it would make its every start fail.
-        (None, Mode::Inherit) => Ok(Readiness::Probe),
+    };
+    match checks::check(&settings).into_iter().next() {
+        Some(error) => Err(OptionsError(error)),
+        None => Ok(settings),
     }
 }
 
@@ -133,7 +73,7 @@ mod tests {
     use super::*;
     use crate::cli::arguments::{Arguments, Command};
 
-    fn parse(line: &str) -> Result<GroupSettings, SettingsError> {
+    fn parse(line: &str) -> Result<GroupSettings, OptionsError> {
         let words = ["steer", "run", "--workers", "4"].into_iter().chain(line.split_whitespace());
         let Command::Run(arguments) = Arguments::try_parse_from(words).unwrap().command else { panic!() };
         settings(arguments)
@@ -155,6 +95,26 @@ mod tests {
     }
 
     #[test]
+    fn a_file_says_the_same_and_has_the_same_defaults() {
+        let place = tempfile::tempdir().unwrap();
+        let file = place.path().join("steer.toml");
+        let group = |workers: &str| {
+            let text = "[[group]]\nname = 'web'\nlisten = ['127.0.0.1:80']\n[group.workers]\ncount = 4\n";
+            std::fs::write(&file, text.to_owned() + workers).unwrap();
+            crate::config::load(&file).unwrap().groups
+        };
+        for (option, key) in [
+            ("", ""),
+            ("--mode own", "mode = 'own'"),
+            ("--ready notify -- srv", "ready = 'notify'\ncommand = ['srv']"),
+            ("-- srv -v", "command = ['srv', '-v']"),
+            ("--stop-signal INT", "stop_signal = 'INT'"),
+        ] {
+            assert_eq!(group(key), [parse(&format!("--listen 127.0.0.1:80 {option}")).unwrap()], "{option}");
+        }
+    }
+
+    #[test]
     fn readiness_follows_mode_and_command() {
         let ready = |line: &str| parse(&format!("--listen 127.0.0.1:8080 {line}")).map(|s| s.ready);
         assert_eq!(ready(""), Ok(Readiness::Notify));
@@ -164,13 +124,13 @@ mod tests {
         assert_eq!(ready("--ready notify -- app"), Ok(Readiness::Notify));
         assert_eq!(ready("--ready probe"), Ok(Readiness::Probe));
         assert_eq!(ready("--ready notify --mode own"), Ok(Readiness::Notify));
-        assert_eq!(ready("--ready listener"), Err(SettingsError::ListenerInherited));
+        assert_eq!(ready("--ready listener"), Err(OptionsError(SettingsError::ListenerInherited)));
     }
 
     #[test]
     fn udp_is_refused() {
-        let udp = "udp://[::]:80".parse().unwrap();
-        assert_eq!(parse("--listen udp://[::]:80"), Err(SettingsError::Udp(udp)));
+        let error = SettingsError::Udp { place: 0, address: "udp://[::]:80".parse().unwrap() };
+        assert_eq!(parse("--listen udp://[::]:80"), Err(OptionsError(error)));
     }
 
     #[test]
@@ -196,11 +156,12 @@ mod tests {
     fn what_does_not_go_together_is_refused_with_a_hint() {
         let address = "tcp://127.0.0.1:0".parse().unwrap();
         let refused = [
-            ("--listen 127.0.0.1:0 tcp://127.0.0.1:0", SettingsError::ListenTwice(address)),
-            ("--listen 127.0.0.1:0 --mode own", SettingsError::OwnPortZero(address)),
+            ("--listen 127.0.0.1:0 tcp://127.0.0.1:0", SettingsError::ListenTwice { place: 1, address }),
+            ("--listen 127.0.0.1:0 --mode own", SettingsError::OwnPortZero { place: 0, address }),
             ("--listen 127.0.0.1:80 --start-timeout 0s", SettingsError::NoTimeToStart),
         ];
         for (line, error) in refused {
+            let error = OptionsError(error);
             assert!(!error.hint().is_empty());
             assert_eq!(parse(line), Err(error), "{line}");
         }

@@ -72,7 +72,7 @@ mod tests {
             "steer restart web --timeout 5".to_owned(),
             "steer call Status []".to_owned(),
             "steer completions tcsh".to_owned(),
-            "steer daemon".to_owned(),
+            "steer daemon --config".to_owned(),
             "steer policy web random".to_owned(),
             "steer policy web source ipv4=33".to_owned(),
             "steer policy web --dry-run".to_owned(),

@@ -5,6 +5,7 @@
 mod actor;
 mod carry;
 mod cells;
+pub mod checks;
 pub mod clock;
 mod controller;
 mod convert;
@@ -40,25 +41,35 @@ use tokio::{
 
 use crate::{
     control::{Access, ControlSocket, serve},
-    workers::output::OutputSink,
+    workers::{output::OutputSink, user::ResolvedUser},
 };
 
 use self::{clock::Clock, controller::Daemon, journal::Journal, settings::GroupSettings};
 
 /// Runs groups in the foreground until they are stopped: by `steer stop`, SIGTERM or SIGINT, all of which drain.
 ///
+/// The users of `access`, by name or number, may change things over the control socket, beside root and the daemon's own.
 /// Needs CAP_BPF for the programs, and CAP_SYS_PTRACE to see other users' sockets. Errors are
 /// found before any worker is started: an address in use, a missing capability, a daemon that runs already.
-pub fn run(groups: Vec<GroupSettings>, socket: PathBuf) -> anyhow::Result<ExitCode> {
+pub fn run(groups: Vec<GroupSettings>, socket: PathBuf, access: &[String]) -> anyhow::Result<ExitCode> {
+    let mut uids = Vec::new();
+    for user in access {
+        let resolved = ResolvedUser::resolve(user);
+        uids.push(resolved.with_context(|| format!("cannot let {user} make changes"))?.uid);
+    }
     raise_descriptor_limit();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    runtime.block_on(serve_groups(groups, socket))
+    runtime.block_on(serve_groups(groups, socket, Access::new(uids)?))
 }
 
-async fn serve_groups(groups: Vec<GroupSettings>, socket: PathBuf) -> anyhow::Result<ExitCode> {
+async fn serve_groups(
+    groups: Vec<GroupSettings>,
+    socket: PathBuf,
+    access: Access,
+) -> anyhow::Result<ExitCode> {
     let control = ControlSocket::bind(&socket)?;
     let (clock, journal) = (Clock::new(), Journal::new());
     let (output, _) = OutputSink::to_stderr();
@@ -84,7 +95,7 @@ async fn serve_groups(groups: Vec<GroupSettings>, socket: PathBuf) -> anyhow::Re
         // The sender lives as long as the daemon: an error cannot come first.
         let _ = is_stopped.wait_for(|stopped| *stopped).await;
     };
-    serve(control, daemon, Access::new(Vec::new())?, shutdown).await?;
+    serve(control, daemon, access, shutdown).await?;
     while tasks.join_next().await.is_some() {}
     Ok(ExitCode::SUCCESS)
 }

@@ -69,6 +69,19 @@ pub enum Readiness {
     Probe,
 }
 
+impl Readiness {
+    /// What counts where nothing is said. `is_sample`: the workers are the sample worker that is built in.
+    pub fn default_for(mode: Mode, is_sample: bool) -> Self {
+        match mode {
+            Mode::Own => Self::Listener,
+            Mode::Inherit if is_sample => Self::Notify,
+            // Most programs that take an inherited listener say nothing; to wait for READY=1 of one that never says
+            // it would make its every start fail.
+            Mode::Inherit => Self::Probe,
+        }
+    }
+}
+
 /// What becomes of connections while no worker works.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WhenEmpty {

@@ -1,6 +1,7 @@
 //! The real binary, against a daemon that is played: what it prints, and the code it exits with.
 #![expect(clippy::unwrap_used, reason = "clippy.toml allows it in tests, and this file has helpers too")]
 
+mod configured;
 mod played;
 mod tune;
 
@@ -201,12 +202,12 @@ fn events_are_followed_until_the_daemon_has_gone() {
 
 #[test]
 fn help_and_version_go_to_stdout() {
-    for line in ["--help", "--version", "run --help", "completions bash", "man"] {
+    for line in ["--help", "--version", "run --help", "daemon --help", "completions bash", "man"] {
         let Output { status, stdout, stderr } = steer("/x".into(), line).output().unwrap();
         assert!(status.success() && !stdout.is_empty() && stderr.is_empty(), "{line}");
     }
     let help = String::from_utf8(steer("/x".into(), "--help").output().unwrap().stdout).unwrap();
-    for hidden in ["worker", "exec", "daemon"] {
+    for hidden in ["worker", "exec"] {
         let listed = help.lines().any(|line| line.split_whitespace().next() == Some(hidden));
         assert!(!listed, "{hidden} is listed: {help}");
     }

@@ -14,7 +14,7 @@ pub use self::{
 };
 use super::values;
 use crate::{
-    control::DEFAULT_SOCKET,
+    config,
     names::{GroupName, WorkerName},
     workers::sample::SampleOptions,
 };
@@ -29,9 +29,9 @@ Addresses are tcp://127.0.0.1:8080 or IP:PORT alone. Durations are 30s, 500ms, 2
 #[derive(Debug, Parser)]
 #[command(name = "steer", version, after_help = EXIT_CODES, arg_required_else_help = true, max_term_width = 110)]
 pub struct Arguments {
-    /// The daemon's control socket.
-    #[arg(long, global = true, value_name = "PATH", env = "STEER_SOCKET", hide_env_values = true, default_value = DEFAULT_SOCKET)]
-    pub socket: PathBuf,
+    /// The daemon's control socket [default: /run/steer/steer.sock]
+    #[arg(long, global = true, value_name = "PATH", env = "STEER_SOCKET", hide_env_values = true)]
+    pub socket: Option<PathBuf>,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
@@ -42,10 +42,12 @@ pub struct Arguments {
 pub enum Command {
     /// Run the daemon and one group in the foreground
     Run(RunArguments),
+    /// Run the daemon and all groups of its configuration in the foreground
+    Daemon(DaemonArguments),
     /// Show the product: the same load and restarts, steered and with the kernel alone, side by side
     Demo(DemoArguments),
-    /// Check kernel features, capabilities and limits; each line is ok, warn or fail, with the remedy
-    Check(Output),
+    /// Check the configuration, kernel features, capabilities and limits; each line is ok, warn or fail, with the remedy
+    Check(CheckArguments),
     /// What asks the daemon.
     #[command(flatten)]
     Ask(Question),
@@ -169,6 +171,25 @@ pub struct Wait {
     /// How long each drain may take [default: the group's own]
     #[arg(long, value_name = "DURATION", value_parser = values::duration)]
     pub timeout: Option<Duration>,
+}
+
+/// What `steer daemon` takes.
+#[derive(Debug, Clone, Args)]
+pub struct DaemonArguments {
+    /// The configuration; the files of conf.d beside it belong to it, and --socket goes before its own
+    #[arg(long, value_name = "FILE", default_value = config::DEFAULT_PATH)]
+    pub config: PathBuf,
+}
+
+/// What `steer check` takes.
+#[derive(Debug, Clone, Args)]
+pub struct CheckArguments {
+    /// The configuration, which is checked first [default: /etc/steer/steer.toml, where there is one]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// How to print.
+    #[command(flatten)]
+    pub output: Output,
 }
 
 /// What `steer demo` takes.

@@ -1,0 +1,138 @@
+//! One `[[group]]`: from its keys to its settings, with every default filled in.
+
+use std::{ops::Range, time::Duration};
+
+use toml::Spanned;
+
+use super::{
+    section::Section,
+    source::Source,
+    value::{self, one_of},
+};
+use crate::{
+    daemon::{
+        checks::{self, Setting, Written},
+        settings::{Deadlines, GroupSettings, Mode, Readiness, RestartKind, WhenEmpty},
+    },
+    names::GroupName,
+    policy::Policy,
+    sockets::address::ListenAddress,
+};
+
+pub(super) const MODES: [(&str, Mode); 2] = [("inherit", Mode::Inherit), ("own", Mode::Own)];
+
+pub(super) const RESTARTS: [(&str, RestartKind); 2] =
+    [("surge", RestartKind::Surge), ("replace", RestartKind::Replace)];
+
+pub(super) const READINESSES: [(&str, Readiness); 3] =
+    [("notify", Readiness::Notify), ("listener", Readiness::Listener), ("probe", Readiness::Probe)];
+
+pub(super) const WHEN_EMPTY: [(&str, WhenEmpty); 2] =
+    [("hold", WhenEmpty::Hold), ("refuse", WhenEmpty::Refuse)];
+
+/// What was found of a group, for the comparison with the others; and its settings, where nothing is wrong with it.
+#[derive(Debug)]
+pub(super) struct FoundGroup {
+    pub(super) source: Source,
+    pub(super) name: Option<Spanned<GroupName>>,
+    pub(super) listen: Vec<Spanned<ListenAddress>>,
+    pub(super) settings: Option<GroupSettings>,
+}
+
+/// The workers' keys. Places are kept where a check may point at them.
+struct Workers {
+    count: Option<Spanned<u32>>,
+    command: Option<Spanned<Vec<String>>>,
+    user: Option<String>,
+    directory: Option<std::path::PathBuf>,
+    environment: Vec<(String, String)>,
+    mode: Mode,
+    ready: Option<Spanned<Readiness>>,
+    restart: RestartKind,
+    stop_signal: i32,
+}
+
+pub(super) fn read(mut section: Section<'_>) -> FoundGroup {
+    section.require("name");
+    let name = section.get("name", value::name);
+    section.require("listen");
+    let listen = section.list("listen", value::address);
+    section.require_some("listen");
+    let listen = listen.map_or_else(Vec::new, Spanned::into_inner);
+    let policy = section.get("policy", value::policy).map_or(Policy::default(), Spanned::into_inner);
+    let seed = section.get("seed", value::seed).map(Spanned::into_inner);
+    let when_empty = section.get("when_empty", one_of(&WHEN_EMPTY));
+    section.require("workers");
+    let workers = section.table("workers", "group.workers").map(read_workers);
+    let (deadlines, start) =
+        section.table("deadlines", "group.deadlines").map(read_deadlines).unwrap_or_default();
+    let mut settings = None;
+    if let (false, Some(name), Some(workers)) = (section.is_wrong(), &name, workers) {
+        let command = workers.command.as_ref().map(|words| words.get_ref().clone());
+        let ready = workers.ready.as_ref().map(|ready| *ready.get_ref());
+        let complete = GroupSettings {
+            name: name.get_ref().clone(),
+            listen: listen.iter().map(|address| *address.get_ref()).collect(),
+            workers: workers.count.as_ref().map_or(0, |count| *count.get_ref()),
+            policy,
+            mode: workers.mode,
+            restart: workers.restart,
+            ready: ready.unwrap_or_else(|| Readiness::default_for(workers.mode, command.is_none())),
+            when_empty: when_empty.map_or(WhenEmpty::Hold, Spanned::into_inner),
+            command,
+            user: workers.user,
+            directory: workers.directory,
+            environment: workers.environment,
+            stop_signal: workers.stop_signal,
+            seed,
+            deadlines,
+        };
+        let place = |setting| match setting {
+            Setting::Listen(place) => listen.get(place).map(Spanned::span),
+            Setting::Workers => workers.count.as_ref().map(Spanned::span),
+            Setting::Ready => workers.ready.as_ref().map(Spanned::span),
+            Setting::Start => start.clone(),
+            Setting::Command => workers.command.as_ref().map(Spanned::span),
+        };
+        for error in checks::check(&complete) {
+            let span = place(error.setting()).unwrap_or_else(|| section.span());
+            section.error(error.message(Written::Keys), span, error.hint(Written::Keys));
+        }
+        settings = Some(complete);
+    }
+    FoundGroup { source: section.source().clone(), name, listen, settings }
+}
+
+fn read_workers(mut section: Section<'_>) -> Workers {
+    section.require("count");
+    Workers {
+        count: section.get("count", value::number),
+        command: section.list("command", value::text).map(words),
+        user: section.get("user", value::word).map(Spanned::into_inner),
+        directory: section.get("directory", value::absolute).map(Spanned::into_inner),
+        environment: section.pairs("environment", value::variable, value::text),
+        mode: section.get("mode", one_of(&MODES)).map_or(Mode::Inherit, Spanned::into_inner),
+        ready: section.get("ready", one_of(&READINESSES)),
+        restart: section.get("restart", one_of(&RESTARTS)).map_or(RestartKind::Surge, Spanned::into_inner),
+        stop_signal: section.get("stop_signal", value::signal).map_or(libc::SIGTERM, Spanned::into_inner),
+    }
+}
+
+fn words(list: Spanned<Vec<Spanned<String>>>) -> Spanned<Vec<String>> {
+    Spanned::new(list.span(), list.into_inner().into_iter().map(Spanned::into_inner).collect())
+}
+
+/// The deadlines, and where the first is written.
+fn read_deadlines(mut section: Section<'_>) -> (Deadlines, Option<Range<usize>>) {
+    let standard = Deadlines::default();
+    let start = section.get("start", value::duration);
+    let mut or =
+        |key, standard: Duration| section.get(key, value::duration).map_or(standard, Spanned::into_inner);
+    let deadlines = Deadlines {
+        start: start.as_ref().map_or(standard.start, |start| *start.get_ref()),
+        drain: or("drain", standard.drain),
+        settle: or("settle", standard.settle),
+        stop: or("stop", standard.stop),
+    };
+    (deadlines, start.map(|start| start.span()))
+}

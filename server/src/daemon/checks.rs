@@ -1,0 +1,183 @@
+//! What of a group's settings does not go together. Pure: it asks neither the host nor the kernel.
+
+use std::{fmt::Display, time::Duration};
+
+use super::settings::{GroupSettings, Mode, Readiness};
+use crate::sockets::address::{ListenAddress, Protocol};
+
+/// Each worker needs two slots while it is handed over, so does the holding listener, and slot 0 holds none.
+pub const WORKERS_MAX: u32 = (server_common::limits::SLOTS_DEFAULT - 3) / 2;
+
+/// Settings that are well-formed, each by itself, but do not go together or ask for what there is not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SettingsError {
+    /// One address is given twice.
+    ListenTwice {
+        /// The later one's place in the list.
+        place: usize,
+        /// The address.
+        address: ListenAddress,
+    },
+    /// The kernel would give each worker a port of its own.
+    OwnPortZero {
+        /// Its place in the list.
+        place: usize,
+        /// The address.
+        address: ListenAddress,
+    },
+    /// Datagrams want their flows tracked through a drain, which this version does not.
+    Udp {
+        /// Its place in the list.
+        place: usize,
+        /// The address.
+        address: ListenAddress,
+    },
+    /// A group has none without one, and the sockarray has no room for more than [`WORKERS_MAX`].
+    Workers(u32),
+    /// There is no listener of the worker's own to look at.
+    ListenerInherited,
+    /// No worker can be ready in no time.
+    NoTimeToStart,
+    /// An empty word where the program's name belongs, or no word.
+    EmptyCommand,
+}
+
+/// The setting that has to change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Setting {
+    /// A listen address, by its place in the list.
+    Listen(usize),
+    /// The number of workers.
+    Workers,
+    /// When a worker counts as ready.
+    Ready,
+    /// How long a worker may take to be ready.
+    Start,
+    /// What the workers run.
+    Command,
+}
+
+/// How the user has written the settings, which is how an error names them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Written {
+    /// As options of `steer run`.
+    Options,
+    /// As keys of a file.
+    Keys,
+}
+
+impl Written {
+    fn name(self, option: &str, key: &str) -> String {
+        match self {
+            Self::Options => format!("--{option}"),
+            Self::Keys => key.to_owned(),
+        }
+    }
+
+    fn with(self, option: &str, key: &str, value: impl Display) -> String {
+        format!("{} {value}", self.name(option, key))
+    }
+}
+
+impl SettingsError {
+    /// The setting that has to change.
+    pub fn setting(&self) -> Setting {
+        match *self {
+            Self::ListenTwice { place, .. } | Self::OwnPortZero { place, .. } | Self::Udp { place, .. } => {
+                Setting::Listen(place)
+            }
+            Self::Workers(_) => Setting::Workers,
+            Self::ListenerInherited => Setting::Ready,
+            Self::NoTimeToStart => Setting::Start,
+            Self::EmptyCommand => Setting::Command,
+        }
+    }
+
+    /// What is wrong.
+    pub fn message(&self, written: Written) -> String {
+        let listen = |address: &ListenAddress| written.with("listen", "listen", address);
+        match self {
+            Self::ListenTwice { address, .. } => format!("{} is given twice", listen(address)),
+            Self::OwnPortZero { address, .. } => {
+                format!("{} has port 0, and in mode own every worker would get another port", listen(address))
+            }
+            Self::Udp { address, .. } => {
+                format!("{} is udp, and this version steers tcp only", listen(address))
+            }
+            Self::Workers(count) => {
+                let much = if *count == 0 { "few" } else { "many" };
+                let workers = written.with("workers", "count", count);
+                format!("{workers} is too {much}: a group has 1 to {WORKERS_MAX}")
+            }
+            Self::ListenerInherited => {
+                let own = written.with("mode", "mode", "own");
+                format!(
+                    "{} is for {own}, and the mode is inherit",
+                    written.with("ready", "ready", "listener")
+                )
+            }
+            Self::NoTimeToStart => {
+                format!("{} is 0, so no worker can become ready", written.name("start-timeout", "start"))
+            }
+            Self::EmptyCommand => match written {
+                Written::Options => "the command after -- is empty".to_owned(),
+                Written::Keys => "command names no program".to_owned(),
+            },
+        }
+    }
+
+    /// The way out.
+    pub fn hint(&self, written: Written) -> String {
+        let inherit = written.with("mode", "mode", "inherit");
+        match self {
+            Self::ListenTwice { .. } => "give each address once".to_owned(),
+            Self::OwnPortZero { .. } => {
+                format!("choose a port, or leave the listeners to the daemon with {inherit}")
+            }
+            Self::Udp { .. } => "give tcp:// addresses, or IP:PORT, which is tcp".to_owned(),
+            Self::Workers(0) => "give 1 at least; to have no worker, leave the group out".to_owned(),
+            Self::Workers(_) => "a worker for each processor is plenty; run two groups for more".to_owned(),
+            Self::ListenerInherited => {
+                let ready = |value| written.with("ready", "ready", value);
+                let own = written.with("mode", "mode", "own");
+                format!("use {} or {}, or {own}", ready("notify"), ready("probe"))
+            }
+            Self::NoTimeToStart => "leave it out for 30s, or give the time that a worker takes".to_owned(),
+            Self::EmptyCommand => match written {
+                Written::Options => {
+                    "write the program's name after --, or leave both out for the sample worker"
+                }
+                Written::Keys => "write the program's name first, or leave the key out for the sample worker",
+            }
+            .to_owned(),
+        }
+    }
+}
+
+/// Everything that does not go together.
+pub fn check(settings: &GroupSettings) -> Vec<SettingsError> {
+    let GroupSettings { listen, workers, mode, ready, deadlines, command, .. } = settings;
+    let mut errors = Vec::new();
+    for (place, &address) in listen.iter().enumerate() {
+        if listen[..place].contains(&address) {
+            errors.push(SettingsError::ListenTwice { place, address });
+        } else if address.protocol == Protocol::Udp {
+            errors.push(SettingsError::Udp { place, address });
+        } else if *mode == Mode::Own && address.address.port() == 0 {
+            errors.push(SettingsError::OwnPortZero { place, address });
+        }
+    }
+    if !(1..=WORKERS_MAX).contains(workers) {
+        errors.push(SettingsError::Workers(*workers));
+    }
+    if (*mode, *ready) == (Mode::Inherit, Readiness::Listener) {
+        errors.push(SettingsError::ListenerInherited);
+    }
+    if deadlines.start == Duration::ZERO {
+        errors.push(SettingsError::NoTimeToStart);
+    }
+    if command.as_ref().is_some_and(|words| words.first().is_none_or(String::is_empty)) {
+        errors.push(SettingsError::EmptyCommand);
+    }
+    errors
+}
