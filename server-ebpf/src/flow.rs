@@ -142,7 +142,10 @@ fn of_v4(flow: &FlowV4, table: &Table) -> Flow {
         let key = flow.hash(&table.keying.seed);
         return Flow { key, tuple_hash: key };
     }
-    Flow { key: source_v4(flow, table), tuple_hash: if is_probing(table) { tuple_v4(flow, table) } else { 0 } }
+    Flow {
+        key: source_v4(flow, table),
+        tuple_hash: if is_probing(table) { tuple_v4(flow, table) } else { 0 },
+    }
 }
 
 #[inline(always)]
@@ -151,7 +154,10 @@ fn of_v6(flow: &FlowV6, table: &Table) -> Flow {
         let key = flow.hash(&table.keying.seed);
         return Flow { key, tuple_hash: key };
     }
-    Flow { key: source_v6(flow, table), tuple_hash: if is_probing(table) { tuple_v6(flow, table) } else { 0 } }
+    Flow {
+        key: source_v6(flow, table),
+        tuple_hash: if is_probing(table) { tuple_v6(flow, table) } else { 0 },
+    }
 }
 
 #[inline(always)]
