@@ -2,6 +2,9 @@
 
 use super::super::effect::Note;
 
+/// A run of so many cases has all that can happen, and often enough to be counted.
+const LONG: u64 = 400;
+
 /// Counts over one case, or over all.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Tally {
@@ -114,44 +117,48 @@ impl Tally {
         *counter += 1;
     }
 
-    /// Whether what the invariants are about did happen, and often.
+    /// Whether what the invariants are about did happen, and often: at least a quarter of what a long run has on average, so that a
+    /// run of few cases is not short of it by chance.
     pub(super) fn check_is_not_vacuous(&self) {
         let per_case = |what: &str, count: u64, at_least: f64| {
             let rate = count as f64 / self.cases as f64;
             assert!(rate >= at_least, "only {rate} {what} a case, not {at_least}: {self:#?}");
         };
-        per_case("actions", self.executed, 8.0);
-        per_case("stale events", self.stale, 0.8);
-        per_case("tables", self.tables, 8.0);
+        per_case("actions", self.executed, 4.0);
+        per_case("stale events", self.stale, 0.25);
+        per_case("tables", self.tables, 6.0);
         per_case("failed tables", self.failed_tables, 0.2);
-        per_case("connections accepted", self.accepted, 100.0);
+        per_case("connections accepted", self.accepted, 80.0);
         per_case("migrations", self.migrated, 10.0);
-        per_case("handshakes that outlived their listener", self.late_handshakes, 0.5);
-        per_case("crashes", self.crashes, 2.0);
-        per_case("failed starts", self.failed_starts + self.never_ready, 1.0);
+        per_case("handshakes that outlived their listener", self.late_handshakes, 0.4);
+        per_case("crashes", self.crashes, 0.4);
+        per_case("failed starts", self.failed_starts + self.never_ready, 0.7);
         per_case("lost listeners", self.lost_listeners, 0.5);
-        per_case("holds", self.holds, 1.0);
-        per_case("hold ends", self.hold_ends, 1.0);
-        per_case("handovers", self.handovers, 0.5);
-        per_case("clean drains", self.drained, 0.8);
+        per_case("holds", self.holds, 0.7);
+        per_case("hold ends", self.hold_ends, 0.4);
+        per_case("handovers", self.handovers, 0.3);
+        per_case("clean drains", self.drained, 0.4);
         per_case("deadlines", self.deadlines, 0.3);
-        per_case("lost generations", self.lost, 1.5);
-        per_case("operations done", self.operations_done, 1.5);
+        per_case("lost generations", self.lost, 0.9);
+        per_case("operations done", self.operations_done, 1.2);
         per_case("stops", self.stopped, 0.02);
-        per_case("probes", self.probes, 1.0);
-        per_case("changes of policy", self.policies, 0.4);
+        per_case("probes", self.probes, 0.9);
+        per_case("changes of policy", self.policies, 0.15);
         per_case("changes of weight", self.weights, 0.4);
         per_case("weights of 0", self.idle, 0.1);
-        per_case("ramps to their end", self.ramps, 0.15);
-        per_case("ramps overruled", self.overruled, 0.03);
-        per_case("canaries", self.canaries, 0.2);
-        per_case("canaries that proceed", self.decisions, 0.03);
-        per_case("canaries whose time is over", self.canaries_over, 0.03);
-        per_case("canaries aborted", self.canaries_aborted, 0.03);
-        per_case("canaries lost", self.canaries_lost, 0.03);
+        per_case("ramps to their end", self.ramps, 0.05);
+        per_case("ramps overruled", self.overruled, 0.2);
+        per_case("canaries", self.canaries, 0.1);
         per_case("CPUs pinned to", self.pins, 0.05);
-        per_case("flows to the less loaded", self.less_loaded, 2.0);
-        per_case("flows to their own CPU's worker", self.own_cpu, 2.0);
+        per_case("flows to the less loaded", self.less_loaded, 1.0);
+        per_case("flows to their own CPU's worker", self.own_cpu, 0.5);
         assert!(self.skipped < self.executed, "{self:#?}");
+        // Of an ordinary run's few canaries none need end in a certain way.
+        if self.cases >= LONG {
+            per_case("canaries that proceed", self.decisions, 0.03);
+            per_case("canaries whose time is over", self.canaries_over, 0.03);
+            per_case("canaries aborted", self.canaries_aborted, 0.03);
+            per_case("canaries lost", self.canaries_lost, 0.03);
+        }
     }
 }
