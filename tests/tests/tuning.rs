@@ -274,6 +274,10 @@ fn what_does_not_fit_is_refused_with_what_does() {
         // Where a client of a wildcard goes depends on where it connects to.
         let steer = Steer::run(namespace, &["--listen", "0.0.0.0:8080", "--workers", "2", "--seed", SEED]);
         refused(&steer, 2, &["table", "web", "--where", "127.0.0.9:99"], &["0.0.0.0:8080", "--to"]);
+        let elsewhere = ["table", "web", "--where", "127.0.0.9:99", "--to", "127.0.0.2:8081"];
+        refused(&steer, 2, &elsewhere, &["does not listen on 127.0.0.2:8081", "0.0.0.0:8080"]);
+        let other_family = ["table", "web", "--where", "[::1]:99", "--to", "127.0.0.2:8080"];
+        refused(&steer, 2, &other_family, &["[::1]:99", "family"]);
         let placed =
             steer.command(["table", "web", "--where", "127.0.0.9:99", "--to", "127.0.0.2:8080", "--json"]);
         let placed = placed.succeeded().json()["placed"][0].clone();

@@ -9,7 +9,7 @@ use server_common::{
 };
 
 use crate::{
-    control::api::Placed,
+    control::api::{Fault, FaultKind, Placed},
     engine::{assign::NOBODY, event::Slot},
     names::{GroupName, WorkerName},
     policy::Policy,
@@ -95,6 +95,57 @@ impl Steering<'_> {
     }
 }
 
+/// Each client with each address of the group that it can connect to, or with `to` alone. Where a client goes depends on that
+/// address, so a wildcard will not do.
+pub(super) fn flows(
+    group: &GroupName,
+    listens: &[SocketAddr],
+    clients: &[SocketAddr],
+    to: Option<SocketAddr>,
+) -> Result<Vec<(SocketAddr, SocketAddr)>, Fault> {
+    let usage = |message: String, hint: String| Fault::new(FaultKind::Usage, message).with_hint(hint);
+    let addresses = || listens.iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(", ");
+    if let Some(to) = to.filter(|to| !listens.iter().any(|listen| covers(*listen, *to))) {
+        let message = format!("the group {group} does not listen on {to}");
+        return Err(usage(message, format!("it listens on {}", addresses())));
+    }
+    let locals = to.map_or_else(|| listens.to_vec(), |to| vec![to]);
+    let mut flows = Vec::new();
+    for &client in clients {
+        if let Some(wildcard) = locals.iter().find(|local| local.ip().is_unspecified()) {
+            return Err(usage(
+                format!(
+                    "the group {group} listens on {wildcard}: where a client goes depends on the address that it connects to"
+                ),
+                "ask the table with `steer table GROUP --where CLIENT:PORT --to ADDRESS:PORT`".to_owned(),
+            ));
+        }
+        let reach = locals.iter().filter(|local| is_ipv4(client) == is_ipv4(**local));
+        let before = flows.len();
+        flows.extend(reach.map(|&local| (client, local)));
+        if flows.len() == before {
+            let locals = to.map_or_else(addresses, |to| to.to_string());
+            let message = format!("the client {client} cannot connect to {locals}: it is of another family");
+            return Err(usage(
+                message,
+                "give a client's address of the same family, IPv4 or IPv6".to_owned(),
+            ));
+        }
+    }
+    Ok(flows)
+}
+
+/// Whether connections to an address come to this listener: it is the same, or the listener's is a wildcard.
+fn covers(listen: SocketAddr, to: SocketAddr) -> bool {
+    let is_wildcard = listen.ip().is_unspecified() && (listen.is_ipv6() || to.is_ipv4());
+    listen.port() == to.port() && (is_wildcard || listen.ip().to_canonical() == to.ip().to_canonical())
+}
+
+/// Whether an address is IPv4, mapped or not.
+fn is_ipv4(address: SocketAddr) -> bool {
+    address.ip().to_canonical().is_ipv4()
+}
+
 #[cfg(test)]
 mod tests {
     use server_common::limits::BUCKETS;
@@ -133,6 +184,32 @@ mod tests {
         let others: Vec<String> = found.others.iter().map(WorkerName::to_string).collect();
         assert_eq!((found.worker, others.join(" ")), (None, "web/0 web/1 web/3".to_owned()));
         assert_eq!(placed("cpu", |_| 3, &[]).worker.unwrap().index, 3);
+    }
+
+    #[test]
+    fn a_client_is_asked_for_with_an_address_that_it_can_connect_to() {
+        let group = "web".parse().unwrap();
+        let address = |text: &str| text.parse::<SocketAddr>().unwrap();
+        let found = |listens: &[&str], client: &str, to: Option<&str>| {
+            let listens: Vec<SocketAddr> = listens.iter().copied().map(address).collect();
+            flows(&group, &listens, &[address(client)], to.map(address))
+                .map(|flows| flows.into_iter().map(|(_, local)| local.to_string()).collect::<Vec<_>>())
+                .map_err(|fault| fault.message)
+        };
+        let both = ["127.0.0.1:80", "[::1]:80"];
+        assert_eq!(found(&both, "10.0.0.1:9", None), Ok(vec!["127.0.0.1:80".to_owned()]));
+        assert_eq!(found(&both, "[fd00::1]:9", None), Ok(vec!["[::1]:80".to_owned()]));
+        assert_eq!(
+            found(&["[::]:80"], "10.0.0.1:9", Some("10.0.0.2:80")),
+            Ok(vec!["10.0.0.2:80".to_owned()])
+        );
+        assert!(found(&["0.0.0.0:80"], "10.0.0.1:9", None).unwrap_err().contains("listens on 0.0.0.0:80"));
+        for to in ["127.0.0.1:81", "127.0.0.2:80", "[::2]:80"] {
+            let message = found(&both, "10.0.0.1:9", Some(to)).unwrap_err();
+            assert_eq!(message, format!("the group web does not listen on {to}"));
+        }
+        assert!(found(&["0.0.0.0:80"], "10.0.0.1:9", Some("[::1]:80")).is_err());
+        assert!(found(&both[..1], "[fd00::1]:9", None).unwrap_err().contains("another family"));
     }
 
     #[test]

@@ -18,7 +18,13 @@ use crate::{
     policy::Policy,
 };
 
-use super::{actor::Actor, clock::millis, convert, place::Steering, waiter::Waiter};
+use super::{
+    actor::Actor,
+    clock::millis,
+    convert,
+    place::{Steering, flows},
+    waiter::Waiter,
+};
 
 /// A change that someone asks for, or asks about.
 #[derive(Debug)]
@@ -75,14 +81,13 @@ impl Actor {
     fn plan(&mut self, change: &Change, clients: &[SocketAddr]) -> Result<api::Change, Fault> {
         let plan =
             self.engine.plan(change).map_err(|failure| convert::fault(&self.settings.name, failure))?;
-        let mut moved = Vec::new();
-        for local in self.locals(None, clients)? {
-            for &client in clients.iter().filter(|client| can_reach(**client, local)) {
-                let before = self.steering(&plan.before).place(client, local);
-                let after = self.steering(&plan.after).place(client, local);
-                moved.push(PlacedAnew { client, before, after });
-            }
-        }
+        let (was, will_be) = (self.steering(&plan.before), self.steering(&plan.after));
+        let anew = |(client, local)| PlacedAnew {
+            client,
+            before: was.place(client, local),
+            after: will_be.place(client, local),
+        };
+        let moved: Vec<PlacedAnew> = self.flows(clients, None)?.into_iter().map(anew).collect();
         Ok(api::Change {
             schema: SCHEMA,
             group: self.settings.name.clone(),
@@ -161,12 +166,8 @@ impl Actor {
             holds: self.engine.holds(),
             pinned: self.pinned(),
         };
-        let mut placed = Vec::new();
-        for local in self.locals(to, clients)? {
-            let reach = clients.iter().filter(|client| can_reach(**client, local));
-            placed.extend(reach.map(|&client| steering.place(client, local)));
-        }
-        Ok(placed)
+        let flows = self.flows(clients, to)?.into_iter();
+        Ok(flows.map(|(client, local)| steering.place(client, local)).collect())
     }
 
     fn pinned(&self) -> Vec<u32> {
@@ -174,24 +175,15 @@ impl Actor {
         pinned.map(|worker| worker.index).collect()
     }
 
-    /// Where the clients connect to: what they say or, where the group has no wildcard, each of its addresses.
-    fn locals(&self, to: Option<SocketAddr>, clients: &[SocketAddr]) -> Result<Vec<SocketAddr>, Fault> {
-        if clients.is_empty() {
-            return Ok(Vec::new());
-        }
-        let locals: Vec<SocketAddr> = match to {
-            Some(to) => vec![to],
-            None => self.endpoints.iter().map(|endpoint| endpoint.address.address).collect(),
-        };
-        match locals.iter().find(|local| local.ip().is_unspecified()) {
-            // A source's key has no local address in it.
-            Some(wildcard) if !matches!(self.engine.policy(), Policy::Source { .. }) => Err(Fault::new(
-                FaultKind::Usage,
-                format!("the group {} listens on {wildcard}: where a client goes depends on the address that it connects to", self.settings.name),
-            )
-            .with_hint("ask the table with `steer table GROUP --where CLIENT:PORT --to ADDRESS:PORT`")),
-            _ => Ok(locals),
-        }
+    /// Each client with each address that it can connect to.
+    fn flows(
+        &self,
+        clients: &[SocketAddr],
+        to: Option<SocketAddr>,
+    ) -> Result<Vec<(SocketAddr, SocketAddr)>, Fault> {
+        let listens: Vec<SocketAddr> =
+            self.endpoints.iter().map(|endpoint| endpoint.address.address).collect();
+        flows(&self.settings.name, &listens, clients, to)
     }
 
     /// The policy, and why each worker has the share that it has.
@@ -235,12 +227,6 @@ impl Actor {
             remaining_ms: ramp.ends_at.saturating_sub(self.clock.now()),
         }
     }
-}
-
-/// Whether the two are of one family, IPv4 in mapped addresses included.
-fn can_reach(client: SocketAddr, local: SocketAddr) -> bool {
-    local.ip().is_unspecified() && local.is_ipv6()
-        || client.ip().to_canonical().is_ipv4() == local.ip().to_canonical().is_ipv4()
 }
 
 fn share(buckets: u32) -> f64 {
