@@ -29,7 +29,10 @@ use self::{
 use crate::{
     config::{self, Config},
     control::DEFAULT_SOCKET,
-    daemon,
+    daemon::{
+        self,
+        setup::{Purpose, Setup},
+    },
     demo::{self, DemoOptions},
     workers::sample,
 };
@@ -49,12 +52,19 @@ fn carry_out(Arguments { socket, command }: Arguments) -> anyhow::Result<ExitCod
         Command::Run(arguments) => {
             let settings = run::settings(arguments)?;
             log::start("info");
-            return daemon::run(vec![settings], or_default(socket), &[]);
+            let setup =
+                Setup { socket: or_default(socket), access: Vec::new(), purpose: Purpose::Foreground };
+            return daemon::run(vec![settings], setup);
         }
         Command::Daemon(arguments) => {
             let Config { daemon, groups, .. } = config::load(&arguments.config)?;
             log::start("info");
-            return daemon::run(groups, or_default(socket.or(daemon.socket)), &daemon.access);
+            let setup = Setup {
+                socket: or_default(socket.or(daemon.socket)),
+                access: daemon.access,
+                purpose: Purpose::Service { config: arguments.config },
+            };
+            return daemon::run(groups, setup);
         }
         Command::Demo(arguments) => {
             log::start("warn");

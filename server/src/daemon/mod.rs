@@ -22,6 +22,7 @@ mod probe;
 mod reach;
 mod running;
 pub mod settings;
+pub mod setup;
 mod stall;
 mod start;
 mod status;
@@ -30,7 +31,7 @@ mod totals;
 mod tune;
 mod waiter;
 
-use std::{collections::BTreeMap, path::PathBuf, process::ExitCode};
+use std::{collections::BTreeMap, process::ExitCode};
 
 use anyhow::Context as _;
 use tokio::{
@@ -44,16 +45,15 @@ use crate::{
     workers::{output::OutputSink, user::ResolvedUser},
 };
 
-use self::{clock::Clock, controller::Daemon, journal::Journal, settings::GroupSettings};
+use self::{clock::Clock, controller::Daemon, journal::Journal, settings::GroupSettings, setup::Setup};
 
 /// Runs groups in the foreground until they are stopped: by `steer stop`, SIGTERM or SIGINT, all of which drain.
 ///
-/// The users of `access`, by name or number, may change things over the control socket, beside root and the daemon's own.
 /// Needs CAP_BPF for the programs, and CAP_SYS_PTRACE to see other users' sockets. Errors are
 /// found before any worker is started: an address in use, a missing capability, a daemon that runs already.
-pub fn run(groups: Vec<GroupSettings>, socket: PathBuf, access: &[String]) -> anyhow::Result<ExitCode> {
+pub fn run(groups: Vec<GroupSettings>, setup: Setup) -> anyhow::Result<ExitCode> {
     let mut uids = Vec::new();
-    for user in access {
+    for user in &setup.access {
         let resolved = ResolvedUser::resolve(user);
         uids.push(resolved.with_context(|| format!("cannot let {user} make changes"))?.uid);
     }
@@ -62,15 +62,11 @@ pub fn run(groups: Vec<GroupSettings>, socket: PathBuf, access: &[String]) -> an
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    runtime.block_on(serve_groups(groups, socket, Access::new(uids)?))
+    runtime.block_on(serve_groups(groups, setup, Access::new(uids)?))
 }
 
-async fn serve_groups(
-    groups: Vec<GroupSettings>,
-    socket: PathBuf,
-    access: Access,
-) -> anyhow::Result<ExitCode> {
-    let control = ControlSocket::bind(&socket)?;
+async fn serve_groups(groups: Vec<GroupSettings>, setup: Setup, access: Access) -> anyhow::Result<ExitCode> {
+    let control = ControlSocket::bind(&setup.socket)?;
     let (clock, journal) = (Clock::new(), Journal::new());
     let (output, _) = OutputSink::to_stderr();
     let mut actors = Vec::new();
@@ -78,7 +74,8 @@ async fn serve_groups(
     let mut program = "none";
     for settings in groups {
         let name = settings.name.clone();
-        let (actor, sender, kind) = open::open(settings, clock, journal.clone(), output.clone(), &socket)?;
+        let (actor, sender, kind) =
+            open::open(settings, clock, journal.clone(), output.clone(), &setup.socket)?;
         tracing::info!("{name} serves {} with the program {kind}", actor.addresses());
         program = kind;
         senders.insert(name, sender);

@@ -1,0 +1,26 @@
+//! What a daemon is started with, beside its groups.
+
+use std::path::PathBuf;
+
+/// One daemon's own settings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Setup {
+    /// Where its control socket is; everything else that is the daemon's own at run time is beside it.
+    pub socket: PathBuf,
+    /// The users, by name or number, that may change things over it, beside root and the daemon's own.
+    pub access: Vec<String>,
+    /// What it is for.
+    pub purpose: Purpose,
+}
+
+/// How long a daemon's groups are meant to last.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Purpose {
+    /// `steer run`: a group in the foreground, which ends with it.
+    Foreground,
+    /// `steer daemon`: groups that go on serving without it, until a next daemon takes them over.
+    Service {
+        /// The configuration that the groups are from, to be read again.
+        config: PathBuf,
+    },
+}
