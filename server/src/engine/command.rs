@@ -15,9 +15,10 @@ use super::{
 
 impl Group {
     pub(super) fn command(&mut self, now: Millis, id: OperationId, command: Command) {
-        if !self.seen_operations.insert(id) {
+        if id <= self.last_operation {
             return;
         }
+        self.last_operation = id;
         let begun = match command {
             Command::Restart { worker, timeout, canary } => self.restart(id, worker, timeout, canary),
             Command::Decide(decision) => self.decide(now, id, decision),

@@ -8,6 +8,8 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 use super::{
     effect::Receiver,
     event::{Millis, Observation, OperationId},
@@ -25,7 +27,7 @@ const EMPTY_IN_A_ROW: u32 = 2;
 pub(super) const KILL_PATIENCE: Millis = 10_000;
 
 /// Why a generation drains.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Cause {
     /// It is to: a successor took over, or it leaves.
     Asked,
@@ -34,7 +36,7 @@ pub enum Cause {
 }
 
 /// Where the drain is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Step {
     /// The table without it is being published.
     Publish,
@@ -62,7 +64,7 @@ impl Step {
 }
 
 /// How far the listener's end is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Shut {
     /// It listens.
     Not,
@@ -73,7 +75,7 @@ pub enum Shut {
 }
 
 /// How long the parts of a drain may take, in milliseconds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
     /// For open connections to end by themselves.
     pub settle: Millis,
@@ -82,7 +84,7 @@ pub struct Limits {
 }
 
 /// The state of a drain.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Drain {
     /// Who waits for its receipt.
     pub operation: Option<OperationId>,
@@ -101,7 +103,7 @@ pub struct Drain {
     step_since: Millis,
     began_at: Millis,
     /// The steps done, with their durations.
-    pub steps: Vec<(&'static str, Millis)>,
+    pub steps: Vec<(Step, Millis)>,
     /// As found first.
     pub began: Option<Observation>,
     /// As found last, since the first instant.
@@ -117,6 +119,7 @@ pub struct Drain {
     /// How far its listener is.
     pub shut: Shut,
     /// Who received what it held.
+    #[serde(with = "super::pairs")]
     pub moved: BTreeMap<Receiver, u64>,
     /// Whether the deadline came before the end.
     pub late: bool,
@@ -217,6 +220,15 @@ impl Drain {
         changes
     }
 
+    /// Goes on in another daemon: what was asked for and not answered is asked for again.
+    pub fn resume(&mut self, now: Millis) {
+        self.observing = false;
+        self.next_observation = now;
+        if self.shut == Shut::Asked {
+            self.shut = Shut::Not;
+        }
+    }
+
     /// The listener is down.
     pub fn listener_shut(&mut self, moved: BTreeMap<Receiver, u64>) {
         if self.shut != Shut::Done {
@@ -303,7 +315,7 @@ impl Drain {
     }
 
     fn enter(&mut self, step: Step, now: Millis) {
-        self.steps.push((self.step.name(), now - self.step_since));
+        self.steps.push((self.step, now - self.step_since));
         self.step = step;
         self.step_since = now;
     }

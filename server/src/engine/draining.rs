@@ -94,7 +94,7 @@ impl Group {
             ended: drain.last.unwrap_or_default(),
             migrated: drain.moved.clone(),
             exit: generation.exit.clone(),
-            steps: drain.steps.clone(),
+            steps: drain.steps.iter().map(|(step, took)| (step.name(), *took)).collect(),
             message: drain_message(drain, generation),
         };
         let operation = drain.operation;

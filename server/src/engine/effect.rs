@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 use super::{
     event::{GenerationId, Millis, Observation, OperationId, Slot},
     layout::Layout,
@@ -115,7 +117,7 @@ pub struct Receipt {
 }
 
 /// Who received migrated connections.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Receiver {
     /// A worker, by index.
     Worker(u32),
@@ -135,7 +137,7 @@ pub enum Outcome {
 }
 
 /// Why an operation failed.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
     /// What sort.
     pub kind: FailureKind,
@@ -146,7 +148,7 @@ pub struct Failure {
 }
 
 /// The sorts of failure.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FailureKind {
     /// There is no such worker.
     NoSuch,

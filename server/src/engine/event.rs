@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 use crate::policy::Policy;
 
 /// Time as the engine knows it: milliseconds of a clock that never goes back, from any origin.
@@ -14,7 +16,7 @@ pub type Slot = u16;
 pub type OperationId = u64;
 
 /// One start of a worker.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct GenerationId {
     /// The worker's index in its group.
     pub worker: u32,
@@ -23,7 +25,7 @@ pub struct GenerationId {
 }
 
 /// What is left at a listener and its processes.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Observation {
     /// Half-open handshakes that may be the listener's own.
     pub handshakes: u64,
@@ -43,7 +45,7 @@ pub type Moved = BTreeMap<Slot, u64>;
 pub enum Event {
     /// Someone asks for a change.
     Command {
-        /// The name for the answers; one that was used before is ignored.
+        /// The name for the answers, greater than any before; another is ignored.
         operation: OperationId,
         /// What is asked.
         command: Command,
@@ -59,6 +61,11 @@ pub enum Event {
         slot: Slot,
         /// Why.
         why: String,
+    },
+    /// The holding listener that should be in a slot is gone, with what it held.
+    HoldLost {
+        /// The slot.
+        slot: Slot,
     },
     /// A holding listener was shut down; what it held has moved.
     HoldShut {
@@ -155,7 +162,7 @@ pub enum Event {
 }
 
 /// What a new generation gets before it takes over from the old one, to be judged by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Canary {
     /// Its part of its worker's buckets, in thousandths: 1 to 999.
     pub permille: u32,

@@ -1,7 +1,8 @@
 //! The group: its state, and the one function that everything goes through.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
 use server_common::flow_hash::Seed;
 
 use crate::policy::Policy;
@@ -19,7 +20,7 @@ use super::{
 };
 
 /// What the engine needs to know of a group's settings; times in milliseconds.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rules {
     /// The seed of the program's hash.
     pub seed: Seed,
@@ -42,7 +43,7 @@ pub struct Rules {
 }
 
 /// One group. See [`handle`](Self::handle).
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Group {
     pub(super) rules: Rules,
     pub(super) policy: Policy,
@@ -50,14 +51,20 @@ pub struct Group {
     /// The last generation's number of each worker that has left: should it come again, it counts on from there, so that a late
     /// event of one of its former generations is nobody's.
     pub(super) left_at: BTreeMap<u32, u64>,
+    /// Not saved: the free ones are those that nobody has.
+    #[serde(skip)]
     pub(super) slots: Slots,
     pub(super) hold: Hold,
     pub(super) publication: Publication,
+    /// Not saved: a probe's connection ends with the daemon that made it.
+    #[serde(skip)]
     pub(super) probing: Probing,
     pub(super) operations: BTreeMap<OperationId, Operation>,
-    pub(super) seen_operations: BTreeSet<OperationId>,
+    /// The name of the newest operation: they rise.
+    pub(super) last_operation: OperationId,
     /// Whether the group is on its way to its end: connections are refused once no worker works.
     pub(super) stopping: bool,
+    #[serde(skip)]
     pub(super) effects: Vec<Effect>,
 }
 
@@ -73,7 +80,7 @@ impl Group {
             publication: Publication::new(),
             probing: Probing::default(),
             operations: BTreeMap::new(),
-            seen_operations: BTreeSet::new(),
+            last_operation: 0,
             stopping: false,
             effects: Vec::new(),
             policy: rules.policy,
@@ -87,6 +94,7 @@ impl Group {
             Event::Command { operation, command } => self.command(now, operation, command),
             Event::HoldMade { slot } => self.hold_made(slot),
             Event::HoldFailed { slot, why } => self.hold_failed(now, slot, why),
+            Event::HoldLost { slot } => self.hold_lost(slot),
             Event::HoldShut { slot, moved } => self.hold_shut(slot, &moved),
             Event::Pinned { generation, cpus } => self.pinned(generation, cpus),
             Event::HoldOccupied => self.hold.is_used = true,

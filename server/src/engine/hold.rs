@@ -6,6 +6,8 @@
 //! Ending a hold needs a second holding listener. The half-open handshakes of the first follow it only while it does
 //! not listen, so it may not be shut down and opened again; it is replaced, then shut down for good.
 
+use serde::{Deserialize, Serialize};
+
 use super::{
     effect::Effect,
     event::{Millis, Moved, Slot},
@@ -17,7 +19,7 @@ use super::{
 const RETRY: Millis = 1_000;
 
 /// The holding listeners of a group.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Hold {
     /// The one that listens.
     pub(super) slot: Option<Slot>,
@@ -32,7 +34,7 @@ pub(super) struct Hold {
 }
 
 /// A holding listener that is replaced.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Retiring {
     pub(super) slot: Slot,
     /// The number of the first table that does not name it, once it has one.
@@ -76,6 +78,28 @@ impl Group {
         self.hold.retire();
         self.hold.slot = Some(slot);
         self.publication.is_due = true;
+    }
+
+    /// The listener is gone: another takes its place, in another slot, as tables name this one.
+    pub(super) fn hold_lost(&mut self, slot: Slot) {
+        if self.hold.slot == Some(slot) {
+            self.hold.retire();
+            self.publication.is_due = true;
+            self.note("hold-lost", None, "the holding listener is gone, and is made anew");
+        }
+    }
+
+    /// Asks again for what was asked for by a daemon that is gone.
+    pub(super) fn resume_hold(&mut self) {
+        self.effects.extend(self.hold.making.map(|slot| Effect::MakeHold { slot }));
+        let being_shut = self.hold.retiring.iter().filter(|retiring| retiring.is_being_shut);
+        self.effects.extend(being_shut.map(|retiring| Effect::ShutHold { slot: retiring.slot }));
+    }
+
+    /// The slots that holding listeners have, or will.
+    pub(super) fn hold_slots(&self) -> impl Iterator<Item = Slot> {
+        let retiring = self.hold.retiring.iter().map(|retiring| retiring.slot);
+        self.hold.slot.into_iter().chain(self.hold.making).chain(retiring)
     }
 
     pub(super) fn hold_failed(&mut self, now: Millis, slot: Slot, why: String) {

@@ -18,12 +18,14 @@ mod hold;
 pub mod layout;
 mod lifecycle;
 mod operation;
+mod pairs;
 pub mod plan;
 mod probe;
 mod publication;
 #[cfg(test)]
 mod purity;
 pub mod ramp;
+mod resume;
 #[cfg(test)]
 mod simulation;
 pub mod slots;

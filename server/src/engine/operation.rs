@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
+use serde::{Deserialize, Serialize};
+
 use super::{
     effect::{Effect, Failure, FailureKind},
     event::{Canary, GenerationId, Millis, OperationId},
@@ -11,7 +13,7 @@ use super::{
 };
 
 /// An operation under way. Each has its workers in hand until it ends.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Operation {
     /// How long each of its drains may take.
     pub(super) timeout: Option<Millis>,
@@ -22,7 +24,7 @@ pub(super) struct Operation {
     pub(super) failure: Option<Failure>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Task {
     /// Hand over one worker after another.
     Restart {
@@ -41,7 +43,7 @@ pub(super) enum Task {
     Ramp,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Handover {
     pub(super) worker: u32,
     /// The generation that is to go; none where the worker had none.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use server_common::limits::{BUCKETS, NO_SLOT};
 
 use super::{
@@ -20,7 +21,7 @@ use super::{
 const RETRY: Millis = 1_000;
 
 /// The state of publishing.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Publication {
     /// Whether what the table should say differs from what was last given out.
     pub(super) is_due: bool,
@@ -33,7 +34,9 @@ pub(super) struct Publication {
     /// When to try again.
     pub(super) retry_at: Option<Millis>,
     /// Who has which bucket, and for which members that was worked out.
+    #[serde(skip, default = "nobody")]
     pub(super) owners: Arc<[u32]>,
+    #[serde(skip)]
     members: Vec<Member>,
 }
 
@@ -45,13 +48,30 @@ impl Publication {
             in_flight: None,
             published: 0,
             retry_at: None,
-            owners: vec![NOBODY; BUCKETS].into(),
+            owners: nobody(),
             members: Vec::new(),
         }
     }
 }
 
+fn nobody() -> Arc<[u32]> {
+    vec![NOBODY; BUCKETS].into()
+}
+
 impl Group {
+    /// Works out anew who has which bucket, and gives the table out once more, under a new number: whether one that was in flight
+    /// is published cannot be told.
+    pub(super) fn resume_publication(&mut self) {
+        if self.publication.last > 0 {
+            let members = self.members();
+            self.publication.owners = assign(&members).into();
+            self.publication.members = members;
+            self.publication.is_due = true;
+        }
+        self.publication.in_flight = None;
+        self.publication.retry_at = None;
+    }
+
     /// Gives out a table, unless one is in flight (one swap at a time, each with all changes up to it) or there is no
     /// holding listener yet to be its last resort.
     pub(super) fn publish_if_due(&mut self, now: Millis) {

@@ -1,6 +1,8 @@
 //! A weight that changes step by step: linear in time from what it is to what was given, each step one swap that others may
 //! share.
 
+use serde::{Deserialize, Serialize};
+
 use super::{
     event::{Millis, OperationId},
     group::Group,
@@ -15,7 +17,7 @@ const STEP_MIN: Millis = 100;
 const STEPS_MAX: Millis = 100;
 
 /// A weight on its way. Weights are in thousandths.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ramp {
     /// The weight at its begin.
     pub from: u32,

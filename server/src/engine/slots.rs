@@ -1,12 +1,12 @@
 //! Which slots of the sockarray are taken.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use super::event::Slot;
 
 /// Hands out slots, the one longest free first: the later a slot comes back, the easier its counters and logs
 /// are told apart from its last holder's.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Slots {
     free: VecDeque<Slot>,
 }
@@ -16,6 +16,13 @@ impl Slots {
     pub fn new(count: u32) -> Self {
         let end = Slot::try_from(count).unwrap_or(Slot::MAX);
         Self { free: (server_common::limits::DROPPED_SLOT + 1..end).collect() }
+    }
+
+    /// All but 0 and those that somebody has.
+    pub fn without(count: u32, taken: &BTreeSet<Slot>) -> Self {
+        let mut slots = Self::new(count);
+        slots.free.retain(|slot| !taken.contains(slot));
+        slots
     }
 
     /// Takes a free slot.

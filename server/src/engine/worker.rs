@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 use crate::policy::WEIGHT_DEFAULT;
 
 use super::{
@@ -14,7 +16,7 @@ use super::{
 pub const THOUSANDTHS: u32 = 1_000;
 
 /// What a worker is to be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Goal {
     /// At work; started again when it is lost.
     Work,
@@ -25,7 +27,7 @@ pub enum Goal {
 }
 
 /// A member of the group.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Worker {
     /// What it is to be.
     pub goal: Goal,
@@ -50,7 +52,7 @@ pub struct Worker {
 }
 
 /// One start of a worker.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Generation {
     /// Where its listener is.
     pub slot: Slot,
@@ -65,7 +67,7 @@ pub struct Generation {
 }
 
 /// How a canary is tried.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Trial {
     /// What it gets, and for how long.
     pub canary: Canary,
@@ -76,7 +78,7 @@ pub struct Trial {
 }
 
 /// Where a generation is in its life.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Phase {
     /// Started, not yet ready.
     Starting {

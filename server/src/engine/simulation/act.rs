@@ -34,6 +34,10 @@ impl World {
             Action::Pin(worker, cpus) => return self.pin(worker, cpus),
             Action::Crash(worker) => return self.crash(|id| id.worker == worker),
             Action::CrashAll => return self.crash(|_| true),
+            Action::Succeed => {
+                self.kill_daemon_soon();
+                return Ok(());
+            }
             Action::Burst => {
                 for _ in 0..20 {
                     self.plan_soon(Happening::Arrive { again: false });
@@ -87,6 +91,7 @@ impl World {
             Event::HoldMade { slot } | Event::HoldFailed { slot, .. } => {
                 self.group.hold.making != Some(*slot)
             }
+            Event::HoldLost { slot } => self.group.hold.slot != Some(*slot),
             Event::HoldShut { slot, .. } => self.ledger.slots.get(slot) != Some(&Holder::Hold),
             Event::ProbeWanted { generation, .. } | Event::ProbeEnded { generation } => {
                 self.group.generation(*generation).is_none()

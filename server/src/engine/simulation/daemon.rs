@@ -50,7 +50,14 @@ impl World {
         if self.entropy.goes_wrong(20) {
             return self.tell(Event::HoldFailed { slot, why: "address in use".into() });
         }
-        self.kernel.listen(Holder::Hold, slot);
+        // One that a daemon before has made is kept.
+        let is_made = self.kernel.sockarray.get(&slot).is_some_and(|&listener| {
+            let listener = &self.kernel.listeners[listener];
+            listener.holder == Holder::Hold && listener.is_listening
+        });
+        if !is_made {
+            self.kernel.listen(Holder::Hold, slot);
+        }
         self.plan_soon(Happening::Tell(Event::HoldMade { slot }));
         Ok(())
     }
@@ -86,7 +93,7 @@ impl World {
         self.plan_soon(Happening::Tell(Event::Observed { generation: id, first_instant, observation }));
     }
 
-    fn forget(&mut self, id: GenerationId, slot: Slot) -> Checked {
+    pub(super) fn forget(&mut self, id: GenerationId, slot: Slot) -> Checked {
         let listener = self.processes.get_mut(&id).and_then(|process| {
             process.is_forgotten = true;
             process.accepts = false;

@@ -80,6 +80,11 @@ impl Ledger {
         self.note_drains(group)
     }
 
+    /// Another daemon has taken over, which does not know whether the table in flight was published.
+    pub(super) fn succeed(&mut self) {
+        self.in_flight = None;
+    }
+
     fn note_command(&mut self, operation: OperationId, command: &Command) {
         match *command {
             Command::SetWeight { worker, weight, .. } => {

@@ -16,6 +16,7 @@ mod process;
 mod regressions;
 mod replay;
 mod script;
+mod succession;
 mod tables;
 mod tally;
 mod verdict;

@@ -60,8 +60,13 @@ impl World {
         Ok(())
     }
 
-    fn process(&mut self, id: GenerationId) -> &mut Process {
+    pub(super) fn process(&mut self, id: GenerationId) -> &mut Process {
         self.processes.get_mut(&id).expect("every generation named was started")
+    }
+
+    /// What a daemon does for a generation that starts and is ready by probe.
+    pub(super) fn probe_again(&self, id: GenerationId) -> Option<Event> {
+        is_probed(id).then(|| Event::ProbeWanted { generation: id, hash: probe_flow(id).hash(&SEED) })
     }
 
     pub(super) fn launch(&mut self, id: GenerationId) -> Checked {
@@ -172,6 +177,10 @@ impl World {
 
     pub(super) fn signal(&mut self, id: GenerationId, signal: Signal) {
         let calm = self.entropy.is_calm;
+        if !self.processes.contains_key(&id) {
+            // Its start was the effect that the daemon died at.
+            return;
+        }
         let process = self.process(id);
         process.was_told = true;
         match (signal, process.fate.on_stop) {

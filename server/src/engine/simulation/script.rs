@@ -47,6 +47,8 @@ pub(super) enum Action {
     Crash(u32),
     /// All processes die.
     CrashAll,
+    /// The daemon is killed, and another takes over.
+    Succeed,
     /// Many clients at once.
     Burst,
     /// An event of the past comes again.
@@ -189,6 +191,7 @@ fn action() -> impl Strategy<Value = Action> {
         3 => Just(Action::CrashAll),
         4 => Just(Action::Burst),
         9 => Just(Action::Stale),
+        8 => Just(Action::Succeed),
     ]
 }
 

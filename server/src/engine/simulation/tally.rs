@@ -48,11 +48,12 @@ pub(super) struct Tally {
     pub(super) pins: u64,
     pub(super) less_loaded: u64,
     pub(super) own_cpu: u64,
+    pub(super) successions: u64,
 }
 
 impl Tally {
     pub(super) fn add(&mut self, other: &Self) {
-        let pairs: [(&mut u64, u64); 40] = [
+        let pairs: [(&mut u64, u64); 41] = [
             (&mut self.cases, other.cases),
             (&mut self.executed, other.executed),
             (&mut self.skipped, other.skipped),
@@ -93,6 +94,7 @@ impl Tally {
             (&mut self.pins, other.pins),
             (&mut self.less_loaded, other.less_loaded),
             (&mut self.own_cpu, other.own_cpu),
+            (&mut self.successions, other.successions),
         ];
         for (sum, part) in pairs {
             *sum += part;
@@ -152,6 +154,7 @@ impl Tally {
         per_case("CPUs pinned to", self.pins, 0.05);
         per_case("flows to the less loaded", self.less_loaded, 1.0);
         per_case("flows to their own CPU's worker", self.own_cpu, 0.5);
+        per_case("daemons killed", self.successions, 0.5);
         assert!(self.skipped < self.executed, "{self:#?}");
         // Of an ordinary run's few canaries none need end in a certain way.
         if self.cases >= LONG {

@@ -72,7 +72,9 @@ pub(super) struct World {
     pub(super) clients_come: bool,
     /// Whether the daemon has the holding listener in view.
     pub(super) looks_at_hold: bool,
-    agenda: BTreeMap<(Millis, usize), Happening>,
+    /// The daemon dies at its next effects, after so many of them.
+    pub(super) dies_after: Option<usize>,
+    pub(super) agenda: BTreeMap<(Millis, usize), Happening>,
     sequence: usize,
 }
 
@@ -102,6 +104,7 @@ impl World {
             log: Vec::new(),
             clients_come: true,
             looks_at_hold: false,
+            dies_after: None,
             agenda: BTreeMap::new(),
             sequence: 0,
         };
@@ -168,10 +171,14 @@ impl World {
         self.log.push((self.now, event.clone()));
         let now = self.now;
         let effects = watch(&mut self.group, &mut self.ledger, now, event)?;
-        for effect in effects {
+        let dies_after = self.dies_after.take_if(|_| !effects.is_empty());
+        for (count, effect) in effects.into_iter().enumerate() {
+            if dies_after == Some(count) {
+                return self.succeed();
+            }
             self.carry_out(effect)?;
         }
-        Ok(())
+        if dies_after.is_some() { self.succeed() } else { Ok(()) }
     }
 
     /// Takes an event that comes too late, or once more.
