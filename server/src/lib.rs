@@ -13,6 +13,7 @@ pub mod dataplane;
 pub mod demo;
 pub mod engine;
 pub mod host;
+pub mod keeper;
 pub mod load;
 pub mod names;
 pub mod policy;

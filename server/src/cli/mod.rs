@@ -34,6 +34,7 @@ use crate::{
         setup::{Purpose, Setup},
     },
     demo::{self, DemoOptions},
+    keeper,
     workers::sample,
 };
 
@@ -62,7 +63,7 @@ fn carry_out(Arguments { socket, command }: Arguments) -> anyhow::Result<ExitCod
             let setup = Setup {
                 socket: or_default(socket.or(daemon.socket)),
                 access: daemon.access,
-                purpose: Purpose::Service { config: arguments.config },
+                purpose: Purpose::Service { config: arguments.config, pins: arguments.pins },
             };
             return daemon::run(groups, setup);
         }
@@ -76,6 +77,10 @@ fn carry_out(Arguments { socket, command }: Arguments) -> anyhow::Result<ExitCod
         }
         Command::Worker(options) => {
             sample::run_with(options)?;
+            Exit::Ok
+        }
+        Command::Keep => {
+            keeper::keep()?;
             Exit::Ok
         }
         Command::Check(arguments) => check::check(&arguments)?,

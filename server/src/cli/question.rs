@@ -53,6 +53,7 @@ pub(super) fn understand(question: Question) -> Result<Asked, Fault> {
         Question::Scale { group, workers, wait, output } => {
             (Request::Scale { group, workers, timeout_ms: milliseconds(wait) }, output)
         }
+        Question::Release { group, output, .. } => (Request::Release { group }, output),
         Question::Stop { wait, output } => (Request::Stop { timeout_ms: milliseconds(wait) }, output),
         Question::Call { method, parameters, output } => {
             return Ok(Asked::Call(full_name(&method), parameters, output));

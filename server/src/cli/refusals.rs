@@ -4,8 +4,12 @@ use std::error::Error;
 
 use super::exit::Exit;
 use crate::{
-    daemon::open::AddressServed,
-    dataplane::error::DataplaneError,
+    daemon::{
+        open::{AddressServed, OtherGroup},
+        persistence::PinsInUse,
+        state::StateError,
+    },
+    dataplane::{error::DataplaneError, pins::PinsError},
     sockets::{diag::DiagError, listener::ListenerError, netns::NetnsError, pidfd::PidfdError},
     workers::{discover::Refusal, spawn::SpawnError, user::UserError},
 };
@@ -20,6 +24,16 @@ pub(super) fn classify(cause: &(dyn Error + 'static)) -> Option<(Exit, Option<St
     } else if let Some(error) = cause.downcast_ref::<DataplaneError>() {
         let is_denied = error.errno() == Some(libc::EPERM);
         Some((if is_denied { Exit::Refused } else { Exit::Failed }, owned(error.hint())))
+    } else if let Some(error) = cause.downcast_ref::<PinsInUse>() {
+        Some((Exit::Refused, owned(Some(error.hint()))))
+    } else if let Some(error) = cause.downcast_ref::<PinsError>() {
+        let is_others = matches!(error, PinsError::NotOurs { .. });
+        Some((if is_others { Exit::Refused } else { Exit::Failed }, owned(Some(error.hint()))))
+    } else if let Some(error) = cause.downcast_ref::<OtherGroup>() {
+        Some((Exit::Refused, owned(Some(error.hint()))))
+    } else if let Some(error) = cause.downcast_ref::<StateError>() {
+        let is_system = matches!(error, StateError::System { .. });
+        Some((if is_system { Exit::Failed } else { Exit::Refused }, owned(Some(error.hint()))))
     } else if let Some(error) = cause.downcast_ref::<UserError>() {
         let is_unknown = matches!(error, UserError::Unknown(_));
         Some((if is_unknown { Exit::NoSuch } else { Exit::Failed }, error.hint()))

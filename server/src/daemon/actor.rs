@@ -32,12 +32,15 @@ use crate::{
 };
 
 use super::{
-    cells::CellKeeper, clock::Clock, endpoint::Endpoint, journal::Journal, running::Running,
-    settings::GroupSettings, totals::Totals, tune::Tune, waiter::Waiter,
+    cells::CellKeeper, clock::Clock, crash, endpoint::Endpoint, journal::Journal, persistence::Persistence,
+    running::Running, settings::GroupSettings, totals::Totals, tune::Tune, waiter::Waiter,
 };
 
 /// How often the group looks for what nobody tells: lost listeners, strangers, an occupied hold.
 const SUPERVISION: Duration = Duration::from_millis(250);
+
+/// How often it looks whether somebody has undone what it did in the kernel.
+const MENDING: Duration = Duration::from_secs(1);
 
 /// How often it looks for signs of readiness that nobody sends, while a worker is starting.
 const READINESS: Duration = Duration::from_millis(5);
@@ -71,6 +74,8 @@ pub(super) enum Message {
     Exited { generation: GenerationId, exit: String },
     /// A table is published on every listen address, or could not be on one.
     Publication { epoch: u64, result: Result<(), String> },
+    /// Someone wants the group to be given back to the kernel.
+    Release(oneshot::Sender<Result<Response, Fault>>),
     /// An effect that could not be carried out before, once more.
     Again(Effect),
 }
@@ -97,6 +102,12 @@ pub(super) struct Actor {
     pub(super) messages: mpsc::UnboundedReceiver<Message>,
     pub(super) waiters: BTreeMap<OperationId, Waiter>,
     pub(super) last_operation: OperationId,
+    /// What makes the group outlive this daemon, where it is to.
+    pub(super) persistence: Option<Persistence>,
+    /// Whether it goes on with what another daemon had.
+    pub(super) is_taken_over: bool,
+    /// Whether it was given back to the kernel.
+    pub(super) is_released: bool,
 }
 
 impl Actor {
@@ -104,10 +115,16 @@ impl Actor {
     pub(super) async fn run(mut self) {
         let mut supervision = tokio::time::interval(SUPERVISION);
         supervision.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut mending = tokio::time::interval(MENDING);
+        mending.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut sampling = tokio::time::interval(SAMPLING);
         sampling.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        self.feed(Event::Tick);
-        while !self.engine.is_stopped() {
+        if self.is_taken_over {
+            self.resume();
+        } else {
+            self.feed(Event::Tick);
+        }
+        while !self.engine.is_stopped() && !self.is_released {
             let now = self.clock.now();
             let wake = self.engine.wakes_at(now).map(|at| Instant::from_std(self.clock.instant(at)));
             let far = Instant::now() + Duration::from_secs(3600);
@@ -122,7 +139,11 @@ impl Actor {
                 () = tokio::time::sleep(READINESS), if looks => self.look_for_readiness(),
                 _ = sampling.tick(), if samples => self.sample_loads(),
                 _ = supervision.tick() => self.supervise(),
+                _ = mending.tick() => self.mend(),
             }
+        }
+        if let Some(persistence) = &self.persistence {
+            persistence.remove();
         }
     }
 
@@ -147,6 +168,7 @@ impl Actor {
             }
             Message::Exited { generation, exit } => self.process_exited(generation, exit),
             Message::Publication { epoch, result } => self.publication_ended(epoch, result),
+            Message::Release(done) => drop(done.send(self.release())),
             Message::Again(effect) => {
                 for event in self.carry(effect) {
                     self.feed(event);
@@ -161,11 +183,26 @@ impl Actor {
         let mut events = VecDeque::from([event]);
         while let Some(event) = events.pop_front() {
             tracing::trace!(?event, "event");
-            for effect in self.engine.handle(self.clock.now(), event) {
+            // What was looked at is looked at again: everything else is known from now on.
+            let is_look = matches!(event, Event::Tick | Event::Observed { .. });
+            let effects = self.engine.handle(self.clock.now(), event);
+            if !is_look || !effects.is_empty() {
+                self.save(None);
+            }
+            for effect in effects {
                 tracing::trace!(?effect, "effect");
-                events.extend(self.carry(effect));
+                events.extend(self.carry_and_fail(effect));
             }
         }
+    }
+
+    /// Carries an effect out, unless the process is to end there.
+    pub(super) fn carry_and_fail(&mut self, effect: Effect) -> Vec<Event> {
+        crash::before(&effect);
+        let after = crash::after(&effect);
+        let events = self.carry(effect);
+        after();
+        events
     }
 
     /// The group's listen addresses, for people.

@@ -1,6 +1,6 @@
 //! Carries the engine's effects out, one after another.
 
-use std::{collections::BTreeMap, iter, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, iter, os::fd::AsFd as _, sync::Arc, time::Duration};
 
 use tokio::task::JoinSet;
 
@@ -80,24 +80,38 @@ impl Actor {
     }
 
     fn make_hold(&mut self, slot: Slot) -> Event {
-        match self.endpoints.iter_mut().try_for_each(|endpoint| endpoint.make(slot)) {
+        let made = self.endpoints.iter_mut().try_for_each(|endpoint| endpoint.make(slot));
+        match made.map_err(|error| describe(&error)).and_then(|()| self.keep_hold(slot)) {
             Ok(()) => Event::HoldMade { slot },
-            Err(error) => {
+            Err(why) => {
                 self.forget_slot(slot);
-                Event::HoldFailed { slot, why: describe(&error) }
+                Event::HoldFailed { slot, why }
             }
         }
+    }
+
+    /// Has the listener of a slot outlive this daemon, before any table names it.
+    fn keep_hold(&self, slot: Slot) -> Result<(), String> {
+        let Some(persistence) = &self.persistence else { return Ok(()) };
+        for (index, endpoint) in self.endpoints.iter().enumerate() {
+            let Some(listener) = endpoint.listener(slot) else { continue };
+            persistence.keep_hold(index, slot, listener.as_fd()).map_err(|error| describe(&error))?;
+        }
+        Ok(())
     }
 
     fn shut_hold(&mut self, slot: Slot) -> Event {
         let moved = self.shut(slot);
         let counted = self.forget_slot(slot);
         self.totals.held = self.totals.held.plus(&counted);
+        if let Some(persistence) = &self.persistence {
+            (0..self.endpoints.len()).for_each(|index| persistence.release_hold(index, slot));
+        }
         Event::HoldShut { slot, moved }
     }
 
     /// Shuts a slot's listener down on every address.
-    fn shut(&mut self, slot: Slot) -> Moved {
+    pub(super) fn shut(&mut self, slot: Slot) -> Moved {
         let mut moved = Moved::new();
         for endpoint in &mut self.endpoints {
             match endpoint.shut(slot) {
@@ -207,10 +221,13 @@ impl Actor {
         let totals = self.totals.workers.entry(generation.worker).or_default();
         totals.counters = totals.counters.plus(&counted);
         let cell = self.generations.remove(&generation).and_then(|running| running.cell);
-        // The slot's next worker is not to be known by what this one said last; saying nothing is as good as no cell.
-        if cell.is_some_and(|cell| cell.read().beat != 0) {
+        // The slot's next worker is not to be known by what this one said last; saying nothing is as good as no cell. What one
+        // of an earlier daemon says is not known.
+        if cell.is_none_or(|cell| cell.read().beat != 0) {
             self.cells.put(slot, None);
         }
+        // Its slot's counters are its worker's now.
+        self.save(None);
     }
 
     /// Kills what a generation's process has left behind, and says what that was. Its connections have ended or their
@@ -239,7 +256,7 @@ impl Actor {
         Some(detail)
     }
 
-    fn forget_slot(&mut self, slot: Slot) -> server_common::counters::SlotCounters {
+    pub(super) fn forget_slot(&mut self, slot: Slot) -> server_common::counters::SlotCounters {
         let parts: Vec<_> = self
             .endpoints
             .iter_mut()

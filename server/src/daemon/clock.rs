@@ -1,29 +1,40 @@
-//! The clock that the engine is given: milliseconds since the daemon started.
+//! The clock that the engine is given: milliseconds since the boot, so that it goes on in the next daemon.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use rustix::time::{ClockId, clock_gettime};
+
 use crate::engine::event::Millis;
 
-/// A clock that never goes back.
+/// A clock that never goes back: CLOCK_MONOTONIC, which all processes of a boot share.
 #[derive(Debug, Clone, Copy)]
 pub struct Clock {
-    origin: Instant,
+    began: Instant,
+    began_at: Duration,
 }
 
 impl Clock {
-    /// A clock that begins now.
+    /// The clock, and the moment from which [`age`](Self::age) counts.
     pub fn new() -> Self {
-        Self { origin: Instant::now() }
+        let now = clock_gettime(ClockId::Monotonic);
+        // Since the boot: neither part is negative.
+        let began_at = Duration::new(now.tv_sec as u64, now.tv_nsec as u32);
+        Self { began: Instant::now(), began_at }
     }
 
-    /// Milliseconds since the origin, rounded down.
+    /// Milliseconds since the boot, rounded down.
     pub fn now(&self) -> Millis {
-        millis(self.origin.elapsed())
+        millis(self.began_at + self.began.elapsed())
     }
 
-    /// The instant that a time of this clock stands for.
+    /// Milliseconds since this clock was made.
+    pub fn age(&self) -> Millis {
+        millis(self.began.elapsed())
+    }
+
+    /// The instant that a time of this clock stands for; the clock's begin for one before that.
     pub fn instant(&self, at: Millis) -> Instant {
-        self.origin + Duration::from_millis(at)
+        self.began + Duration::from_millis(at).saturating_sub(self.began_at)
     }
 }
 

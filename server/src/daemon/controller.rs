@@ -91,6 +91,31 @@ impl Daemon {
         Ok(Response::Status(Status { schema: SCHEMA, groups }))
     }
 
+    /// Ends the daemon without its groups.
+    pub(super) fn leave(&self) {
+        self.inner.stopped.send_replace(true);
+    }
+
+    /// Drains and ends one group.
+    pub(super) async fn stop_group(self, name: GroupName) {
+        let (answers, _) = mpsc::channel(1);
+        if let Err(fault) = self.command(&name, Command::Stop { timeout: None }, answers).await {
+            tracing::error!("{}", fault.message);
+        }
+    }
+
+    /// Gives groups back to the kernel, one after another; nothing of what follows one that is refused.
+    async fn release(&self, group: Option<GroupName>) -> Result<Response, Fault> {
+        let began = std::time::Instant::now();
+        let names = group.map_or_else(|| self.inner.groups.keys().cloned().collect(), |name| vec![name]);
+        for name in &names {
+            let (done, result) = oneshot::channel();
+            self.group(name)?.send(Message::Release(done)).map_err(|_| has_ended(name))?;
+            result.await.unwrap_or_else(|_| Err(has_ended(name)))?;
+        }
+        Ok(Response::Done(Done { answers: 0, milliseconds: millis(began.elapsed()) }))
+    }
+
     /// Drains and ends every group at once, then the daemon.
     pub(super) async fn stop(
         &self,
@@ -181,7 +206,7 @@ impl Controller for Daemon {
             Request::Info {} => Ok(Response::Info(Info {
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 pid: std::process::id(),
-                uptime_ms: self.inner.clock.now(),
+                uptime_ms: self.inner.clock.age(),
                 program: self.inner.program.to_owned(),
             })),
             Request::Status { group } => self.status(group).await,
@@ -217,6 +242,7 @@ impl Controller for Daemon {
             Request::Scale { group, workers, timeout_ms: timeout } => {
                 self.command(&group, Command::Scale { workers, timeout }, answers).await
             }
+            Request::Release { group } => self.release(group).await,
             Request::Stop { timeout_ms } => self.stop(timeout_ms, answers).await,
         }
     }

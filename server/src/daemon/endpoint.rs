@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, HashSet},
     os::fd::{AsFd, OwnedFd},
+    path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -21,6 +22,8 @@ use crate::{
     },
 };
 
+use super::state::SavedAddress;
+
 /// The kernel cuts this down to `net.core.somaxconn`.
 const BACKLOG: i32 = i32::MAX;
 
@@ -33,6 +36,11 @@ pub(super) struct Endpoint {
     /// The daemon's own descriptor of each listener, by slot. In `inherit` mode it is what keeps unaccepted
     /// connections alive when a worker crashes.
     listeners: BTreeMap<Slot, Listener>,
+    /// What the program had counted for each slot when its last listener left it. Counters are never set back: to do so and to
+    /// keep what they said cannot be one step.
+    counted_before: BTreeMap<Slot, SlotCounters>,
+    /// Where program and maps are pinned, if they are.
+    pins: Option<PathBuf>,
     /// Listeners whose slot is not yet theirs: the first holding listener, made before the engine's first effect.
     prepared: Option<OwnedFd>,
     /// The user who owns the group's sockets, where that is not the daemon's.
@@ -48,23 +56,90 @@ struct Listener {
 
 impl Endpoint {
     /// Takes the address: makes the first holding listener (which finds a free port for port 0) and loads the program.
-    pub(super) fn open(address: ListenAddress, owner: Option<u32>, slots: u32) -> anyhow::Result<Self> {
+    /// With a directory for pins, another daemon can go on with it.
+    pub(super) fn open(
+        address: ListenAddress,
+        owner: Option<u32>,
+        slots: u32,
+        pins: Option<PathBuf>,
+    ) -> anyhow::Result<Self> {
         let anchor = make_listener(address, owner, BACKLOG)?;
         let bound = options::local_address(&anchor)?;
-        let (kernel, publisher) = KernelGroup::load(slots)?;
+        let (kernel, publisher) = match &pins {
+            Some(directory) => KernelGroup::load_pinned(slots, directory)?,
+            None => KernelGroup::load(slots)?,
+        };
         Ok(Self {
             address: ListenAddress { address: bound, ..address },
             kernel,
             publisher: Arc::new(Mutex::new(publisher)),
             listeners: BTreeMap::new(),
+            counted_before: BTreeMap::new(),
+            pins,
             prepared: Some(anchor),
             owner,
             is_attached: false,
         })
     }
 
-    /// Makes a listener of the daemon's and puts it into a slot.
+    /// Goes on with an address that another daemon had, and with none of its listeners yet.
+    pub(super) fn take_over(
+        saved: &SavedAddress,
+        owner: Option<u32>,
+        pins: PathBuf,
+    ) -> Result<Self, DataplaneError> {
+        let (kernel, publisher) = KernelGroup::open(&pins)?;
+        let counted_before = saved.counted.iter().map(|(&slot, &counted)| (slot, counted.into()));
+        Ok(Self {
+            address: saved.address,
+            kernel,
+            publisher: Arc::new(Mutex::new(publisher)),
+            listeners: BTreeMap::new(),
+            counted_before: counted_before.collect(),
+            pins: Some(pins),
+            prepared: None,
+            owner,
+            is_attached: false,
+        })
+    }
+
+    /// Takes in the listener that a slot has had all along.
+    pub(super) fn adopt(&mut self, slot: Slot, listener: OwnedFd, cookie: u64) {
+        self.listeners.insert(slot, Listener { descriptor: listener, cookie });
+    }
+
+    /// What the next daemon has to know.
+    pub(super) fn saved(&self) -> SavedAddress {
+        let counted = self.counted_before.iter().map(|(&slot, &counted)| (slot, counted.into()));
+        SavedAddress { address: self.address, listeners: self.slots().collect(), counted: counted.collect() }
+    }
+
+    /// Puts right what somebody else may have undone: pins, the program's attachment, slots. Says what it was, where that shows.
+    ///
+    /// The kernel tells nobody of another program, so ours is attached again and again: the last one counts.
+    pub(super) fn mend(&mut self) -> Result<Vec<&'static str>, EndpointError> {
+        let mut mended = Vec::new();
+        if let Some(pins) = &self.pins
+            && self.kernel.repin(pins)?
+        {
+            mended.push("its pins were removed, and are made again");
+        }
+        for (&slot, listener) in &self.listeners {
+            if self.kernel.fill(slot, listener.descriptor.as_fd())? {
+                mended.push("a slot of its sockarray was cleared, and is filled again");
+            }
+        }
+        if let (true, Some(member)) = (self.is_attached, self.any_listener()) {
+            self.kernel.attach(member.as_fd())?;
+        }
+        Ok(mended)
+    }
+
+    /// Makes a listener of the daemon's and puts it into a slot, where that has none yet.
     pub(super) fn make(&mut self, slot: Slot) -> Result<(), EndpointError> {
+        if self.listeners.contains_key(&slot) {
+            return Ok(());
+        }
         let listener = match self.prepared.take() {
             Some(listener) => listener,
             None => make_listener(self.address, self.owner, BACKLOG)?,
@@ -115,6 +190,17 @@ impl Endpoint {
         Ok(())
     }
 
+    /// Takes the program away from the group: the kernel's own hash chooses from now on.
+    pub(super) fn detach(&mut self) -> Result<(), DataplaneError> {
+        if let Some(member) =
+            self.listeners.values().find(|listener| options::listens(&listener.descriptor).unwrap_or(false))
+        {
+            self.kernel.detach(member.descriptor.as_fd())?;
+        }
+        self.is_attached = false;
+        Ok(())
+    }
+
     /// A function that publishes a layout, for a thread that may block.
     pub(super) fn publication(
         &self,
@@ -161,8 +247,8 @@ impl Endpoint {
 
     /// Closes a slot's listener and clears the slot. Returns what was counted for it, and begins anew.
     pub(super) fn forget(&mut self, slot: Slot) -> Result<SlotCounters, DataplaneError> {
-        let counted = self.kernel.counters(slot)?;
-        self.kernel.reset_counters(slot)?;
+        let counted = self.counters(slot)?;
+        self.counted_before.insert(slot, self.kernel.counters(slot)?);
         self.kernel.clear(slot)?;
         self.kernel.show(slot, Shown::default());
         self.listeners.remove(&slot);
@@ -172,8 +258,25 @@ impl Endpoint {
     /// What the program has counted for the slots in use and for what it dropped.
     pub(super) fn counted(&self) -> Result<BTreeMap<Slot, SlotCounters>, DataplaneError> {
         let slots = self.listeners.keys().copied().chain([DROPPED_SLOT]);
-        slots.map(|slot| Ok((slot, self.kernel.counters(slot)?))).collect()
+        slots.map(|slot| Ok((slot, self.counters(slot)?))).collect()
     }
+
+    /// What the program has counted for a slot since its listener came.
+    fn counters(&self, slot: Slot) -> Result<SlotCounters, DataplaneError> {
+        let now = self.kernel.counters(slot)?;
+        let before = self.counted_before.get(&slot).copied().unwrap_or_default();
+        Ok(since(&now, &before))
+    }
+}
+
+/// What was counted between two looks.
+fn since(now: &SlotCounters, before: &SlotCounters) -> SlotCounters {
+    let mut since = *now;
+    let pairs = since.asked.iter_mut().zip(before.asked);
+    pairs.chain(since.outcome.iter_mut().zip(before.outcome)).for_each(|(count, before)| {
+        *count = count.saturating_sub(before);
+    });
+    since
 }
 
 /// A listener could not be made, put or shut down.

@@ -38,6 +38,17 @@ impl Journal {
         Self { inner: Arc::new(Mutex::new(inner)) }
     }
 
+    /// Counts on from an event of a daemon before.
+    pub(super) fn count_from(&self, last: u64) {
+        let mut inner = self.lock();
+        inner.last = inner.last.max(last);
+    }
+
+    /// The number of the last event.
+    pub(super) fn last(&self) -> u64 {
+        self.lock().last
+    }
+
     /// Adds an event, logs it and tells those who follow.
     pub(super) fn add(
         &self,

@@ -1,6 +1,8 @@
 //! Opens a group: everything that can be wrong with it is found here, before anything is started.
 
-use std::{path::Path, sync::Arc};
+use std::{os::fd::AsFd as _, path::Path, sync::Arc};
+
+use anyhow::Context as _;
 
 use server_common::limits::SLOTS_DEFAULT;
 use thiserror::Error;
@@ -11,6 +13,7 @@ use crate::{
         drain::Limits,
         group::{Group, Rules},
     },
+    names::GroupName,
     sockets::{address::ListenAddress, diag::Diag, holder},
     workers::{notify::NotifySocket, output::OutputSink, spawn::require_program, user::ResolvedUser},
 };
@@ -21,6 +24,7 @@ use super::{
     clock::{Clock, millis},
     endpoint::Endpoint,
     journal::Journal,
+    persistence::Persistence,
     settings::{GroupSettings, Mode, RestartKind, WhenEmpty},
     totals::Totals,
 };
@@ -42,13 +46,21 @@ impl AddressServed {
     }
 }
 
-/// Opens a group. What it returns runs with [`Actor::run`]; the sender reaches it.
+/// What a group is opened with, beside its settings.
+pub(super) struct Surroundings<'a> {
+    pub(super) clock: Clock,
+    pub(super) journal: Journal,
+    pub(super) output: OutputSink,
+    /// The control socket's path: what is the group's own at run time is beside it.
+    pub(super) socket: &'a Path,
+    /// What makes the group outlive this daemon, where it is to.
+    pub(super) persistence: Option<Persistence>,
+}
+
+/// Opens a group, or takes it over from a daemon that is gone. What it returns runs with [`Actor::run`]; the sender reaches it.
 pub(super) fn open(
     settings: GroupSettings,
-    clock: Clock,
-    journal: Journal,
-    output: OutputSink,
-    control_socket: &Path,
+    surroundings: Surroundings<'_>,
 ) -> anyhow::Result<(Actor, mpsc::UnboundedSender<Message>, &'static str)> {
     let user = settings.user.as_deref().map(ResolvedUser::resolve).transpose()?;
     // The kernel lets only sockets of one owner into a group: where workers bind themselves, that is their user.
@@ -64,39 +76,57 @@ pub(super) fn open(
             &settings.environment,
         )?;
     }
+    let persistence = &surroundings.persistence;
+    let saved = persistence.as_ref().map(Persistence::saved).transpose()?.flatten();
+    if let Some(saved) = &saved {
+        require_same(&saved.settings, &settings)?;
+    }
+    let mut notify_path = surroundings.socket.as_os_str().to_owned();
+    notify_path.push(format!(".{}.notify", settings.name));
+    let kept = saved.as_ref().and_then(|_| persistence.as_ref()?.kept_notify());
+    let mut notify = match kept {
+        Some(socket) => NotifySocket::take_over(notify_path, socket)?,
+        None => NotifySocket::bind(notify_path)?,
+    };
+    if let Some(persistence) = persistence {
+        notify = notify.lasting();
+        persistence.keep_notify(notify.as_fd())?;
+    }
+    let pins = |address| persistence.as_ref().map(|persistence| persistence.pins(address));
     let mut endpoints = Vec::new();
-    for &address in &settings.listen {
-        refuse_shared(address)?;
-        endpoints.push(Endpoint::open(address, owner, SLOTS_DEFAULT)?);
+    match &saved {
+        Some(saved) => {
+            for (index, address) in saved.addresses.iter().enumerate() {
+                let pins = pins(index).unwrap_or_default();
+                let taken_over = Endpoint::take_over(address, owner, pins);
+                endpoints.push(taken_over.with_context(|| format!("cannot take over {}", address.address))?);
+            }
+        }
+        None => {
+            for (index, &address) in settings.listen.iter().enumerate() {
+                refuse_shared(address)?;
+                endpoints.push(Endpoint::open(address, owner, SLOTS_DEFAULT, pins(index))?);
+            }
+        }
     }
     let program = endpoints.first().map_or("none", |endpoint| endpoint.kernel.kind().as_str());
-    let mut notify_path = control_socket.as_os_str().to_owned();
-    notify_path.push(format!(".{}.notify", settings.name));
-    let notify = Arc::new(NotifySocket::bind(notify_path)?);
-    let deadlines = settings.deadlines;
-    let rules = Rules {
-        seed: settings.seed.map_or_else(random_seed, Ok)?,
-        policy: settings.policy,
-        slots: SLOTS_DEFAULT,
-        workers: settings.workers,
-        replace: settings.restart == RestartKind::Replace,
-        hold: settings.when_empty == WhenEmpty::Hold,
-        start: millis(deadlines.start),
-        drain: millis(deadlines.drain),
-        limits: Limits { settle: millis(deadlines.settle), stop: millis(deadlines.stop) },
+    let engine = match &saved {
+        Some(saved) => saved.engine.clone(),
+        None => Group::new(rules(&settings)?),
     };
+    let notify = Arc::new(notify);
     let (sender, messages) = mpsc::unbounded_channel();
     listen_for_readiness(notify.clone(), sender.clone());
     let cells = CellKeeper::new(endpoints.iter().map(|endpoint| endpoint.kernel.cells()).collect());
-    let actor = Actor {
+    let mut actor = Actor {
         settings: Arc::new(settings),
-        engine: Group::new(rules),
-        clock,
-        journal,
+        engine,
+        clock: surroundings.clock,
+        journal: surroundings.journal,
         endpoints,
         diag: Diag::open()?,
         notify,
-        output,
+        output: surroundings.output,
         user,
         generations: Default::default(),
         totals: Totals::default(),
@@ -107,8 +137,61 @@ pub(super) fn open(
         messages,
         waiters: Default::default(),
         last_operation: 0,
+        persistence: surroundings.persistence,
+        is_taken_over: saved.is_some(),
+        is_released: false,
     };
+    if let Some(saved) = &saved {
+        actor.restore(saved);
+    }
     Ok((actor, sender, program))
+}
+
+fn rules(settings: &GroupSettings) -> anyhow::Result<Rules> {
+    let deadlines = settings.deadlines;
+    Ok(Rules {
+        seed: settings.seed.map_or_else(random_seed, Ok)?,
+        policy: settings.policy,
+        slots: SLOTS_DEFAULT,
+        workers: settings.workers,
+        replace: settings.restart == RestartKind::Replace,
+        hold: settings.when_empty == WhenEmpty::Hold,
+        start: millis(deadlines.start),
+        drain: millis(deadlines.drain),
+        limits: Limits { settle: millis(deadlines.settle), stop: millis(deadlines.stop) },
+    })
+}
+
+/// Refuses to go on with a group that is configured to be another by now: what cannot be changed while it serves.
+fn require_same(saved: &GroupSettings, settings: &GroupSettings) -> anyhow::Result<()> {
+    let differs = |key, was: &dyn std::fmt::Debug, is: &dyn std::fmt::Debug| {
+        Err(OtherGroup { name: settings.name.clone(), key, was: format!("{was:?}"), is: format!("{is:?}") }
+            .into())
+    };
+    if saved.listen != settings.listen {
+        return differs("listen", &saved.listen, &settings.listen);
+    }
+    if saved.mode != settings.mode {
+        return differs("mode", &saved.mode, &settings.mode);
+    }
+    Ok(())
+}
+
+/// A group serves otherwise than it is configured by now.
+#[derive(Debug, Error)]
+#[error("cannot take over {name}: it serves with {key} {was}, and the configuration says {is}")]
+pub struct OtherGroup {
+    name: GroupName,
+    key: &'static str,
+    was: String,
+    is: String,
+}
+
+impl OtherGroup {
+    /// The way out, for a `hint:` line.
+    pub fn hint(&self) -> &'static str {
+        "put the old value back, start the daemon, and give the group back with `steer release` or stop it, before it is changed"
+    }
 }
 
 /// Refuses an address that another's SO_REUSEPORT sockets serve: to bind beside them would take half of their

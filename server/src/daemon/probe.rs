@@ -32,7 +32,7 @@ impl Actor {
             return None;
         }
         let target = self.probe_target()?;
-        let seed = self.layout.as_ref()?.seed;
+        let seed = self.engine.seed();
         let (socket, client) = match bind_client(target) {
             Ok(bound) => bound,
             Err(error) => {

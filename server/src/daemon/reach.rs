@@ -29,6 +29,11 @@ pub(super) struct Reach {
 }
 
 impl Reach {
+    /// Any flow that began before an instant, or before the next table's, can have reached it.
+    pub(super) fn of_any_flow(until: Option<Millis>) -> Self {
+        Self { tables: vec![(Named::AnyFlow, until)] }
+    }
+
     /// A table that names this is about to be published.
     pub(super) fn publish(&mut self, named: Named) {
         if self.tables.last().is_some_and(|(last, _)| *last == named) {

@@ -2,10 +2,12 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use serde::{Deserialize, Serialize};
+
 use crate::{names::GroupName, policy::Policy, sockets::address::ListenAddress};
 
 /// One group's settings.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct GroupSettings {
     /// Its name.
     pub name: GroupName,
@@ -41,7 +43,7 @@ pub struct GroupSettings {
 }
 
 /// Who makes the listeners.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Mode {
     /// The daemon makes each generation's listeners and passes them from fd 3 on.
     Inherit,
@@ -50,7 +52,7 @@ pub enum Mode {
 }
 
 /// The order of a restart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RestartKind {
     /// The new generation is started first: no moment without the worker.
     Surge,
@@ -59,7 +61,7 @@ pub enum RestartKind {
 }
 
 /// What counts as ready.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Readiness {
     /// `READY=1` on `NOTIFY_SOCKET`.
     Notify,
@@ -83,7 +85,7 @@ impl Readiness {
 }
 
 /// What becomes of connections while no worker works.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum WhenEmpty {
     /// The daemon's holding listener takes them and migrates them to the first worker that is ready.
     Hold,
@@ -92,7 +94,7 @@ pub enum WhenEmpty {
 }
 
 /// How long things may take.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Deadlines {
     /// From start to ready; a worker that is later is stopped and its restart has failed.
     pub start: Duration,

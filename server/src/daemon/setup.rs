@@ -22,5 +22,7 @@ pub enum Purpose {
     Service {
         /// The configuration that the groups are from, to be read again.
         config: PathBuf,
+        /// The directory, in a bpffs, of what the next daemon finds again.
+        pins: PathBuf,
     },
 }

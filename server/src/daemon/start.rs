@@ -8,7 +8,7 @@ use crate::{
     policy::Policy,
     sockets::options,
     workers::{
-        command::{SpawnSpec, sample_command},
+        command::{Output, SpawnSpec, sample_command},
         discover::{Membership, Refusal, discover},
         process::Process,
         spawn::{SpawnError, spawn},
@@ -58,7 +58,8 @@ impl Actor {
             .iter()
             .filter_map(|endpoint| Some((endpoint.listener(slot)?.as_fd(), endpoint.address.to_string())))
             .collect();
-        let spawned = spawn(&SpawnSpec {
+        let output = if self.persistence.is_some() { Output::Shared } else { Output::Piped };
+        let spec = SpawnSpec {
             name: name.clone(),
             generation: generation.number,
             command,
@@ -68,9 +69,12 @@ impl Actor {
             listeners,
             load: cell.as_ref().map(|cell| cell.as_fd()),
             notify: Some(self.notify.path().to_owned()),
-        })?;
+            output,
+        };
+        // Known to whoever goes on with the group before it does anything.
+        let spawned = spawn(&spec, |process| self.save(Some((generation, process))))?;
         let process = spawned.process;
-        if let Err(error) = self.output.follow(&name, spawned.output) {
+        if let Some(Err(error)) = spawned.output.map(|output| self.output.follow(&name, output)) {
             tracing::warn!("cannot pass on the output of {name}: {}", describe(&error));
         }
         self.watch(generation, process.clone());
@@ -96,7 +100,7 @@ impl Actor {
     }
 
     /// Waits for the process in a task of its own.
-    fn watch(&self, generation: GenerationId, process: Process) {
+    pub(super) fn watch(&self, generation: GenerationId, process: Process) {
         let sender = self.sender.clone();
         tokio::spawn(async move {
             let exit = match process.wait().await {
@@ -136,6 +140,7 @@ impl Actor {
             return;
         };
         running.has_told = true;
+        self.save(None);
         self.ready_if_complete(generation);
     }
 

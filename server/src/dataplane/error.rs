@@ -2,8 +2,10 @@
 
 use std::io;
 
-use aya::{EbpfError, maps::MapError, programs::ProgramError};
+use aya::{EbpfError, maps::MapError, pin::PinError, programs::ProgramError};
 use thiserror::Error;
+
+use super::pins::PinsError;
 
 /// A failed operation on the data plane.
 #[derive(Debug, Error)]
@@ -39,6 +41,18 @@ pub enum DataplaneError {
         #[source]
         source: MapError,
     },
+    /// Program and maps could not be pinned.
+    #[error(transparent)]
+    Pins(#[from] PinsError),
+    /// A pin could not be made.
+    #[error("cannot pin `{name}`")]
+    Pin {
+        /// What was to be pinned.
+        name: &'static str,
+        /// The kernel's reason.
+        #[source]
+        source: PinError,
+    },
     /// The kernel did not take a listener into a slot.
     #[error("cannot put the listener into slot {slot}")]
     Put {
@@ -54,6 +68,9 @@ pub enum DataplaneError {
 impl DataplaneError {
     /// The way out, for a `hint:` line, where the kernel's reason tells one.
     pub fn hint(&self) -> Option<&'static str> {
+        if let Self::Pins(error) = self {
+            return Some(error.hint());
+        }
         let errno = self.errno()?;
         match (self, errno) {
             // EACCES is the verifier's answer, and is not about privilege.

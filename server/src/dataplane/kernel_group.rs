@@ -3,15 +3,15 @@
 use std::{
     io,
     os::fd::{AsFd, AsRawFd, BorrowedFd},
+    path::Path,
     sync::{Arc, Mutex},
 };
 
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{Map, MapData, MapError, PerCpuArray, PerCpuValues, ReusePortSockArray},
-    programs::{ProgramError, SkReuseport},
+    maps::{Map, MapData, MapError, PerCpuArray, ReusePortSockArray},
+    programs::{ProgramError, SkReuseport, sk_reuseport::SkReuseportAttachType},
     sys::SyscallError,
-    util::nr_cpus,
 };
 use server_common::{counters::SlotCounters, load::Shown};
 
@@ -19,6 +19,7 @@ use super::{
     cells::Cells,
     error::DataplaneError,
     object::{OBJECT, names},
+    pins,
     publisher::Publisher,
     shared_array::SharedArray,
 };
@@ -49,19 +50,25 @@ impl ProgramKind {
     }
 }
 
+/// The program, which has to stay loaded until it is attached.
+enum Program {
+    Loaded(Box<Ebpf>),
+    Pinned(Box<SkReuseport>),
+}
+
 /// The program and maps that steer one listen address.
 ///
 /// Dropping it does not detach: the kernel keeps program and maps for as long as the group has a member, so
 /// traffic goes on under the last table.
 pub struct KernelGroup {
-    /// Keeps the program loaded until it is attached.
-    ebpf: Ebpf,
+    program: Program,
     kind: ProgramKind,
+    /// What is pinned, to be pinned again should somebody remove it.
+    pinned: Vec<(&'static str, MapData)>,
     listeners: ReusePortSockArray<MapData>,
     counters: PerCpuArray<MapData, SlotCounters>,
     shown: SharedArray<Shown>,
     cells: Arc<Mutex<Cells>>,
-    cpus: usize,
 }
 
 impl std::fmt::Debug for KernelGroup {
@@ -77,28 +84,96 @@ impl KernelGroup {
     /// is found by trying, because distributions backport.
     pub fn load(slots: u32) -> Result<(Self, Publisher), DataplaneError> {
         match Self::load_kind(slots, ProgramKind::SelectOrMigrate) {
-            Err(DataplaneError::Program { source: ProgramError::LoadError { io_error, .. }, .. })
-                if matches!(io_error.raw_os_error(), Some(libc::EACCES | libc::EINVAL)) =>
-            {
-                Self::load_kind(slots, ProgramKind::Select)
-            }
+            Err(error) if is_refusal(&error) => Self::load_kind(slots, ProgramKind::Select),
             result => result,
         }
     }
 
+    /// Loads an instance and pins it in a directory, so that another process can go on with it.
+    pub fn load_pinned(slots: u32, directory: &Path) -> Result<(Self, Publisher), DataplaneError> {
+        pins::remove(directory)?;
+        pins::make(directory)?;
+        match Self::pin_kind(slots, ProgramKind::SelectOrMigrate, directory) {
+            Err(error) if is_refusal(&error) => Self::pin_kind(slots, ProgramKind::Select, directory)?,
+            result => result?,
+        }
+        Self::open(directory)
+    }
+
+    fn pin_kind(slots: u32, kind: ProgramKind, directory: &Path) -> Result<(), DataplaneError> {
+        let mut ebpf = load_object(slots, kind)?;
+        let pin = |name| move |source| DataplaneError::Pin { name, source };
+        for name in pins::MAPS {
+            let map = ebpf.map(name).ok_or(DataplaneError::Missing { kind: "map", name })?;
+            map.pin(directory.join(name)).map_err(pin(name))?;
+        }
+        let name = kind.symbol();
+        let missing = DataplaneError::Missing { kind: "program", name };
+        ebpf.program_mut(name).ok_or(missing)?.pin(directory.join(name)).map_err(pin(name))
+    }
+
+    /// Goes on with the instance that is pinned in a directory. The tables of the process before stay published until the next
+    /// is.
+    pub fn open(directory: &Path) -> Result<(Self, Publisher), DataplaneError> {
+        let kinds = [ProgramKind::SelectOrMigrate, ProgramKind::Select];
+        let is_there = |kind: &ProgramKind| directory.join(kind.symbol()).exists();
+        let missing = DataplaneError::Missing { kind: "program", name: names::SELECT_OR_MIGRATE };
+        let kind = kinds.into_iter().find(is_there).ok_or(missing)?;
+        let open = |map| {
+            let error = move |source| DataplaneError::Map { operation: "open the pin of", map, source };
+            MapData::from_pin(directory.join(map)).map_err(error)
+        };
+        let map_error = |map| move |source| DataplaneError::Map { operation: "open the pin of", map, source };
+        let typed = |map| Map::from_map_data(open(map)?).map_err(map_error(map));
+        let listeners: ReusePortSockArray<MapData> =
+            typed(names::LISTENERS)?.try_into().map_err(map_error(names::LISTENERS))?;
+        let counters = typed(names::COUNTERS)?.try_into().map_err(map_error(names::COUNTERS))?;
+        let outer = typed(names::TABLE)?.try_into().map_err(map_error(names::TABLE))?;
+        let cells = typed(names::CELLS)?.try_into().map_err(map_error(names::CELLS))?;
+        let info = open(names::SHOWN)?.info().map_err(map_error(names::SHOWN))?;
+        let shown = share(typed(names::SHOWN)?, info.max_entries())?;
+        let attach_type = match kind {
+            ProgramKind::SelectOrMigrate => SkReuseportAttachType::SelectOrMigrate,
+            ProgramKind::Select => SkReuseportAttachType::Select,
+        };
+        let program = SkReuseport::from_pin(directory.join(kind.symbol()), attach_type)
+            .map_err(|source| DataplaneError::Program { program: kind.symbol(), source })?;
+        let pinned = pins::MAPS.into_iter().map(|map| Ok((map, open(map)?)));
+        let pinned = pinned.collect::<Result<_, DataplaneError>>()?;
+        let group = Self {
+            program: Program::Pinned(Box::new(program)),
+            kind,
+            pinned,
+            listeners,
+            counters,
+            shown,
+            cells: Arc::new(Mutex::new(Cells::new(cells)?)),
+        };
+        Ok((group, Publisher::new(outer)?))
+    }
+
+    /// Pins again what somebody has removed from the directory; whether there was something.
+    pub fn repin(&mut self, directory: &Path) -> Result<bool, DataplaneError> {
+        let Program::Pinned(program) = &mut self.program else { return Ok(false) };
+        let name = self.kind.symbol();
+        let is_gone = |name: &str| !directory.join(name).exists();
+        if !is_gone(name) && !self.pinned.iter().any(|(map, _)| is_gone(map)) {
+            return Ok(false);
+        }
+        pins::make(directory)?;
+        let pin = |name| move |source| DataplaneError::Pin { name, source };
+        for (map, data) in self.pinned.iter().filter(|(map, _)| is_gone(map)) {
+            data.pin(directory.join(map)).map_err(pin(map))?;
+        }
+        if is_gone(name) {
+            program.pin(directory.join(name)).map_err(pin(name))?;
+        }
+        Ok(true)
+    }
+
     /// Loads an instance of one kind.
     pub fn load_kind(slots: u32, kind: ProgramKind) -> Result<(Self, Publisher), DataplaneError> {
-        let mut ebpf = EbpfLoader::new()
-            .map_max_entries(names::LISTENERS, slots)
-            .map_max_entries(names::COUNTERS, slots)
-            .map_max_entries(names::SHOWN, slots)
-            .map_max_entries(names::CELLS, slots)
-            .override_global(aya_log::LEVEL, &log_level(), true)
-            .load(OBJECT)
-            .map_err(DataplaneError::Load)?;
-        // Before any map is taken out: the program is loaded with the maps' descriptors as they are then.
-        load_program(&mut ebpf, kind)?;
-        follow_log(&mut ebpf);
+        let mut ebpf = load_object(slots, kind)?;
         let map_error = |map| move |source| DataplaneError::Map { operation: "open", map, source };
         let listeners =
             take_map(&mut ebpf, names::LISTENERS)?.try_into().map_err(map_error(names::LISTENERS))?;
@@ -108,12 +183,9 @@ impl KernelGroup {
         let shown = share(take_map(&mut ebpf, names::SHOWN)?, slots)?;
         let cells = take_map(&mut ebpf, names::CELLS)?.try_into().map_err(map_error(names::CELLS))?;
         let cells = Arc::new(Mutex::new(Cells::new(cells)?));
-        let cpus = nr_cpus().map_err(|(_, source)| DataplaneError::Map {
-            operation: "count the CPUs for",
-            map: names::COUNTERS,
-            source: MapError::IoError(source),
-        })?;
-        Ok((Self { ebpf, kind, listeners, counters, shown, cells, cpus }, Publisher::new(outer)?))
+        let program = Program::Loaded(Box::new(ebpf));
+        let group = Self { program, kind, pinned: Vec::new(), listeners, counters, shown, cells };
+        Ok((group, Publisher::new(outer)?))
     }
 
     /// Which program was loaded.
@@ -124,11 +196,14 @@ impl KernelGroup {
     /// The program, for its run statistics.
     pub fn program(&self) -> Result<&SkReuseport, DataplaneError> {
         let program = self.kind.symbol();
-        self.ebpf
-            .program(program)
-            .ok_or(DataplaneError::Missing { kind: "program", name: program })?
-            .try_into()
-            .map_err(|source| DataplaneError::Program { program, source })
+        match &self.program {
+            Program::Pinned(pinned) => Ok(pinned),
+            Program::Loaded(ebpf) => ebpf
+                .program(program)
+                .ok_or(DataplaneError::Missing { kind: "program", name: program })?
+                .try_into()
+                .map_err(|source| DataplaneError::Program { program, source }),
+        }
     }
 
     /// Attaches the program to the group that `member` is in. The member must listen (TCP) or be bound (UDP): a
@@ -139,11 +214,31 @@ impl KernelGroup {
             .map_err(|source| DataplaneError::Program { program: self.kind.symbol(), source })
     }
 
+    /// Detaches whatever program the group that `member` is in has.
+    pub fn detach(&self, member: BorrowedFd<'_>) -> Result<(), DataplaneError> {
+        SkReuseport::detach(member)
+            .map_err(|source| DataplaneError::Program { program: self.kind.symbol(), source: source.into() })
+    }
+
     /// Puts a listener into a slot, in place of what was there, atomically.
     pub fn put(&mut self, slot: u16, listener: BorrowedFd<'_>) -> Result<(), DataplaneError> {
         self.listeners
             .set(u32::from(slot), &listener.as_raw_fd(), 0)
             .map_err(|source| DataplaneError::Put { slot, source: io_error(source) })
+    }
+
+    /// Puts a listener into the slot that it should be in; whether it was not there.
+    pub fn fill(&mut self, slot: u16, listener: BorrowedFd<'_>) -> Result<bool, DataplaneError> {
+        match self.put(slot, listener) {
+            Ok(()) => Ok(true),
+            // The kernel takes no socket that is in a sockarray already. One that does not listen any more is another's concern.
+            Err(DataplaneError::Put { source, .. })
+                if matches!(source.raw_os_error(), Some(libc::EBUSY | libc::EINVAL)) =>
+            {
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Takes the listener out of a slot. The kernel has done so where the listener stopped or was closed.
@@ -180,15 +275,28 @@ impl KernelGroup {
         })?;
         Ok(values.iter().fold(SlotCounters::default(), |sum, part| sum.plus(part)))
     }
+}
 
-    /// Sets a slot's counters to zero. Only for a slot that no table names: a run that counts meanwhile may
-    /// be lost.
-    pub fn reset_counters(&mut self, slot: u16) -> Result<(), DataplaneError> {
-        let error = |source| DataplaneError::Map { operation: "reset", map: names::COUNTERS, source };
-        let zeroes = PerCpuValues::try_from(vec![SlotCounters::default(); self.cpus])
-            .map_err(|source| error(MapError::IoError(source)))?;
-        self.counters.set(u32::from(slot), zeroes, 0).map_err(error)
-    }
+/// Loads the object with one of its programs, before any map is taken out: the program is loaded with the maps' descriptors as
+/// they are then.
+fn load_object(slots: u32, kind: ProgramKind) -> Result<Ebpf, DataplaneError> {
+    let mut ebpf = EbpfLoader::new()
+        .map_max_entries(names::LISTENERS, slots)
+        .map_max_entries(names::COUNTERS, slots)
+        .map_max_entries(names::SHOWN, slots)
+        .map_max_entries(names::CELLS, slots)
+        .override_global(aya_log::LEVEL, &log_level(), true)
+        .load(OBJECT)
+        .map_err(DataplaneError::Load)?;
+    load_program(&mut ebpf, kind)?;
+    follow_log(&mut ebpf);
+    Ok(ebpf)
+}
+
+/// Whether the verifier has refused the program: its twin may be taken.
+fn is_refusal(error: &DataplaneError) -> bool {
+    matches!(error, DataplaneError::Program { source: ProgramError::LoadError { io_error, .. }, .. }
+        if matches!(io_error.raw_os_error(), Some(libc::EACCES | libc::EINVAL)))
 }
 
 /// The program's log level: warnings are for those who look at what the program drops.

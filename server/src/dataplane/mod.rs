@@ -7,5 +7,6 @@ pub mod cells;
 pub mod error;
 pub mod kernel_group;
 pub mod object;
+pub mod pins;
 pub mod publisher;
 pub(crate) mod shared_array;

@@ -97,9 +97,9 @@ impl Group {
     }
 
     /// The slots that holding listeners have, or will.
-    pub(super) fn hold_slots(&self) -> impl Iterator<Item = Slot> {
+    pub fn hold_slots(&self) -> Vec<Slot> {
         let retiring = self.hold.retiring.iter().map(|retiring| retiring.slot);
-        self.hold.slot.into_iter().chain(self.hold.making).chain(retiring)
+        self.hold.slot.into_iter().chain(self.hold.making).chain(retiring).collect()
     }
 
     pub(super) fn hold_failed(&mut self, now: Millis, slot: Slot, why: String) {

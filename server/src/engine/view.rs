@@ -89,6 +89,17 @@ pub enum State {
     Stopped,
 }
 
+/// What a generation needs to be there for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// To become ready.
+    Starting,
+    /// To accept: it has a listener, and somebody who takes what comes there.
+    Serving,
+    /// For nothing but its end.
+    Ending,
+}
+
 impl State {
     /// The word for it.
     pub fn as_str(self) -> &'static str {
@@ -187,6 +198,40 @@ impl Group {
                 .collect::<Vec<_>>()
         };
         self.workers.iter().flat_map(of_worker).collect()
+    }
+
+    /// What is under way, for people; nothing where every worker works and nothing else has to be looked after.
+    pub fn is_busy(&self) -> Option<String> {
+        if !self.operations.is_empty() {
+            return Some("a change to it is under way".into());
+        }
+        if self.is_holding() {
+            return Some("no worker works, and connections are held".into());
+        }
+        let generations = self.workers.iter().flat_map(|(index, worker)| {
+            worker.generations.values().map(move |generation| (index, generation))
+        });
+        let mut busy =
+            generations.filter(|(_, generation)| !matches!(generation.phase, Phase::Working { .. }));
+        busy.next().map(|(index, _)| format!("worker {index} starts or drains"))
+    }
+
+    /// What a generation needs to be there for; nothing where it is forgotten.
+    pub fn stage(&self, id: GenerationId) -> Option<Stage> {
+        let generation = self.generation(id)?;
+        Some(match &generation.phase {
+            Phase::Starting { .. } => Stage::Starting,
+            _ if self.serving().iter().any(|(serving, _)| *serving == id) => Stage::Serving,
+            _ => Stage::Ending,
+        })
+    }
+
+    /// Since when no new flow can have reached a generation that drains.
+    pub fn first_instant(&self, id: GenerationId) -> Option<Millis> {
+        match &self.generation(id)?.phase {
+            Phase::Draining(drain) => drain.first_instant,
+            _ => None,
+        }
     }
 
     /// Whose generation a slot is.

@@ -56,6 +56,17 @@ pub struct SpawnSpec<'a> {
     pub load: Option<BorrowedFd<'a>>,
     /// The path of the daemon's notification socket, for NOTIFY_SOCKET.
     pub notify: Option<PathBuf>,
+    /// Where its output goes.
+    pub output: Output,
+}
+
+/// Where a worker's output goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Output {
+    /// To this process, which passes it on line by line under the worker's name.
+    Piped,
+    /// Where this process's own goes: a worker that outlives it is never kept waiting by a pipe that nobody reads.
+    Shared,
 }
 
 /// The command of the sample worker: with addresses it binds them itself, without any it takes what it inherits.
@@ -245,6 +256,7 @@ mod tests {
             listeners: Vec::new(),
             load: None,
             notify: None,
+            output: crate::workers::command::Output::Piped,
         }
     }
 

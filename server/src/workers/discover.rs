@@ -252,8 +252,9 @@ mod tests {
             listeners: Vec::new(),
             load: None,
             notify: None,
+            output: crate::workers::command::Output::Piped,
         };
-        spawn(&spec).unwrap()
+        spawn(&spec, |_| {}).unwrap()
     }
 
     const TCP: &str = "s = socket.socket()";

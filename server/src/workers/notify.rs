@@ -3,7 +3,7 @@
 use std::{
     fs, io,
     os::{
-        fd::{AsRawFd, FromRawFd, OwnedFd},
+        fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
         unix::{
             fs::{FileTypeExt, PermissionsExt},
             net::UnixDatagram as StdDatagram,
@@ -65,10 +65,11 @@ pub struct NotifyError {
     source: io::Error,
 }
 
-/// The daemon's end of NOTIFY_SOCKET. Dropping it removes its path.
+/// The daemon's end of NOTIFY_SOCKET. Dropping it removes its path, unless another daemon is to go on with it.
 #[derive(Debug)]
 pub struct NotifySocket {
     path: PathBuf,
+    is_lasting: bool,
     socket: UnixDatagram,
 }
 
@@ -91,7 +92,21 @@ impl NotifySocket {
         socket.set_nonblocking(true).map_err(failed("set up"))?;
         socket2::SockRef::from(&socket).set_passcred(true).map_err(failed("set up"))?;
         let socket = UnixDatagram::from_std(socket).map_err(failed("set up"))?;
-        Ok(Self { path, socket })
+        Ok(Self { path, is_lasting: false, socket })
+    }
+
+    /// Goes on with a socket that another daemon made at `path`, and with what was written to it meanwhile.
+    pub fn take_over(path: impl Into<PathBuf>, socket: OwnedFd) -> Result<Self, NotifyError> {
+        let path = path.into();
+        let failed = |source| NotifyError { operation: "go on with", path: path.clone(), source };
+        let socket = UnixDatagram::from_std(StdDatagram::from(socket)).map_err(failed)?;
+        Ok(Self { path, is_lasting: true, socket })
+    }
+
+    /// Has the path stay when this is dropped: a duplicate of the socket is kept elsewhere.
+    pub fn lasting(mut self) -> Self {
+        self.is_lasting = true;
+        self
     }
 
     /// The path, for a worker's NOTIFY_SOCKET.
@@ -126,10 +141,18 @@ impl NotifySocket {
     }
 }
 
+impl AsFd for NotifySocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
 impl Drop for NotifySocket {
     fn drop(&mut self) {
-        // What cannot be removed is replaced by the next daemon.
-        let _ = fs::remove_file(&self.path);
+        if !self.is_lasting {
+            // What cannot be removed is replaced by the next daemon.
+            let _ = fs::remove_file(&self.path);
+        }
     }
 }
 

@@ -21,7 +21,7 @@ use thiserror::Error;
 
 use self::child::{Child, Step, fork, reap};
 use super::{
-    command::{LISTEN_FDS_START, Prepared, SpawnSpec, Unusable, candidates},
+    command::{LISTEN_FDS_START, Output, Prepared, SpawnSpec, Unusable, candidates},
     output::WorkerOutput,
     process::{Process, ProcessError},
 };
@@ -34,8 +34,8 @@ const OUTPUT_PIPE_SIZE: usize = 1024 * 1024;
 pub struct Spawned {
     /// Its process.
     pub process: Process,
-    /// What it writes.
-    pub output: WorkerOutput,
+    /// What it writes, where that comes to this process.
+    pub output: Option<WorkerOutput>,
 }
 
 /// Why a worker could not be started.
@@ -149,11 +149,14 @@ impl SpawnError {
 
 /// Starts a generation of a worker and returns once its program runs.
 ///
+/// Between fork and exec `forked` is told of the process. It runs nothing before `forked` returns, and nothing ever should this
+/// process die before: whoever writes down there whom it has started has started nobody else.
+///
 /// The process leads a session of its own, has /dev/null as stdin, pipes as stdout and stderr, the listeners from
 /// fd 3 on, then the memory for its load, and no other descriptor of this process; default signal handling; and the environment that
 /// [`SpawnSpec`] says. It outlives this process: nothing ends it with its parent. A failed step, the exec among
 /// them, is the error that is returned, and then there is no process.
-pub fn spawn(spec: &SpawnSpec<'_>) -> Result<Spawned, SpawnError> {
+pub fn spawn(spec: &SpawnSpec<'_>, forked: impl FnOnce(&Process)) -> Result<Spawned, SpawnError> {
     let worker = || spec.name.to_string();
     let other =
         |operation| move |source: io::Error| SpawnError::Other { worker: worker(), operation, source };
@@ -174,21 +177,23 @@ pub fn spawn(spec: &SpawnSpec<'_>) -> Result<Spawned, SpawnError> {
     };
     let null = rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
         .map_err(|errno| other("open /dev/null")(errno.into()))?;
-    let (stdout, child_stdout) = output_pipe().map_err(other("make a pipe"))?;
-    let (stderr, child_stderr) = output_pipe().map_err(other("make a pipe"))?;
+    let (output, [child_stdout, child_stderr]) = output(spec.output).map_err(other("make a pipe"))?;
     let (errors, child_errors) = pipe().map_err(other("make a pipe"))?;
+    let (child_gate, gate) = pipe().map_err(other("make a pipe"))?;
     // Each original is closed here: the end of the start is that nobody holds the pipe for errors any more.
     let moved = |fd: OwnedFd| above(fd.as_fd());
     let null = moved(null)?;
     let child_stdout = moved(child_stdout)?;
     let child_stderr = moved(child_stderr)?;
     let child_errors = moved(child_errors)?;
+    let child_gate = moved(child_gate)?;
     let passed = spec.listeners.iter().map(|(listener, _)| *listener).chain(spec.load);
     let passed: Vec<OwnedFd> = passed.map(above).collect::<Result<_, _>>()?;
 
     let child = Child {
         standard: [null.as_raw_fd(), child_stdout.as_raw_fd(), child_stderr.as_raw_fd()],
         passed: passed.iter().map(AsRawFd::as_raw_fd).collect(),
+        gate: [child_gate.as_raw_fd(), gate.as_raw_fd()],
         errors: child_errors.as_raw_fd(),
         user: spec
             .user
@@ -205,15 +210,19 @@ pub fn spawn(spec: &SpawnSpec<'_>) -> Result<Spawned, SpawnError> {
     let child = child.with_environment(&mut variables, prepared.listen_pid);
 
     let pid = fork(&child).map_err(other("fork"))?;
-    drop((null, child_stdout, child_stderr, child_errors, passed));
+    drop((null, child_stdout, child_stderr, child_errors, child_gate, passed));
+    let process =
+        Process::of_child(pid).map_err(|source| SpawnError::Process { worker: worker(), source })?;
+    forked(&process);
+    rustix::io::write(&gate, b"g").map_err(|errno| other("let it go on")(errno.into()))?;
+    drop(gate);
     let mut report = [0_u8; 5];
     // Ends with nothing when the exec has closed the pipe.
     let reported = read_report(errors, &mut report).map_err(other("read the start's outcome"))?;
     if reported < report.len() {
-        let process =
-            Process::of_child(pid).map_err(|source| SpawnError::Process { worker: worker(), source })?;
-        return Ok(Spawned { process, output: WorkerOutput { stdout, stderr } });
+        return Ok(Spawned { process, output });
     }
+    drop(process);
     reap(pid);
     let [step, errno @ ..] = report;
     Err(failure(spec, &prepared.program, step, io::Error::from_raw_os_error(i32::from_ne_bytes(errno))))
@@ -273,6 +282,17 @@ fn failure(spec: &SpawnSpec<'_>, program: &str, step: u8, source: io::Error) -> 
 
 fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?)
+}
+
+/// What this process reads, and the worker's stdout and stderr.
+fn output(output: Output) -> io::Result<(Option<WorkerOutput>, [OwnedFd; 2])> {
+    if output == Output::Shared {
+        let own = [io::stdout().as_fd().try_clone_to_owned()?, io::stderr().as_fd().try_clone_to_owned()?];
+        return Ok((None, own));
+    }
+    let (stdout, child_stdout) = output_pipe()?;
+    let (stderr, child_stderr) = output_pipe()?;
+    Ok((Some(WorkerOutput { stdout, stderr }), [child_stdout, child_stderr]))
 }
 
 /// A pipe for a worker's output: the end to read from, and the worker's.

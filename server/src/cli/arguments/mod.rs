@@ -14,7 +14,7 @@ pub use self::{
 };
 use super::values;
 use crate::{
-    config,
+    config, daemon,
     names::{GroupName, WorkerName},
     workers::sample::SampleOptions,
 };
@@ -65,6 +65,9 @@ pub enum Command {
     /// The sample worker; the daemon starts it.
     #[command(hide = true)]
     Worker(SampleOptions),
+    /// Keeps sockets while there is no daemon; the daemon starts it.
+    #[command(hide = true)]
+    Keep,
 }
 
 /// The commands that ask the daemon.
@@ -135,7 +138,19 @@ pub enum Question {
         #[command(flatten)]
         output: Output,
     },
-    /// Drain every worker, release the groups and end the daemon
+    /// Give a group back to the kernel's own hash; its workers go on, unmanaged
+    Release {
+        /// The group.
+        #[arg(required_unless_present = "all")]
+        group: Option<GroupName>,
+        /// Every group.
+        #[arg(long, conflicts_with = "group")]
+        all: bool,
+        /// How to print.
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Drain every worker, end the groups and the daemon
     Stop {
         /// How to wait.
         #[command(flatten)]
@@ -179,6 +194,9 @@ pub struct DaemonArguments {
     /// The configuration; the files of conf.d beside it belong to it, and --socket goes before its own
     #[arg(long, value_name = "FILE", default_value = config::DEFAULT_PATH)]
     pub config: PathBuf,
+    /// The directory, in a bpffs, of the pins by which the next daemon finds program and maps again
+    #[arg(long, value_name = "DIR", default_value = daemon::DEFAULT_PINS)]
+    pub pins: PathBuf,
 }
 
 /// What `steer check` takes.

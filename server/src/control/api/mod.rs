@@ -28,7 +28,7 @@ pub const SCHEMA: u32 = 1;
 pub const INTERFACE: &str = "io.steer.Control";
 
 /// The names of all methods, without [`INTERFACE`]. Each is a variant of [`Request`].
-pub const METHODS: [&str; 13] = [
+pub const METHODS: [&str; 14] = [
     "Info",
     "Status",
     "Table",
@@ -41,6 +41,7 @@ pub const METHODS: [&str; 13] = [
     "Drain",
     "Undrain",
     "Scale",
+    "Release",
     "Stop",
 ];
 
@@ -112,7 +113,8 @@ pub(in crate::control) mod tests {
             Request::Decide { group: group.clone(), decision: Decision::Abort },
             Request::Drain { worker: worker.clone(), timeout_ms: None },
             Request::Undrain { worker },
-            Request::Scale { group, workers: 4, timeout_ms: None },
+            Request::Scale { group: group.clone(), workers: 4, timeout_ms: None },
+            Request::Release { group: Some(group) },
             Request::Stop { timeout_ms: None },
         ]
     }

@@ -135,6 +135,13 @@ pub enum Request {
         #[serde(default)]
         timeout_ms: Option<u64>,
     },
+    /// Give a group, or every group, back to the kernel's own hash; its workers go on, unmanaged.
+    #[serde(rename = "io.steer.Control.Release")]
+    Release {
+        /// The group; all where it is left out.
+        #[serde(default)]
+        group: Option<GroupName>,
+    },
     /// Stop: drain every worker, release the groups, end the daemon; answers with the receipts (`more`).
     #[serde(rename = "io.steer.Control.Stop")]
     Stop {
@@ -159,6 +166,7 @@ impl Request {
             | Self::Drain { .. }
             | Self::Undrain { .. }
             | Self::Scale { .. }
+            | Self::Release { .. }
             | Self::Stop { .. } => true,
         }
     }
@@ -178,6 +186,7 @@ impl Request {
             Self::Drain { .. } => "io.steer.Control.Drain",
             Self::Undrain { .. } => "io.steer.Control.Undrain",
             Self::Scale { .. } => "io.steer.Control.Scale",
+            Self::Release { .. } => "io.steer.Control.Release",
             Self::Stop { .. } => "io.steer.Control.Stop",
         }
     }

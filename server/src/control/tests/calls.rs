@@ -32,6 +32,7 @@ async fn every_request_makes_the_round_trip() {
         (restart, 2, "Done"),
         (Request::Drain { worker: web(0), timeout_ms: Some(5) }, 0, "Receipt"),
         (Request::Undrain { worker: web(0) }, 0, "Done"),
+        (Request::Release { group: None }, 0, "Done"),
         (Request::Scale { group: group.clone(), workers: 3, timeout_ms: None }, 3, "Done"),
         (Request::Policy { group: group.clone() }, 0, "Policy"),
         (set_policy(&group, true), 0, "Change"),

@@ -149,7 +149,7 @@ impl Controller for Played {
                 Ok(done(2))
             }
             Request::Drain { worker, .. } => Ok(Response::Receipt(receipt(&worker.to_string()))),
-            Request::Undrain { .. } | Request::Decide { .. } => Ok(done(0)),
+            Request::Undrain { .. } | Request::Decide { .. } | Request::Release { .. } => Ok(done(0)),
             Request::Policy { group } => Ok(Response::Policy(PolicyReport { group, ..fixtures::policy() })),
             Request::SetPolicy { group, policy: policy_after, dry_run, .. } => {
                 Ok(Response::Change(Change { group, policy_after, applied: !dry_run, ..fixtures::change() }))

@@ -31,6 +31,8 @@ pub(super) fn reap(pid: libc::pid_t) {
 pub(super) struct Child<'a> {
     pub(super) standard: [RawFd; 3],
     pub(super) passed: Vec<RawFd>,
+    /// Where the child waits until it may go on, and the end that this process opens the gate with.
+    pub(super) gate: [RawFd; 2],
     pub(super) errors: RawFd,
     pub(super) user: Option<(u32, u32, Vec<u32>)>,
     pub(super) directory: Option<&'a CStr>,
@@ -76,6 +78,13 @@ impl<'a> Child<'a> {
             }
             if libc::setsid() < 0 {
                 return (Step::Session, errno());
+            }
+            // Nobody opens the gate once the parent is dead: then this end must not hold it shut for ever.
+            let [gate, opener] = self.gate;
+            libc::close(opener);
+            let mut go = 0_u8;
+            if libc::read(gate, (&raw mut go).cast(), 1) != 1 {
+                libc::_exit(127);
             }
             let targets = self.standard.iter().chain(&self.passed);
             let mut target = 0;

@@ -27,6 +27,7 @@ fn spec(command: &[&str]) -> SpawnSpec<'static> {
         listeners: Vec::new(),
         load: None,
         notify: None,
+        output: crate::workers::command::Output::Piped,
     }
 }
 
@@ -36,9 +37,9 @@ fn shell(script: &str) -> SpawnSpec<'static> {
 
 /// Runs it to its end and returns how it ended and what it wrote.
 async fn run(spec: &SpawnSpec<'_>) -> (Exit, String) {
-    let spawned = spawn(spec).unwrap();
+    let spawned = spawn(spec, |_| {}).unwrap();
     let mut text = String::new();
-    let stdout = tokio::net::unix::pipe::Receiver::from_owned_fd(spawned.output.stdout);
+    let stdout = tokio::net::unix::pipe::Receiver::from_owned_fd(spawned.output.unwrap().stdout);
     stdout.unwrap().read_to_string(&mut text).await.unwrap();
     (spawned.process.wait().await.unwrap(), text)
 }
@@ -46,9 +47,9 @@ async fn run(spec: &SpawnSpec<'_>) -> (Exit, String) {
 #[tokio::test]
 async fn a_worker_leads_a_session_and_knows_its_name() {
     let script = "echo $STEER_WORKER $STEER_GROUP $STEER_GENERATION $$; cut -d' ' -f6 /proc/$$/stat; readlink /proc/$$/fd/0";
-    let spawned = spawn(&shell(script)).unwrap();
+    let spawned = spawn(&shell(script), |_| {}).unwrap();
     let mut text = String::new();
-    fs::File::from(spawned.output.stdout).read_to_string(&mut text).unwrap();
+    fs::File::from(spawned.output.unwrap().stdout).read_to_string(&mut text).unwrap();
     let pid = spawned.process.pid();
     assert_eq!(text, format!("web/0 web 3 {pid}\n{pid}\n/dev/null\n"));
     assert_eq!(spawned.process.wait().await.unwrap(), Exit::Code(0));
@@ -96,10 +97,10 @@ async fn signals_are_as_a_program_expects_them() {
 
 #[tokio::test]
 async fn each_way_not_to_start_has_its_error() {
-    let missing = spawn(&spec(&["/no/such/program"])).unwrap_err();
+    let missing = spawn(&spec(&["/no/such/program"]), |_| {}).unwrap_err();
     assert!(matches!(missing, SpawnError::NoSuchProgram { interpreter: false, .. }), "{missing:?}");
     assert_eq!(missing.to_string(), "cannot start web/0: there is no program \"/no/such/program\"");
-    let missing = spawn(&spec(&["no-such-program-in-path"])).unwrap_err();
+    let missing = spawn(&spec(&["no-such-program-in-path"]), |_| {}).unwrap_err();
     assert!(matches!(missing, SpawnError::NoSuchProgram { .. }) && missing.hint().is_some(), "{missing:?}");
 
     let directory = std::env::temp_dir().join(format!("steer-spawn-{}", std::process::id()));
@@ -107,25 +108,25 @@ async fn each_way_not_to_start_has_its_error() {
     let script = directory.join("script");
     fs::write(&script, "#!/no/such/interpreter\n").unwrap();
     let path = script.to_str().unwrap();
-    let refused = spawn(&spec(&[path])).unwrap_err();
+    let refused = spawn(&spec(&[path]), |_| {}).unwrap_err();
     assert!(matches!(refused, SpawnError::NotExecutable { .. }) && refused.hint().is_some(), "{refused:?}");
     fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-    let missing = spawn(&spec(&[path])).unwrap_err();
+    let missing = spawn(&spec(&[path]), |_| {}).unwrap_err();
     assert!(matches!(missing, SpawnError::NoSuchProgram { interpreter: true, .. }), "{missing:?}");
     fs::write(&script, "no header\n").unwrap();
-    let refused = spawn(&spec(&[path])).unwrap_err();
+    let refused = spawn(&spec(&[path]), |_| {}).unwrap_err();
     assert!(refused.hint().unwrap().contains("#!"), "{refused:?}");
 
     let mut elsewhere = shell("exit 0");
     elsewhere.directory = Some(directory.join("missing"));
-    let missing = spawn(&elsewhere).unwrap_err();
+    let missing = spawn(&elsewhere, |_| {}).unwrap_err();
     assert!(
         matches!(&missing, SpawnError::Directory { source, .. } if source.kind() == io::ErrorKind::NotFound)
     );
     fs::remove_dir_all(&directory).unwrap();
 
-    assert!(matches!(spawn(&spec(&[])), Err(SpawnError::Unusable { .. })));
-    assert!(matches!(spawn(&spec(&["sh", "a\0b"])), Err(SpawnError::Unusable { .. })));
+    assert!(matches!(spawn(&spec(&[]), |_| {}), Err(SpawnError::Unusable { .. })));
+    assert!(matches!(spawn(&spec(&["sh", "a\0b"]), |_| {}), Err(SpawnError::Unusable { .. })));
 }
 
 #[tokio::test]
@@ -145,7 +146,8 @@ async fn directory_user_and_environment_are_as_specified() {
 async fn a_worker_outlives_the_reader_of_its_output() {
     let script =
         "trap 'echo after && echo after >&2 && exit 7' TERM; echo ready; while :; do sleep 0.01; done";
-    let Spawned { process, output } = spawn(&shell(script)).unwrap();
+    let Spawned { process, output } = spawn(&shell(script), |_| {}).unwrap();
+    let output = output.unwrap();
     let mut pipe = tokio::net::unix::pipe::Receiver::from_owned_fd(output.stdout).unwrap();
     pipe.read_exact(&mut [0; 6]).await.unwrap();
     drop((pipe, output.stderr));
@@ -155,7 +157,7 @@ async fn a_worker_outlives_the_reader_of_its_output() {
 
 #[tokio::test]
 async fn the_next_daemon_reads_on() {
-    let Spawned { process, output } = spawn(&shell("echo early; exec sleep 60")).unwrap();
+    let Spawned { process, output } = spawn(&shell("echo early; exec sleep 60"), |_| {}).unwrap();
     drop(output);
     let again = WorkerOutput::of_running(process.pid()).unwrap();
     let mut pipe = tokio::net::unix::pipe::Receiver::from_owned_fd(again.stdout).unwrap();
@@ -171,7 +173,8 @@ async fn the_next_daemon_reads_on() {
 async fn the_whole_tree_gets_the_signal_also_when_its_leader_has_ended() {
     // One stays in the session; the other leaves it, and is found as a descendant only.
     let script = "sleep 60 & setsid sleep 60 & sleep 60 & echo started; exec sleep 60";
-    let Spawned { process, output } = spawn(&shell(script)).unwrap();
+    let Spawned { process, output } = spawn(&shell(script), |_| {}).unwrap();
+    let output = output.unwrap();
     let mut pipe = tokio::net::unix::pipe::Receiver::from_owned_fd(output.stdout).unwrap();
     let mut text = [0; 8];
     pipe.read_exact(&mut text).await.unwrap();
@@ -210,7 +213,7 @@ async fn a_listener_that_was_passed_serves() {
                   c.sendall(c.recv(5)[::-1])\n";
     let mut spec = spec(&["python3", "-c", script]);
     spec.listeners = vec![(listener.as_fd(), "http".to_owned())];
-    let process = spawn(&spec).unwrap().process;
+    let process = spawn(&spec, |_| {}).unwrap().process;
     let mut client = TcpStream::connect(address).unwrap();
     client.write_all(b"hello").unwrap();
     let mut text = String::new();

@@ -1,0 +1,25 @@
+//! Puts right what somebody else has undone in the kernel, and says so.
+
+use super::{actor::Actor, describe::describe, persistence::Persistence};
+
+impl Actor {
+    /// One look at everything of the group that others can take away: its pins, its program, its slots.
+    pub(super) fn mend(&mut self) {
+        for endpoint in &mut self.endpoints {
+            let mended = match endpoint.mend() {
+                Ok(mended) => mended,
+                Err(error) => {
+                    tracing::warn!("cannot look after {}: {}", endpoint.address, describe(&error));
+                    continue;
+                }
+            };
+            for what in mended {
+                let detail = format!("at {}: {what}", endpoint.address);
+                self.journal.add("mended", &self.settings.name, None, None, detail);
+            }
+        }
+        if self.persistence.as_ref().is_some_and(Persistence::is_failing) {
+            self.save(None);
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! The file's contents.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use server_common::counters::SlotCounters;
+
+use crate::{
+    daemon::{
+        settings::GroupSettings,
+        totals::{Totals, WorkerTotals},
+    },
+    engine::{
+        event::{GenerationId, OperationId, Slot},
+        group::Group,
+    },
+    sockets::address::ListenAddress,
+};
+
+/// The version of the file's shape: another daemon goes on from a file of its own version only.
+pub(in crate::daemon) const FORMAT: u32 = 1;
+
+/// The version of the maps' shapes and meanings, as program and daemon share them: raised with every change of `server-common` that an
+/// older program would misread.
+pub(in crate::daemon) const MAPS: u32 = 1;
+
+/// One group, as it was when it was last saved.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(in crate::daemon) struct Saved {
+    /// See [`FORMAT`].
+    pub format: u32,
+    /// See [`MAPS`].
+    pub maps: u32,
+    /// The version of the daemon that wrote it, for people.
+    pub version: String,
+    /// The kernel's name for this boot: what was saved in another is about nothing any more.
+    pub boot: String,
+    /// How the group is configured.
+    pub settings: GroupSettings,
+    /// What was decided.
+    pub engine: Group,
+    /// What is held at each listen address, in their order.
+    pub addresses: Vec<SavedAddress>,
+    /// Whose slot each is, as the daemon knew it: it may have forgotten a generation later than the engine.
+    pub holders: Vec<(Slot, GenerationId)>,
+    /// The generations' processes.
+    pub processes: Vec<SavedProcess>,
+    /// What was counted for slots that others have now.
+    pub totals: SavedTotals,
+    /// How many strangers were seen.
+    pub strangers: u64,
+    /// The name of the last operation.
+    pub last_operation: OperationId,
+    /// The number of the last event.
+    pub last_event: u64,
+}
+
+/// A listen address.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(in crate::daemon) struct SavedAddress {
+    /// With the port that was found, where 0 was asked for.
+    pub address: ListenAddress,
+    /// The cookie of each slot's listener.
+    pub listeners: BTreeMap<Slot, u64>,
+    /// What the program had counted for each slot when its last listener left it.
+    pub counted: BTreeMap<Slot, SavedCounters>,
+}
+
+/// A generation's process.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(in crate::daemon) struct SavedProcess {
+    /// Whose.
+    pub generation: GenerationId,
+    /// Its number.
+    pub pid: u32,
+    /// When it started, in clock ticks since boot: with the number it names one process.
+    pub start_time: u64,
+    /// Whether it has said that it is ready.
+    pub has_told: bool,
+}
+
+/// Counters that have outlived their slots.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(in crate::daemon) struct SavedTotals {
+    workers: BTreeMap<u32, (SavedCounters, u64)>,
+    held: SavedCounters,
+}
+
+/// [`SlotCounters`], which knows nothing of files.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(in crate::daemon) struct SavedCounters {
+    asked: [u64; 4],
+    outcome: [u64; 6],
+}
+
+impl From<SlotCounters> for SavedCounters {
+    fn from(SlotCounters { asked, outcome }: SlotCounters) -> Self {
+        Self { asked, outcome }
+    }
+}
+
+impl From<SavedCounters> for SlotCounters {
+    fn from(SavedCounters { asked, outcome }: SavedCounters) -> Self {
+        Self { asked, outcome }
+    }
+}
+
+impl From<&Totals> for SavedTotals {
+    fn from(totals: &Totals) -> Self {
+        let workers = totals.workers.iter();
+        let saved =
+            |(&index, worker): (&u32, &WorkerTotals)| (index, (worker.counters.into(), worker.migrated_out));
+        Self { workers: workers.map(saved).collect(), held: totals.held.into() }
+    }
+}
+
+impl From<SavedTotals> for Totals {
+    fn from(saved: SavedTotals) -> Self {
+        let worker = |(counters, migrated_out): (SavedCounters, u64)| WorkerTotals {
+            counters: counters.into(),
+            migrated_out,
+        };
+        let workers = saved.workers.into_iter().map(|(index, totals)| (index, worker(totals)));
+        Self { workers: workers.collect(), held: saved.held.into() }
+    }
+}

@@ -1,0 +1,175 @@
+//! Goes on with a group that another daemon had: finds its kernel groups, sockets and processes again.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    os::fd::OwnedFd,
+};
+
+use crate::{
+    engine::{
+        event::{Event, GenerationId, Slot},
+        view::Stage,
+    },
+    sockets::{options, pidfd},
+    workers::process::Process,
+};
+
+use super::{
+    actor::Actor,
+    reach::Reach,
+    running::Running,
+    state::{Saved, SavedProcess},
+};
+
+impl Actor {
+    /// Finds everything of a saved group that is not in the engine. To be followed by [`resume`](Self::resume).
+    pub(super) fn find_again(&mut self, saved: &Saved) {
+        for (generation, slot, _) in self.engine.generations() {
+            let mut running = Running::new(slot);
+            running.reach = self.reach_of(generation);
+            running.is_ready = self.engine.stage(generation).is_some_and(|stage| stage != Stage::Starting);
+            let process = saved.processes.iter().find(|process| process.generation == generation);
+            if let Some(SavedProcess { pid, start_time, has_told, .. }) = process {
+                running.has_told = *has_told;
+                // One that is gone, or whose number is another's by now, has ended.
+                running.process = Process::open(*pid, Some(*start_time)).ok();
+            }
+            running.has_exited = running.process.is_none();
+            self.generations.insert(generation, running);
+        }
+        for (index, address) in saved.addresses.iter().enumerate() {
+            for (&slot, &cookie) in &address.listeners {
+                if let Some(listener) = self.find_listener(index, slot, cookie) {
+                    self.endpoints[index].adopt(slot, listener, cookie);
+                }
+            }
+            for slot in self.engine.hold_slots() {
+                let kept = || self.persistence.as_ref()?.kept_hold(index, slot);
+                let found = if self.endpoints[index].listener(slot).is_none() { kept() } else { None };
+                if let Some(listener) =
+                    found.filter(|listener| options::listens(listener).is_ok_and(|listens| listens))
+                    && let Ok(cookie) = options::socket_cookie(&listener)
+                {
+                    self.endpoints[index].adopt(slot, listener, cookie);
+                }
+            }
+        }
+    }
+
+    /// The listener with this cookie: among those that are kept, or of the generation whose slot it is.
+    fn find_listener(&mut self, address: usize, slot: Slot, cookie: u64) -> Option<OwnedFd> {
+        let is_it = |listener: &OwnedFd| options::socket_cookie(listener).is_ok_and(|found| found == cookie);
+        let kept = self.persistence.as_ref().and_then(|persistence| persistence.kept_hold(address, slot));
+        if let Some(kept) = kept.filter(&is_it) {
+            return Some(kept);
+        }
+        let holder = self.engine.holder(slot)?;
+        let process = self.generations.get(&holder)?.process.clone()?;
+        let listeners = self.diag.listeners(self.endpoints[address].address).ok()?;
+        let listener = listeners.iter().find(|listener| listener.cookie == cookie)?;
+        let (pid, descriptor) = pidfd::find_listener(&process.tree(), u64::from(listener.inode))?;
+        let holder = pidfd::open(pid).ok()?;
+        pidfd::take_fd(holder, descriptor).ok().filter(is_it)
+    }
+
+    /// What of earlier tables could send a flow to the generation: which buckets is not saved, so that any flow may be its own
+    /// that began before its first instant, or before now.
+    fn reach_of(&self, generation: GenerationId) -> Reach {
+        Reach::of_any_flow(self.engine.first_instant(generation))
+    }
+
+    /// Goes on: does again what was not answered, and tells the engine what has happened meanwhile.
+    pub(super) fn resume(&mut self) {
+        let name = self.settings.name.clone();
+        for effect in self.engine.resume(self.clock.now()) {
+            for event in self.carry_and_fail(effect) {
+                self.feed(event);
+            }
+        }
+        for slot in self.engine.hold_slots() {
+            if self.endpoints.iter().any(|endpoint| endpoint.listener(slot).is_none()) {
+                self.feed(Event::HoldLost { slot });
+            }
+        }
+        for (generation, slot, runs) in self.engine.generations() {
+            if let Some(event) = self.found(generation, slot, runs) {
+                self.feed(event);
+            }
+        }
+        self.feed(Event::Tick);
+        let again: Vec<_> = self
+            .generations
+            .iter()
+            .filter_map(|(&id, running)| {
+                running.process.clone().map(|process| (id, process, running.has_exited))
+            })
+            .collect();
+        for (generation, process, has_exited) in again {
+            if !has_exited {
+                self.watch(generation, process);
+            }
+            if let Some(event) = self.starts(generation).then(|| self.prepare_probe(generation)).flatten() {
+                self.feed(event);
+            }
+            self.ready_if_complete(generation);
+        }
+        let workers = self.generations.values().filter(|running| !running.has_exited).count();
+        let plural = if workers == 1 { "process" } else { "processes" };
+        let detail = format!("another daemon's, with {workers} {plural} that run");
+        self.journal.add("taken-over", &name, None, None, detail);
+    }
+
+    /// What became of a generation while there was no daemon.
+    fn found(&mut self, generation: GenerationId, slot: Slot, runs: bool) -> Option<Event> {
+        if !runs {
+            return None;
+        }
+        let running = self.generations.get(&generation)?;
+        match (&running.process, self.engine.stage(generation)?) {
+            // The daemon died before it had forked, or before the process had been let go.
+            (None, Stage::Starting) => Some(Event::StartFailed {
+                generation,
+                why: "could not be started: the daemon that was about to was ended".to_owned(),
+            }),
+            (None, _) => Some(Event::Exited { generation, exit: "exit unknown".to_owned() }),
+            (Some(process), Stage::Starting) => Some(Event::Started { generation, pid: process.pid() }),
+            (Some(_), Stage::Serving) => {
+                let lost = self.endpoints.iter().find(|endpoint| endpoint.listener(slot).is_none())?;
+                let why = format!("its listener on {} was gone when the daemon took over", lost.address);
+                Some(Event::ListenerLost { generation, why })
+            }
+            (Some(_), Stage::Ending) => None,
+        }
+    }
+
+    fn starts(&self, generation: GenerationId) -> bool {
+        self.engine.stage(generation) == Some(Stage::Starting)
+    }
+
+    /// Clears the slots whose generations were forgotten, where the daemon before did not come to it, and counts what was counted
+    /// for them.
+    fn forget_what_is_nobodys(&mut self, saved: &Saved) {
+        let taken = self.engine.taken_slots();
+        let holders: BTreeMap<Slot, GenerationId> = saved.holders.iter().copied().collect();
+        let slots: BTreeSet<Slot> =
+            saved.addresses.iter().flat_map(|address| address.listeners.keys().copied()).collect();
+        for slot in slots.difference(&taken) {
+            let counted = self.forget_slot(*slot);
+            let sum = match holders.get(slot) {
+                Some(holder) => &mut self.totals.workers.entry(holder.worker).or_default().counters,
+                None => &mut self.totals.held,
+            };
+            *sum = sum.plus(&counted);
+        }
+    }
+
+    /// Everything that a fresh actor has not: see [`Saved`].
+    pub(super) fn restore(&mut self, saved: &Saved) {
+        self.totals = saved.totals.clone().into();
+        self.strangers = saved.strangers;
+        self.last_operation = saved.last_operation;
+        self.journal.count_from(saved.last_event);
+        self.find_again(saved);
+        self.forget_what_is_nobodys(saved);
+    }
+}

@@ -1,0 +1,225 @@
+//! The daemon's side: reaches the keeper there is, or starts one.
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use rustix::{
+    fs::Mode,
+    net::{
+        AddressFamily, RecvFlags, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, recv,
+        socket_with,
+        sockopt::{Timeout, set_socket_timeout},
+    },
+};
+use thiserror::Error;
+
+use super::wire::{Answer, Request, receive, send};
+
+/// How long an answer may take. The keeper does nothing that takes time.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// This binary, also after its file was replaced by another version.
+const THIS_PROGRAM: &str = "/proc/self/exe";
+
+/// The keeper could not be reached, started, or did not do what it was asked.
+#[derive(Debug, Error)]
+#[error("cannot {operation} the keeper of sockets at {path}")]
+pub struct KeeperError {
+    operation: &'static str,
+    path: PathBuf,
+    #[source]
+    source: io::Error,
+}
+
+/// A connection to the keeper, and what it keeps for this daemon.
+#[derive(Debug)]
+pub struct Keeper {
+    path: PathBuf,
+    connection: OwnedFd,
+    /// Its process, where this daemon has started it.
+    child: Option<Child>,
+    /// Duplicates of what is kept, for another keeper should this one be killed.
+    kept: BTreeMap<String, OwnedFd>,
+}
+
+impl Keeper {
+    /// Reaches the keeper at `path`, or starts one there; tells what it keeps already. Whoever calls holds the daemon's lock,
+    /// so that no other daemon does the same.
+    pub fn reach(path: &Path) -> Result<Self, KeeperError> {
+        let error = |operation| {
+            let path = path.to_owned();
+            move |source: io::Error| KeeperError { operation, path, source }
+        };
+        let (connection, child) = match connect_to(path) {
+            Ok(connection) => (connection, None),
+            Err(_) => {
+                let child = start(path).map_err(error("start"))?;
+                (connect_to(path).map_err(error("reach"))?, Some(child))
+            }
+        };
+        let mut keeper = Self { path: path.to_owned(), connection, child, kept: BTreeMap::new() };
+        keeper.kept = keeper.list().map_err(error("ask"))?;
+        Ok(keeper)
+    }
+
+    /// What is kept, by name.
+    pub fn kept(&self) -> impl Iterator<Item = (&str, BorrowedFd<'_>)> {
+        self.kept.iter().map(|(name, descriptor)| (name.as_str(), descriptor.as_fd()))
+    }
+
+    /// Has a duplicate of a descriptor kept under a name, in place of what had the name. When it returns, it is kept.
+    pub fn keep(&mut self, name: &str, descriptor: BorrowedFd<'_>) -> Result<(), KeeperError> {
+        let own = descriptor.try_clone_to_owned().map_err(self.error("duplicate a socket for"))?;
+        self.kept.insert(name.to_owned(), own);
+        match self.ask(&Request::Keep(name.to_owned()), Some(descriptor)) {
+            Ok(()) => Ok(()),
+            Err(_) => self.replace(),
+        }
+    }
+
+    /// Has what has a name closed.
+    pub fn release(&mut self, name: &str) -> Result<(), KeeperError> {
+        if self.kept.remove(name).is_none() {
+            return Ok(());
+        }
+        match self.ask(&Request::Drop(name.to_owned()), None) {
+            Ok(()) => Ok(()),
+            Err(_) => self.replace(),
+        }
+    }
+
+    /// Whether the keeper is there; if it is not, another takes its place.
+    pub fn look(&mut self) -> Result<bool, KeeperError> {
+        let mut byte = [0; 1];
+        match recv(&self.connection, &mut byte[..], RecvFlags::PEEK | RecvFlags::DONTWAIT) {
+            Err(rustix::io::Errno::AGAIN) => Ok(true),
+            _ => self.replace().map(|()| false),
+        }
+    }
+
+    /// Ends the keeper, with all it keeps.
+    pub fn end(&mut self) -> Result<(), KeeperError> {
+        self.ask(&Request::End, None).map_err(self.error("end"))?;
+        self.kept.clear();
+        if let Some(mut child) = self.child.take() {
+            child.wait().map_err(self.error("wait for"))?;
+        }
+        // It is gone: the path leads nowhere.
+        let _ = fs::remove_file(&self.path);
+        Ok(())
+    }
+
+    fn error(&self, operation: &'static str) -> impl FnOnce(io::Error) -> KeeperError + use<> {
+        let path = self.path.clone();
+        move |source| KeeperError { operation, path, source }
+    }
+
+    fn replace(&mut self) -> Result<(), KeeperError> {
+        if let Some(mut child) = self.child.take() {
+            // Reaped where it is dead; one that lives without answering is not worth waiting for.
+            let _ = child.try_wait();
+        }
+        let child = start(&self.path).map_err(self.error("start"))?;
+        self.connection = connect_to(&self.path).map_err(self.error("reach"))?;
+        self.child = Some(child);
+        let kept = std::mem::take(&mut self.kept);
+        let result = kept.iter().try_for_each(|(name, descriptor)| {
+            self.ask(&Request::Keep(name.clone()), Some(descriptor.as_fd()))
+        });
+        self.kept = kept;
+        result.map_err(self.error("hand everything to"))
+    }
+
+    fn ask(&self, request: &Request, descriptor: Option<BorrowedFd<'_>>) -> io::Result<()> {
+        send(&self.connection, &request.encode(), descriptor)?;
+        match self.answer()? {
+            (Answer::Done, _) => Ok(()),
+            (answer, _) => Err(io::Error::other(format!("its answer is {answer:?}"))),
+        }
+    }
+
+    fn list(&self) -> io::Result<BTreeMap<String, OwnedFd>> {
+        send(&self.connection, &Request::List.encode(), None)?;
+        let mut kept = BTreeMap::new();
+        loop {
+            match self.answer()? {
+                (Answer::Kept(name), Some(descriptor)) => drop(kept.insert(name, descriptor)),
+                (Answer::Done, _) => return Ok(kept),
+                (answer, _) => return Err(io::Error::other(format!("its answer is {answer:?}"))),
+            }
+        }
+    }
+
+    fn answer(&self) -> io::Result<(Answer, Option<OwnedFd>)> {
+        let gone = || io::Error::from(io::ErrorKind::UnexpectedEof);
+        let (bytes, descriptor) = receive(&self.connection)?.ok_or_else(gone)?;
+        let answer = Answer::decode(&bytes).ok_or(io::ErrorKind::InvalidData)?;
+        Ok((answer, descriptor))
+    }
+}
+
+fn socket() -> io::Result<OwnedFd> {
+    Ok(socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?)
+}
+
+fn connect_to(path: &Path) -> io::Result<OwnedFd> {
+    let socket = socket()?;
+    set_socket_timeout(&socket, Timeout::Recv, Some(PATIENCE))?;
+    set_socket_timeout(&socket, Timeout::Send, Some(PATIENCE))?;
+    connect(&socket, &SocketAddrUnix::new(path)?)?;
+    Ok(socket)
+}
+
+fn start(path: &Path) -> io::Result<Child> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = socket()?;
+    bind(&listener, &SocketAddrUnix::new(path)?)?;
+    rustix::fs::chmod(path, Mode::from_raw_mode(0o600))?;
+    listen(&listener, 4)?;
+    let mut command = Command::new(THIS_PROGRAM);
+    command.arg("keep").env_clear().current_dir("/");
+    command.stdin(Stdio::from(listener)).stdout(Stdio::null()).stderr(Stdio::null()).spawn()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::keeper::process::serve_all;
+
+    #[test]
+    fn what_is_kept_outlives_its_daemon() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("keeper");
+        let listener = socket().unwrap();
+        bind(&listener, &SocketAddrUnix::new(&path).unwrap()).unwrap();
+        listen(&listener, 4).unwrap();
+        let server = std::thread::spawn(move || serve_all(&listener));
+        let (mut reader, writer) = io::pipe().unwrap();
+        let mut first = Keeper::reach(&path).unwrap();
+        first.keep("web/0/1", writer.as_fd()).unwrap();
+        first.keep("web/notify", writer.as_fd()).unwrap();
+        first.release("web/notify").unwrap();
+        first.release("web/notify").unwrap();
+        drop((first, writer));
+
+        let mut second = Keeper::reach(&path).unwrap();
+        let names: Vec<&str> = second.kept().map(|(name, _)| name).collect();
+        assert_eq!(names, ["web/0/1"]);
+        rustix::io::write(second.kept().next().unwrap().1, b"still open").unwrap();
+        second.end().unwrap();
+        server.join().unwrap().unwrap();
+        let mut said = String::new();
+        io::Read::read_to_string(&mut reader, &mut said).unwrap();
+        assert_eq!(said, "still open", "and closed with the keeper");
+        assert!(!path.exists());
+    }
+}
