@@ -36,6 +36,10 @@ pub struct Steer<'a> {
     daemon: Option<Child>,
     command: &'static str,
     arguments: Vec<String>,
+    /// Set for the daemon, and so for its workers.
+    pub environment: Vec<(String, String)>,
+    /// Its pins, where it makes some.
+    pins: Option<PathBuf>,
 }
 
 /// What a command printed and how it ended.
@@ -82,7 +86,12 @@ impl<'a> Steer<'a> {
         let mut steer = Self::not_started(namespace, &binary(), "daemon");
         let path = steer.path("steer.toml");
         fs::write(&path, configuration).expect("a file can be made in the temporary directory");
-        steer.arguments = vec!["--config".to_owned(), path.to_string_lossy().into_owned()];
+        // One bpffs is everybody's: a name that no other test has.
+        let name = steer.directory.path().file_name().expect("a temporary directory has a name");
+        let pins = Path::new("/sys/fs/bpf").join(name);
+        let [path, pins_said] = [&path, &pins].map(|path| path.to_string_lossy().into_owned());
+        steer.arguments = ["--config", &path, "--pins", &pins_said].map(str::to_owned).to_vec();
+        steer.pins = Some(pins);
         steer.start_daemon();
         steer.until_working();
         steer
@@ -92,7 +101,16 @@ impl<'a> Steer<'a> {
     fn not_started(namespace: &'a Namespace, binary: &Path, command: &'static str) -> Self {
         let directory = tempfile::Builder::new().prefix("steer-tests-").tempdir();
         let directory = directory.expect("a temporary directory can be made");
-        Self { namespace, binary: binary.to_owned(), directory, daemon: None, command, arguments: Vec::new() }
+        Self {
+            namespace,
+            binary: binary.to_owned(),
+            directory,
+            daemon: None,
+            command,
+            arguments: Vec::new(),
+            environment: Vec::new(),
+            pins: None,
+        }
     }
 
     /// Starts `BINARY run --socket ... ARGUMENTS` in the namespace, and waits for nothing.
@@ -118,6 +136,7 @@ impl<'a> Steer<'a> {
             .arg(self.socket())
             .args(&self.arguments)
             .env(MARK, self.directory.path())
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             // Of a service manager that may run the tests.
             .env_remove("NOTIFY_SOCKET")
             .env_remove("STEER_SOCKET")
@@ -257,6 +276,17 @@ impl<'a> Steer<'a> {
         self.processes().into_iter().chain(in_exec).collect()
     }
 
+    /// Waits until `steer status` answers, whatever it says.
+    #[track_caller]
+    pub fn until_reachable(&self) -> Status {
+        self.until("the daemon answers", START, |_| true)
+    }
+
+    /// Where its pins are.
+    pub fn pins(&self) -> Option<&Path> {
+        self.pins.as_deref()
+    }
+
     /// Looks without reaping, which would need to change the child.
     fn is_running(&self) -> bool {
         let Some(daemon) = &self.daemon else { return false };
@@ -280,6 +310,10 @@ impl Drop for Steer<'_> {
             let _ = daemon.wait();
         }
         process::kill_all("ending all processes of the instance", || self.processes_and_those_in_exec());
+        if let Some(pins) = &self.pins {
+            // Gone already, where the daemon has ended its groups.
+            let _ = fs::remove_dir_all(pins);
+        }
     }
 }
 

@@ -143,6 +143,7 @@ impl Actor {
             }
         }
         if let Some(persistence) = &self.persistence {
+            self.notify.remove();
             persistence.remove();
         }
     }

@@ -80,5 +80,7 @@ impl Lasting {
         if let Err(error) = keeper.end() {
             tracing::warn!("{}", describe(&error));
         }
+        // It has nothing in it any more; what somebody else has put there stays.
+        let _ = std::fs::remove_dir(&self.states);
     }
 }

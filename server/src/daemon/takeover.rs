@@ -34,7 +34,7 @@ impl Actor {
                 // One that is gone, or whose number is another's by now, has ended.
                 running.process = Process::open(*pid, Some(*start_time)).ok();
             }
-            running.has_exited = running.process.is_none();
+            running.has_exited = running.process.as_ref().is_none_or(|process| process.unreaped().is_some());
             self.generations.insert(generation, running);
         }
         for (index, address) in saved.addresses.iter().enumerate() {
@@ -125,6 +125,9 @@ impl Actor {
             return None;
         }
         let running = self.generations.get(&generation)?;
+        if let Some(exit) = running.process.as_ref().and_then(Process::unreaped) {
+            return Some(Event::Exited { generation, exit: exit.to_string() });
+        }
         match (&running.process, self.engine.stage(generation)?) {
             // The daemon died before it had forked, or before the process had been let go.
             (None, Stage::Starting) => Some(Event::StartFailed {

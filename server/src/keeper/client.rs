@@ -186,7 +186,7 @@ fn start(path: &Path) -> io::Result<Child> {
     rustix::fs::chmod(path, Mode::from_raw_mode(0o600))?;
     listen(&listener, 4)?;
     let mut command = Command::new(THIS_PROGRAM);
-    command.arg("keep").env_clear().current_dir("/");
+    command.arg("keep").current_dir("/");
     command.stdin(Stdio::from(listener)).stdout(Stdio::null()).stderr(Stdio::null()).spawn()
 }
 

@@ -6,7 +6,7 @@ use std::{
     os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd},
 };
 
-use rustix::net::{SocketFlags, accept_with, sockopt::socket_peercred};
+use rustix::net::{SocketAddrUnix, SocketFlags, accept_with, getsockname, sockopt::socket_peercred};
 
 use super::wire::{Answer, Request, receive, send};
 
@@ -21,7 +21,14 @@ pub fn keep() -> io::Result<()> {
     let _ = rustix::process::setsid();
     // SAFETY: standard input is open, as whoever starts a keeper makes it; nothing else in this process uses it.
     let listener = unsafe { OwnedFd::from_raw_fd(0) };
-    serve_all(&listener)
+    let result = serve_all(&listener);
+    // Its socket's path leads nowhere from here on.
+    if let Ok(Some(path)) = getsockname(&listener).map(SocketAddrUnix::try_from).map(Result::ok)
+        && let Some(path) = path.path_bytes()
+    {
+        let _ = rustix::fs::unlink(path);
+    }
+    result
 }
 
 /// Serves one daemon after another.

@@ -24,6 +24,8 @@ pub struct Stat {
     pub session: u32,
     /// When it started, in clock ticks since boot. With the pid it names one process for ever.
     pub start_time: u64,
+    /// How it ended, as `wait(2)` has it, once it is dead; only whoever may trace it is told.
+    pub status: i32,
 }
 
 impl Stat {
@@ -46,6 +48,7 @@ pub fn parse_stat(text: &str) -> Option<Stat> {
         parent: fields.get(1)?.parse().ok()?,
         session: fields.get(3)?.parse().ok()?,
         start_time: fields.get(19)?.parse().ok()?,
+        status: fields.get(49).and_then(|status| status.parse().ok()).unwrap_or_default(),
     })
 }
 

@@ -109,6 +109,11 @@ impl NotifySocket {
         self
     }
 
+    /// Removes the path: nobody goes on with it.
+    pub fn remove(&self) {
+        let _ = fs::remove_file(&self.path);
+    }
+
     /// The path, for a worker's NOTIFY_SOCKET.
     pub fn path(&self) -> &Path {
         &self.path

@@ -5,6 +5,7 @@ use std::{
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     ptr,
     sync::{Arc, OnceLock},
+    time::Duration,
 };
 
 use rustix::process::{WaitId, WaitIdOptions};
@@ -16,6 +17,9 @@ use tokio::{
 
 use crate::sockets::{pidfd, procfs};
 
+/// How long whoever reaps orphans may take to do so.
+const REAPED_BY_OTHERS: Duration = Duration::from_millis(500);
+
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
@@ -25,6 +29,17 @@ pub enum Exit {
     Signal(i32),
     /// It is gone and this process, not being its parent, was not told how.
     Unknown,
+}
+
+impl Exit {
+    /// From a wait status, as `wait(2)` has it.
+    fn of_status(status: i32) -> Self {
+        match (libc::WIFEXITED(status), libc::WIFSIGNALED(status)) {
+            (true, _) => Self::Code(libc::WEXITSTATUS(status)),
+            (_, true) => Self::Signal(libc::WTERMSIG(status)),
+            _ => Self::Unknown,
+        }
+    }
 }
 
 impl fmt::Display for Exit {
@@ -127,6 +142,11 @@ impl Process {
     /// When it started, in clock ticks since boot; with the pid it names one process until the next boot.
     pub fn start_time(&self) -> u64 {
         self.inner.start_time
+    }
+
+    /// How it has ended, where it has and nobody has reaped it yet.
+    pub fn unreaped(&self) -> Option<Exit> {
+        self.inner.last_entry()
     }
 
     /// Its pidfd, for [`pidfd::take_fd`].
@@ -238,7 +258,7 @@ impl Inner {
                 }
                 Ok(Some(exit)) => exit,
                 // The child of another, which has reaped it or will.
-                Err(source) if source.raw_os_error() == Some(libc::ECHILD) => Exit::Unknown,
+                Err(source) if source.raw_os_error() == Some(libc::ECHILD) => self.learn_exit().await,
                 Err(source) => return Err(error(source)),
             };
             // Nothing is awaited between here and the return, so both are set or neither.
@@ -246,6 +266,27 @@ impl Inner {
             last_user.map(|uid| self.last_user.set(uid));
             return Ok(exit);
         }
+    }
+
+    /// How a process ended that another reaps: its last entry in `/proc` tells until that is done, and then, since Linux 6.15,
+    /// its pidfd.
+    async fn learn_exit(&self) -> Exit {
+        if let Some(exit) = self.last_entry() {
+            return exit;
+        }
+        for _ in 0..REAPED_BY_OTHERS.as_millis() {
+            match pidfd::exit_status(&self.pidfd) {
+                Ok(Some(status)) => return Exit::of_status(status),
+                Ok(None) => tokio::time::sleep(Duration::from_millis(1)).await,
+                Err(_) => break,
+            }
+        }
+        Exit::Unknown
+    }
+
+    fn last_entry(&self) -> Option<Exit> {
+        let entry = procfs::stat(self.pid)?;
+        (entry.start_time == self.start_time && entry.is_dead()).then(|| Exit::of_status(entry.status))
     }
 
     fn try_reap(&self) -> io::Result<Option<Exit>> {
