@@ -164,7 +164,7 @@ mod tests {
     use super::*;
 
     fn process(pid: u32, parent: u32, session: u32, state: char) -> Stat {
-        Stat { pid, command: "x".to_owned(), state, parent, session, start_time: 1 }
+        Stat { pid, command: "x".to_owned(), state, parent, session, start_time: 1, status: 0 }
     }
 
     #[test]
