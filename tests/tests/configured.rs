@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use steer_tests::{
     netns,
     scripts::shell,
@@ -26,7 +27,7 @@ workers = { count = 2 }
 [[group]]
 name = \"api\"
 listen = [\"127.0.0.1:8081\"]
-workers = { count = 1, environment = { NAMED = \"by the file\" } }
+workers = { count = 1, environment = { NAMED = \"by the file\" }, limits = { nofile = [256, 4096], core = 0 } }
 deadlines = { settle = \"0ms\" }
 ";
 
@@ -43,6 +44,11 @@ fn answer(address: &str) -> String {
 #[test]
 fn all_groups_of_a_configuration_run_and_who_is_named_may_change_them() {
     netns::run("configured", |namespace| {
+        // The daemon raises its own soft limit up to the hard one, and its workers are not to get that.
+        let started_with = getrlimit(Resource::Nofile);
+        assert_ne!(started_with.maximum, Some(512), "the hard limit is above the soft one");
+        setrlimit(Resource::Nofile, Rlimit { current: Some(512), ..started_with })
+            .expect("it may be lowered");
         let mut steer = Steer::configured(namespace, CONFIGURATION);
         let status = steer.status();
         let groups: Vec<_> =
@@ -57,6 +63,17 @@ fn all_groups_of_a_configuration_run_and_who_is_named_may_change_them() {
         let pid = status.groups[0].workers[0].pid.expect("it works");
         let environment = fs::read_to_string(format!("/proc/{pid}/environ")).expect("root may read it");
         assert!(environment.split('\0').any(|variable| variable == "NAMED=by the file"), "{environment}");
+        let limit = |pid: u32, name: &str| {
+            let limits = fs::read_to_string(format!("/proc/{pid}/limits")).expect("root may read it");
+            let line = limits.lines().find_map(|line| line.strip_prefix(name)).expect("the kernel has it");
+            line.split_whitespace().take(2).map(str::to_owned).collect::<Vec<_>>()
+        };
+        let hard = limit(std::process::id(), "Max open files")[1].clone();
+        assert_eq!(limit(steer.pid(), "Max open files"), [hard.clone(), hard.clone()]);
+        assert_eq!(limit(pid, "Max open files"), ["256", "4096"]);
+        assert_eq!(limit(pid, "Max core file size"), ["0", "0"]);
+        let web = status.groups[1].workers[0].pid.expect("it works");
+        assert_eq!(limit(web, "Max open files"), ["512".to_owned(), hard], "as the daemon was started");
 
         // The socket is for root and the group `steer`, and its directory for root: let others come as far as the daemon.
         let open =

@@ -25,6 +25,7 @@ use crate::{
     },
     sockets::diag::Diag,
     workers::{
+        limits::{Limit, Resource},
         notify::{self, Notification, NotifySocket},
         output::OutputSink,
         user::ResolvedUser,
@@ -85,6 +86,8 @@ pub(super) struct Actor {
     pub(super) diag: Diag,
     pub(super) notify: Arc<NotifySocket>,
     pub(super) output: OutputSink,
+    /// The limits that workers have where nothing is configured.
+    pub(super) limits: Vec<(Resource, Limit)>,
     /// Whom the workers run as, where that is not the daemon's user.
     pub(super) user: Option<ResolvedUser>,
     pub(super) generations: BTreeMap<GenerationId, Running>,

@@ -23,6 +23,7 @@ mod reach;
 mod running;
 pub mod settings;
 pub mod setup;
+mod shared;
 mod stall;
 mod start;
 mod status;
@@ -42,10 +43,16 @@ use tokio::{
 
 use crate::{
     control::{Access, ControlSocket, serve},
-    workers::{output::OutputSink, user::ResolvedUser},
+    workers::{
+        limits::{Limit, Resource},
+        output::OutputSink,
+        user::ResolvedUser,
+    },
 };
 
-use self::{clock::Clock, controller::Daemon, journal::Journal, settings::GroupSettings, setup::Setup};
+use self::{
+    clock::Clock, controller::Daemon, journal::Journal, settings::GroupSettings, setup::Setup, shared::Shared,
+};
 
 /// Runs groups in the foreground until they are stopped: by `steer stop`, SIGTERM or SIGINT, all of which drain.
 ///
@@ -57,25 +64,30 @@ pub fn run(groups: Vec<GroupSettings>, setup: Setup) -> anyhow::Result<ExitCode>
         let resolved = ResolvedUser::resolve(user);
         uids.push(resolved.with_context(|| format!("cannot let {user} make changes"))?.uid);
     }
-    raise_descriptor_limit();
+    let limits = raise_descriptor_limit();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    runtime.block_on(serve_groups(groups, setup, Access::new(uids)?))
+    runtime.block_on(serve_groups(groups, setup, limits, Access::new(uids)?))
 }
 
-async fn serve_groups(groups: Vec<GroupSettings>, setup: Setup, access: Access) -> anyhow::Result<ExitCode> {
+async fn serve_groups(
+    groups: Vec<GroupSettings>,
+    setup: Setup,
+    limits: Vec<(Resource, Limit)>,
+    access: Access,
+) -> anyhow::Result<ExitCode> {
     let control = ControlSocket::bind(&setup.socket)?;
     let (clock, journal) = (Clock::new(), Journal::new());
     let (output, _) = OutputSink::to_stderr();
+    let shared = Shared { clock, journal: journal.clone(), output, socket: setup.socket, limits };
     let mut actors = Vec::new();
     let mut senders = BTreeMap::new();
     let mut program = "none";
     for settings in groups {
         let name = settings.name.clone();
-        let (actor, sender, kind) =
-            open::open(settings, clock, journal.clone(), output.clone(), &setup.socket)?;
+        let (actor, sender, kind) = open::open(settings, &shared)?;
         tracing::info!("{name} serves {} with the program {kind}", actor.addresses());
         program = kind;
         senders.insert(name, sender);
@@ -113,12 +125,19 @@ fn stop_on_signal(daemon: Daemon) -> anyhow::Result<impl Future<Output = ()>> {
     })
 }
 
-/// The daemon holds a descriptor for each listener: the soft limit, 1024 by tradition, is for `select`.
-fn raise_descriptor_limit() {
-    use rustix::process::{Resource, getrlimit, setrlimit};
-    let mut limit = getrlimit(Resource::Nofile);
-    limit.current = limit.maximum;
-    if let Err(error) = setrlimit(Resource::Nofile, limit) {
-        tracing::warn!("cannot raise the limit of open files: {error}");
+/// The daemon holds a descriptor for each listener: the soft limit, 1024 by tradition, is for `select`. What it was goes to the
+/// workers, which may be programs that `select`.
+fn raise_descriptor_limit() -> Vec<(Resource, Limit)> {
+    let raise = || {
+        let before = Resource::NOFILE.own()?;
+        Resource::NOFILE.set_own(Limit { soft: before.hard, ..before })?;
+        Ok::<_, std::io::Error>(before)
+    };
+    match raise() {
+        Ok(before) => vec![(Resource::NOFILE, before)],
+        Err(error) => {
+            tracing::warn!("cannot raise the limit of open files: {error}");
+            Vec::new()
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! Opens a group: everything that can be wrong with it is found here, before anything is started.
 
-use std::{path::Path, sync::Arc};
+use std::sync::Arc;
 
 use server_common::limits::SLOTS_DEFAULT;
 use thiserror::Error;
@@ -12,16 +12,16 @@ use crate::{
         group::{Group, Rules},
     },
     sockets::{address::ListenAddress, diag::Diag, holder},
-    workers::{notify::NotifySocket, output::OutputSink, spawn::require_program, user::ResolvedUser},
+    workers::{notify::NotifySocket, spawn::require_program, user::ResolvedUser},
 };
 
 use super::{
     actor::{Actor, Message},
     cells::CellKeeper,
-    clock::{Clock, millis},
+    clock::millis,
     endpoint::Endpoint,
-    journal::Journal,
     settings::{GroupSettings, Mode, RestartKind, WhenEmpty},
+    shared::Shared,
     totals::Totals,
 };
 
@@ -45,10 +45,7 @@ impl AddressServed {
 /// Opens a group. What it returns runs with [`Actor::run`]; the sender reaches it.
 pub(super) fn open(
     settings: GroupSettings,
-    clock: Clock,
-    journal: Journal,
-    output: OutputSink,
-    control_socket: &Path,
+    shared: &Shared,
 ) -> anyhow::Result<(Actor, mpsc::UnboundedSender<Message>, &'static str)> {
     let user = settings.user.as_deref().map(ResolvedUser::resolve).transpose()?;
     // The kernel lets only sockets of one owner into a group: where workers bind themselves, that is their user.
@@ -70,7 +67,7 @@ pub(super) fn open(
         endpoints.push(Endpoint::open(address, owner, SLOTS_DEFAULT)?);
     }
     let program = endpoints.first().map_or("none", |endpoint| endpoint.kernel.kind().as_str());
-    let mut notify_path = control_socket.as_os_str().to_owned();
+    let mut notify_path = shared.socket.as_os_str().to_owned();
     notify_path.push(format!(".{}.notify", settings.name));
     let notify = Arc::new(NotifySocket::bind(notify_path)?);
     let deadlines = settings.deadlines;
@@ -79,6 +76,7 @@ pub(super) fn open(
         policy: settings.policy,
         slots: SLOTS_DEFAULT,
         workers: settings.workers,
+        weights: settings.weights.clone(),
         replace: settings.restart == RestartKind::Replace,
         hold: settings.when_empty == WhenEmpty::Hold,
         start: millis(deadlines.start),
@@ -91,12 +89,13 @@ pub(super) fn open(
     let actor = Actor {
         settings: Arc::new(settings),
         engine: Group::new(rules),
-        clock,
-        journal,
+        clock: shared.clock,
+        journal: shared.journal.clone(),
         endpoints,
         diag: Diag::open()?,
         notify,
-        output,
+        output: shared.output.clone(),
+        limits: shared.limits.clone(),
         user,
         generations: Default::default(),
         totals: Totals::default(),

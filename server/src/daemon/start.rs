@@ -10,6 +10,7 @@ use crate::{
     workers::{
         command::{SpawnSpec, sample_command},
         discover::{Membership, Refusal, discover},
+        limits::{Limit, Resource},
         process::Process,
         spawn::{SpawnError, spawn},
     },
@@ -65,6 +66,7 @@ impl Actor {
             user: self.user.clone(),
             directory: settings.directory.clone(),
             environment: settings.environment.clone(),
+            limits: self.worker_limits(),
             listeners,
             load: cell.as_ref().map(|cell| cell.as_fd()),
             notify: Some(self.notify.path().to_owned()),
@@ -79,6 +81,13 @@ impl Actor {
             running.process = Some(process);
         }
         Ok(pid)
+    }
+
+    /// Those that are configured, and for the rest what the daemon was started with.
+    fn worker_limits(&self) -> Vec<(Resource, Limit)> {
+        let configured = &self.settings.limits;
+        let is_left = |(resource, _): &&(Resource, Limit)| !configured.iter().any(|(own, _)| own == resource);
+        configured.iter().chain(self.limits.iter().filter(is_left)).copied().collect()
     }
 
     /// Makes the memory in which the worker can publish its load. Without it the worker is steered by what the kernel shows.

@@ -2,8 +2,6 @@
 
 use std::collections::BTreeSet;
 
-use crate::policy::WEIGHT_DEFAULT;
-
 use super::{
     drain::Cause,
     effect::{Effect, Failure, FailureKind},
@@ -112,7 +110,8 @@ impl Group {
             coming.iter().copied().filter(|index| !self.workers.contains_key(index)).collect();
         for &index in &new {
             let last_number = self.left_at.get(&index).copied().unwrap_or(0);
-            self.workers.insert(index, Worker { last_number, ..Worker::new() });
+            let weight = self.rules.weight(index);
+            self.workers.insert(index, Worker { last_number, ..Worker::new(weight) });
         }
         let hands = leaving.union(&coming).copied().collect();
         let begun =
@@ -193,10 +192,11 @@ impl Group {
 
     /// Puts a worker to work, from nothing or from a drain that ends by itself: it is started as soon as it can be.
     fn employ(&mut self, index: u32) {
+        let weight = self.rules.weight(index);
         if let Some(worker) = self.workers.get_mut(&index) {
             if worker.goal == Goal::Leave {
                 // It comes again as any that comes.
-                worker.weight = WEIGHT_DEFAULT;
+                worker.weight = weight;
             }
             worker.goal = Goal::Work;
             worker.start_at = None;

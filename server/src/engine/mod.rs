@@ -29,4 +29,5 @@ mod simulation;
 pub mod slots;
 mod tune;
 pub mod view;
+pub mod weights;
 pub mod worker;

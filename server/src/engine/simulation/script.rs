@@ -1,6 +1,12 @@
 //! What proptest draws: the rules, the world's chances, and who does what when.
 
-use proptest::{collection::vec, prelude::*, sample::select};
+use std::collections::BTreeMap;
+
+use proptest::{
+    collection::{btree_map, vec},
+    prelude::*,
+    sample::select,
+};
 use server_common::flow_hash::Seed;
 
 use crate::policy::{Policy, WEIGHT_MAX};
@@ -104,13 +110,16 @@ pub(super) enum OnStop {
 }
 
 pub(super) fn script() -> impl Strategy<Value = Script> {
-    let rules = (1u32..=5, prop::bool::weighted(0.25), prop::bool::weighted(0.8), 0u32..12, policy());
-    let rules = rules.prop_map(|(workers, replace, hold, spare, policy)| Rules {
+    let weights = prop_oneof![3 => Just(BTreeMap::new()), 1 => btree_map(0u32..6, 0u32..6, 0..4)];
+    let rules =
+        (1u32..=5, weights, prop::bool::weighted(0.25), prop::bool::weighted(0.8), 0u32..12, policy());
+    let rules = rules.prop_map(|(workers, weights, replace, hold, spare, policy)| Rules {
         seed: SEED,
         policy,
         // Just enough for every worker and the holding listener to have two, and few more: slots come back soon.
         slots: 2 * workers.max(3) + 3 + spare,
         workers,
+        weights,
         replace,
         hold,
         start: 300,
