@@ -24,6 +24,7 @@ mod publication;
 #[cfg(test)]
 mod purity;
 pub mod ramp;
+pub mod reconfigure;
 #[cfg(test)]
 mod simulation;
 pub mod slots;
