@@ -20,6 +20,8 @@ mod pinning;
 mod place;
 mod probe;
 mod reach;
+mod reload;
+mod rules;
 mod running;
 pub mod settings;
 pub mod setup;
@@ -32,17 +34,21 @@ mod totals;
 mod tune;
 mod waiter;
 
-use std::{collections::BTreeMap, process::ExitCode};
+use std::process::ExitCode;
 
 use anyhow::Context as _;
 use tokio::{
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     sync::{mpsc, watch},
-    task::JoinSet,
 };
 
 use crate::{
-    control::{Access, ControlSocket, serve},
+    config::Config,
+    control::{
+        Access, AccessInForce, ControlSocket,
+        api::{Fault, Response},
+        serve,
+    },
     workers::{
         limits::{Limit, Resource},
         output::OutputSink,
@@ -51,7 +57,13 @@ use crate::{
 };
 
 use self::{
-    clock::Clock, controller::Daemon, journal::Journal, settings::GroupSettings, setup::Setup, shared::Shared,
+    clock::Clock,
+    controller::Daemon,
+    journal::Journal,
+    reload::Reloader,
+    settings::GroupSettings,
+    setup::{Purpose, Setup},
+    shared::Shared,
 };
 
 /// Runs groups in the foreground until they are stopped: by `steer stop`, SIGTERM or SIGINT, all of which drain.
@@ -59,17 +71,23 @@ use self::{
 /// Needs CAP_BPF for the programs, and CAP_SYS_PTRACE to see other users' sockets. Errors are
 /// found before any worker is started: an address in use, a missing capability, a daemon that runs already.
 pub fn run(groups: Vec<GroupSettings>, setup: Setup) -> anyhow::Result<ExitCode> {
-    let mut uids = Vec::new();
-    for user in &setup.access {
-        let resolved = ResolvedUser::resolve(user);
-        uids.push(resolved.with_context(|| format!("cannot let {user} make changes"))?.uid);
-    }
+    let access = resolve_access(&setup.access)?;
     let limits = raise_descriptor_limit();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    runtime.block_on(serve_groups(groups, setup, limits, Access::new(uids)?))
+    runtime.block_on(serve_groups(groups, setup, limits, access))
+}
+
+/// Who may make changes: fails for a user that there is not.
+fn resolve_access(users: &[String]) -> anyhow::Result<Access> {
+    let mut uids = Vec::new();
+    for user in users {
+        let resolved = ResolvedUser::resolve(user);
+        uids.push(resolved.with_context(|| format!("cannot let {user} make changes"))?.uid);
+    }
+    Ok(Access::new(uids)?)
 }
 
 async fn serve_groups(
@@ -79,33 +97,42 @@ async fn serve_groups(
     access: Access,
 ) -> anyhow::Result<ExitCode> {
     let control = ControlSocket::bind(&setup.socket)?;
-    let (clock, journal) = (Clock::new(), Journal::new());
     let (output, _) = OutputSink::to_stderr();
-    let shared = Shared { clock, journal: journal.clone(), output, socket: setup.socket, limits };
-    let mut actors = Vec::new();
-    let mut senders = BTreeMap::new();
+    let shared =
+        Shared { clock: Clock::new(), journal: Journal::new(), output, socket: setup.socket, limits };
+    let access = AccessInForce::from(access);
+    // From the first instant on: a SIGHUP that nobody waits for ends the process.
+    let (reloader, hangup) = match setup.purpose {
+        Purpose::Foreground => (None, None),
+        Purpose::Service { config, loaded } => {
+            let loaded = Config { daemon: loaded, groups: groups.clone(), files: Vec::new() };
+            let reloader = Reloader::new(config, loaded, shared.clone(), access.clone());
+            (Some(reloader), Some(signal(SignalKind::hangup())?))
+        }
+    };
+    let mut opened = Vec::new();
     let mut program = "none";
     for settings in groups {
         let name = settings.name.clone();
         let (actor, sender, kind) = open::open(settings, &shared)?;
         tracing::info!("{name} serves {} with the program {kind}", actor.addresses());
         program = kind;
-        senders.insert(name, sender);
-        actors.push(actor);
+        opened.push((actor, sender));
     }
     let (stopped, mut is_stopped) = watch::channel(false);
-    let daemon = Daemon::new(senders, journal, clock, program, stopped);
-    let mut tasks = JoinSet::new();
-    for actor in actors {
-        tasks.spawn(actor.run());
+    let daemon = Daemon::new(&shared, program, reloader, stopped);
+    // Only a daemon that is being stopped gives them back.
+    let _ = daemon.run(opened);
+    if let Some(hangup) = hangup {
+        tokio::spawn(reload_on_signal(daemon.clone(), hangup));
     }
     tokio::spawn(stop_on_signal(daemon.clone())?);
     let shutdown = async move {
         // The sender lives as long as the daemon: an error cannot come first.
         let _ = is_stopped.wait_for(|stopped| *stopped).await;
     };
-    serve(control, daemon, access, shutdown).await?;
-    while tasks.join_next().await.is_some() {}
+    serve(control, daemon.clone(), access, shutdown).await?;
+    daemon.ended().await;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -123,6 +150,21 @@ fn stop_on_signal(daemon: Daemon) -> anyhow::Result<impl Future<Output = ()>> {
             tracing::error!("{}", fault.message);
         }
     })
+}
+
+/// Reads the configuration again at each SIGHUP, and has the log say what came of it.
+async fn reload_on_signal(daemon: Daemon, mut hangup: Signal) {
+    // Those that come while one is carried out are one.
+    while hangup.recv().await.is_some() {
+        match daemon.reload(None).await {
+            Ok(Response::Reload(reload)) => reload::log(&reload),
+            Ok(_) => {}
+            Err(Fault { message, hint, .. }) => {
+                let hint = hint.map(|hint| format!("\nhint: {hint}")).unwrap_or_default();
+                tracing::error!("SIGHUP: the configuration stays as it was\n{message}{hint}");
+            }
+        }
+    }
 }
 
 /// The daemon holds a descriptor for each listener: the soft limit, 1024 by tradition, is for `select`. What it was goes to the

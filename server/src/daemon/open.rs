@@ -4,13 +4,10 @@ use std::sync::Arc;
 
 use server_common::limits::SLOTS_DEFAULT;
 use thiserror::Error;
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, task::JoinHandle};
 
 use crate::{
-    engine::{
-        drain::Limits,
-        group::{Group, Rules},
-    },
+    engine::group::Group,
     sockets::{address::ListenAddress, diag::Diag, holder},
     workers::{notify::NotifySocket, spawn::require_program, user::ResolvedUser},
 };
@@ -18,9 +15,9 @@ use crate::{
 use super::{
     actor::{Actor, Message},
     cells::CellKeeper,
-    clock::millis,
     endpoint::Endpoint,
-    settings::{GroupSettings, Mode, RestartKind, WhenEmpty},
+    rules::rules,
+    settings::{GroupSettings, Mode},
     shared::Shared,
     totals::Totals,
 };
@@ -70,30 +67,20 @@ pub(super) fn open(
     let mut notify_path = shared.socket.as_os_str().to_owned();
     notify_path.push(format!(".{}.notify", settings.name));
     let notify = Arc::new(NotifySocket::bind(notify_path)?);
-    let deadlines = settings.deadlines;
-    let rules = Rules {
-        seed: settings.seed.map_or_else(random_seed, Ok)?,
-        policy: settings.policy,
-        slots: SLOTS_DEFAULT,
-        workers: settings.workers,
-        weights: settings.weights.clone(),
-        replace: settings.restart == RestartKind::Replace,
-        hold: settings.when_empty == WhenEmpty::Hold,
-        start: millis(deadlines.start),
-        drain: millis(deadlines.drain),
-        limits: Limits { settle: millis(deadlines.settle), stop: millis(deadlines.stop) },
-    };
+    let seed = settings.seed.map_or_else(random_seed, Ok)?;
     let (sender, messages) = mpsc::unbounded_channel();
-    listen_for_readiness(notify.clone(), sender.clone());
+    let engine = Group::new(rules(&settings, seed));
+    let listening = listen_for_readiness(notify.clone(), sender.clone());
     let cells = CellKeeper::new(endpoints.iter().map(|endpoint| endpoint.kernel.cells()).collect());
     let actor = Actor {
         settings: Arc::new(settings),
-        engine: Group::new(rules),
+        engine,
         clock: shared.clock,
         journal: shared.journal.clone(),
         endpoints,
         diag: Diag::open()?,
         notify,
+        listening,
         output: shared.output.clone(),
         limits: shared.limits.clone(),
         user,
@@ -135,7 +122,7 @@ fn random_seed() -> anyhow::Result<[u64; 2]> {
     Ok(seed)
 }
 
-fn listen_for_readiness(notify: Arc<NotifySocket>, sender: mpsc::UnboundedSender<Message>) {
+fn listen_for_readiness(notify: Arc<NotifySocket>, sender: mpsc::UnboundedSender<Message>) -> JoinHandle<()> {
     tokio::spawn(async move {
         loop {
             match notify.receive().await {
@@ -150,5 +137,5 @@ fn listen_for_readiness(notify: Arc<NotifySocket>, sender: mpsc::UnboundedSender
                 }
             }
         }
-    });
+    })
 }

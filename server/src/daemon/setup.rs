@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::config::DaemonSettings;
+
 /// One daemon's own settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Setup {
@@ -22,5 +24,7 @@ pub enum Purpose {
     Service {
         /// The configuration that the groups are from, to be read again.
         config: PathBuf,
+        /// What it says of the daemon itself.
+        loaded: DaemonSettings,
     },
 }

@@ -27,7 +27,7 @@ use super::{
 impl Actor {
     /// Starts a generation: its listeners, where they are the daemon's to make, and its process.
     pub(super) fn start(&mut self, generation: GenerationId, slot: Slot) -> Event {
-        self.generations.insert(generation, Running::new(slot));
+        self.generations.insert(generation, Running::new(slot, self.settings.ready));
         match self.try_start(generation, slot) {
             Ok(pid) => Event::Started { generation, pid },
             Err(error) => {
@@ -215,7 +215,7 @@ impl Actor {
     pub(super) fn ready_if_complete(&mut self, generation: GenerationId) {
         let Some(running) = self.generations.get_mut(&generation) else { return };
         let slot = running.slot;
-        let has_told = running.has_told || self.settings.ready == Readiness::Listener;
+        let has_told = running.has_told || running.ready == Readiness::Listener;
         let has_listeners = self.endpoints.iter().all(|endpoint| endpoint.listener(slot).is_some());
         if has_told && has_listeners && !running.is_ready {
             running.is_ready = true;

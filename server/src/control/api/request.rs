@@ -135,6 +135,13 @@ pub enum Request {
         #[serde(default)]
         timeout_ms: Option<u64>,
     },
+    /// Read the configuration again and make the groups what it says, all of it or nothing; answers with what has changed.
+    #[serde(rename = "io.steer.Control.Reload")]
+    Reload {
+        /// How long each drain may take, in milliseconds; without it, each group's own deadline.
+        #[serde(default)]
+        timeout_ms: Option<u64>,
+    },
     /// Stop: drain every worker, release the groups, end the daemon; answers with the receipts (`more`).
     #[serde(rename = "io.steer.Control.Stop")]
     Stop {
@@ -159,6 +166,7 @@ impl Request {
             | Self::Drain { .. }
             | Self::Undrain { .. }
             | Self::Scale { .. }
+            | Self::Reload { .. }
             | Self::Stop { .. } => true,
         }
     }
@@ -178,6 +186,7 @@ impl Request {
             Self::Drain { .. } => "io.steer.Control.Drain",
             Self::Undrain { .. } => "io.steer.Control.Undrain",
             Self::Scale { .. } => "io.steer.Control.Scale",
+            Self::Reload { .. } => "io.steer.Control.Reload",
             Self::Stop { .. } => "io.steer.Control.Stop",
         }
     }
