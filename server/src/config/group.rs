@@ -74,7 +74,7 @@ pub(super) fn read(mut section: Section<'_>) -> FoundGroup {
     if let (false, Some(name), Some(workers)) = (section.is_wrong(), &name, workers) {
         let command = workers.command.as_ref().map(|words| words.get_ref().clone());
         let ready = workers.ready.as_ref().map(|ready| *ready.get_ref());
-        let complete = GroupSettings {
+        let mut complete = GroupSettings {
             name: name.get_ref().clone(),
             listen: listen.iter().map(|address| *address.get_ref()).collect(),
             workers: workers.count.as_ref().map_or(0, |count| *count.get_ref()),
@@ -105,6 +105,8 @@ pub(super) fn read(mut section: Section<'_>) -> FoundGroup {
             let span = place(error.setting()).unwrap_or_else(|| section.span());
             section.error(error.message(Written::Keys), span, error.hint(Written::Keys));
         }
+        // Only now: of a worker that there is not, any weight is wrong.
+        complete.weights.retain(|_, weight| *weight != WEIGHT_DEFAULT);
         settings = Some(complete);
     }
     FoundGroup { source: section.source().clone(), name, listen, settings }
@@ -112,8 +114,7 @@ pub(super) fn read(mut section: Section<'_>) -> FoundGroup {
 
 fn read_workers(mut section: Section<'_>) -> Workers {
     section.require("count");
-    let mut weights = section.pairs("weights", value::index, value::weight);
-    weights.retain(|(_, weight)| *weight != WEIGHT_DEFAULT);
+    let weights = section.pairs("weights", value::index, value::weight);
     let mut limits = section.pairs("limits", value::resource, value::limit);
     limits.sort_by_key(|(resource, _)| resource.name());
     Workers {
