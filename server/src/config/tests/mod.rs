@@ -1,7 +1,8 @@
-//! What is read, and in which order; `refused` and `mistaken` have what is not.
+//! What is read, and in which order; `refused`, `mistaken` and `values` have what is not.
 
 mod mistaken;
 mod refused;
+mod values;
 
 use std::{collections::BTreeSet, fs, path::Path, time::Duration};
 

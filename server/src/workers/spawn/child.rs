@@ -95,12 +95,10 @@ impl<'a> Child<'a> {
             close_range(target, self.errors - 1);
             close_range(self.errors + 1, RawFd::MAX);
             // After the descriptors, which a limit may not allow any more, and while the process may yet raise limits.
-            let mut place = 0;
-            for (resource, limit) in &self.limits {
+            for (place, (resource, limit)) in (0_u8..).zip(&self.limits) {
                 if libc::setrlimit(*resource, limit) < 0 {
                     return (Step::Limit, place, errno());
                 }
-                place += 1;
             }
             if let Some((uid, gid, groups)) = &self.user
                 && (libc::setgroups(groups.len(), groups.as_ptr()) < 0
