@@ -58,6 +58,8 @@ fn every_command_prints_what_its_transcript_says() {
         say(&steer, "help", "--help");
         say(&steer, "run-help", "run --help");
         say(&steer, "daemon-help", "daemon --help");
+        say(&steer, "reload-help", "reload --help");
+        say(&steer, "reload", "reload");
         say(&steer, "daemon-no-config", "daemon --config /nonexistent/steer.toml");
         say(&steer, "run-twice", "run --listen 127.0.0.1:9090 --workers 1");
         say(&steer, "stop", "stop");

@@ -42,6 +42,7 @@ pub(super) fn ask(socket: &Path, question: Question) -> anyhow::Result<Exit> {
                 | Request::Policy { .. }
                 | Request::SetPolicy { .. }
                 | Request::SetWeight { .. } => one(&mut client, request, output).await,
+                Request::Reload { .. } => reload(&mut client, request, output).await,
                 Request::Events { .. } => events(&mut client, request, output).await,
                 _ => receipts(&mut client, request, output).await,
             },
@@ -71,6 +72,11 @@ async fn until_ended(daemon: OwnedFd) -> anyhow::Result<()> {
 
 /// One answer, printed whole.
 async fn one(client: &mut Client, request: Request, output: Output) -> anyhow::Result<Exit> {
+    whole(client, request, output).await?;
+    Ok(Exit::Ok)
+}
+
+async fn whole(client: &mut Client, request: Request, output: Output) -> anyhow::Result<Response> {
     let answer = client.call(request, |_| {}).await?;
     if matches!(answer, Response::Done(_)) {
         // A daemon that ends ends what only reads with this: nothing was said of what was asked.
@@ -82,7 +88,16 @@ async fn one(client: &mut Client, request: Request, output: Output) -> anyhow::R
     } else {
         output::print(&render::text(&answer, output::style()))?;
     }
-    Ok(Exit::Ok)
+    Ok(answer)
+}
+
+/// What has changed, printed whole; how it went, its receipts and faults say.
+async fn reload(client: &mut Client, request: Request, output: Output) -> anyhow::Result<Exit> {
+    let Response::Reload(reload) = whole(client, request, output).await? else { return Ok(Exit::Failed) };
+    if reload.reloaded.iter().any(|group| group.fault.is_some()) {
+        return Ok(Exit::Failed);
+    }
+    Ok(exit::of_receipts(reload.reloaded.iter().flat_map(|group| &group.receipts)))
 }
 
 /// Events, one line each, until there are no more or nobody reads them.

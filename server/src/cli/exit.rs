@@ -52,6 +52,7 @@ impl From<FaultKind> for Exit {
             FaultKind::NoSuch => Self::NoSuch,
             FaultKind::Refused => Self::Refused,
             FaultKind::TimedOut => Self::TimedOut,
+            FaultKind::Misconfigured => Self::Config,
         }
     }
 }
@@ -144,6 +145,14 @@ fn text(error: &anyhow::Error, hint: Option<&str>) -> String {
     if let Some(errors) = error.downcast_ref::<ConfigErrors>() {
         return errors.to_string();
     }
+    let is_misconfigured = |fault: &Fault| fault.kind == FaultKind::Misconfigured;
+    if let Some(ClientError::Fault(fault)) = error
+        .downcast_ref::<ClientError>()
+        .filter(|error| matches!(error, ClientError::Fault(fault) if is_misconfigured(fault)))
+    {
+        // The daemon has written what it says of each place.
+        return fault.message.clone();
+    }
     let mut text = format!("error: {error:#}\n");
     if let Some(hint) = hint {
         text += &format!("hint: {hint}\n");
@@ -168,7 +177,7 @@ mod tests {
             assert_eq!(classify(&error.unwrap_err()).0, exit);
             exit as u8
         });
-        assert_eq!(codes, [1, 2, 4, 5, 6]);
+        assert_eq!(codes, [1, 2, 4, 5, 6, 78]);
         assert_eq!(classify(&anyhow!("anything")), (Exit::Failed, None));
     }
 

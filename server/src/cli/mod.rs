@@ -61,9 +61,9 @@ fn carry_out(Arguments { socket, command }: Arguments) -> anyhow::Result<ExitCod
             let Config { daemon, groups, .. } = config::load(&arguments.config)?;
             log::start("info");
             let setup = Setup {
-                socket: or_default(socket.or(daemon.socket)),
-                access: daemon.access,
-                purpose: Purpose::Service { config: arguments.config, pins: arguments.pins },
+                socket: or_default(socket.or(daemon.socket.clone())),
+                access: daemon.access.clone(),
+                purpose: Purpose::Service { config: arguments.config, pins: arguments.pins, loaded: daemon },
             };
             return daemon::run(groups, setup);
         }

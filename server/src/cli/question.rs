@@ -54,6 +54,7 @@ pub(super) fn understand(question: Question) -> Result<Asked, Fault> {
             (Request::Scale { group, workers, timeout_ms: milliseconds(wait) }, output)
         }
         Question::Release { group, output, .. } => (Request::Release { group }, output),
+        Question::Reload { wait, output } => (Request::Reload { timeout_ms: milliseconds(wait) }, output),
         Question::Stop { wait, output } => (Request::Stop { timeout_ms: milliseconds(wait) }, output),
         Question::Call { method, parameters, output } => {
             return Ok(Asked::Call(full_name(&method), parameters, output));
@@ -149,6 +150,7 @@ mod tests {
         );
         assert_eq!(asked("steer undrain web/2"), Request::Undrain { worker });
         assert_eq!(asked("steer scale web 8"), Request::Scale { group, workers: 8, timeout_ms: None });
+        assert_eq!(asked("steer reload --timeout 5s"), Request::Reload { timeout_ms: Some(5000) });
         assert_eq!(asked("steer --socket /x stop"), Request::Stop { timeout_ms: None });
     }
 

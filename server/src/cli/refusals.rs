@@ -4,11 +4,7 @@ use std::error::Error;
 
 use super::exit::Exit;
 use crate::{
-    daemon::{
-        open::{AddressServed, OtherGroup},
-        persistence::PinsInUse,
-        state::StateError,
-    },
+    daemon::{open::AddressServed, persistence::PinsInUse, state::StateError},
     dataplane::{error::DataplaneError, pins::PinsError},
     sockets::{diag::DiagError, listener::ListenerError, netns::NetnsError, pidfd::PidfdError},
     workers::{discover::Refusal, spawn::SpawnError, user::UserError},
@@ -29,8 +25,6 @@ pub(super) fn classify(cause: &(dyn Error + 'static)) -> Option<(Exit, Option<St
     } else if let Some(error) = cause.downcast_ref::<PinsError>() {
         let is_others = matches!(error, PinsError::NotOurs { .. });
         Some((if is_others { Exit::Refused } else { Exit::Failed }, owned(Some(error.hint()))))
-    } else if let Some(error) = cause.downcast_ref::<OtherGroup>() {
-        Some((Exit::Refused, owned(Some(error.hint()))))
     } else if let Some(error) = cause.downcast_ref::<StateError>() {
         let is_system = matches!(error, StateError::System { .. });
         Some((if is_system { Exit::Failed } else { Exit::Refused }, owned(Some(error.hint()))))

@@ -1,5 +1,7 @@
 //! `steer run`: from its arguments to the settings of a group. Pure.
 
+use std::collections::BTreeMap;
+
 use thiserror::Error;
 
 use super::arguments::{ModeName, ReadyName, RestartName, RunArguments, WhenEmptyName};
@@ -36,6 +38,7 @@ pub(super) fn settings(arguments: RunArguments) -> Result<GroupSettings, Options
         name: arguments.name,
         listen: arguments.listen,
         workers: arguments.workers,
+        weights: BTreeMap::new(),
         policy: arguments.policy,
         mode,
         restart: match arguments.restart {
@@ -50,6 +53,7 @@ pub(super) fn settings(arguments: RunArguments) -> Result<GroupSettings, Options
         user: arguments.user,
         directory: None,
         environment: Vec::new(),
+        limits: Vec::new(),
         stop_signal: arguments.stop_signal.0,
         seed: arguments.seed.map(|seed| seed.0),
         deadlines: Deadlines {

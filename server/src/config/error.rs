@@ -9,6 +9,9 @@ use super::source::{Place, Source};
 /// More than this are not printed: in a file that is no configuration at all, every line is wrong.
 const PRINTED_MAX: usize = 50;
 
+/// The longest message, in characters: a file can have a value of any length, and a message tells of it.
+const MESSAGE_MAX: usize = 240;
+
 /// Everything that is wrong, in the order of the files and of their lines. Displays as a whole, with a hint for each.
 #[derive(Debug)]
 pub struct ConfigErrors(Vec<ConfigError>);
@@ -43,7 +46,8 @@ impl Error for ConfigErrors {}
 
 impl ConfigError {
     pub(super) fn new(message: impl Into<String>, place: Place, hint: impl Into<String>) -> Self {
-        Self { message: message.into(), place: Some(place), other: None, hint: hint.into() }
+        let (message, hint) = (shortened(message.into()), shortened(hint.into()));
+        Self { message, place: Some(place), other: None, hint }
     }
 
     /// An error of a whole file, which the message names.
@@ -117,6 +121,17 @@ impl fmt::Display for ConfigError {
         let report: Group<'_> = Level::ERROR.primary_title(message).element(snippet).elements(elsewhere);
         writeln!(f, "{}\nhint: {hint}", Renderer::plain().render(&[report]))
     }
+}
+
+/// The text without its middle, where it is too long: values stand there, and what is said of them on both sides.
+fn shortened(text: String) -> String {
+    let count = text.chars().count();
+    if count <= MESSAGE_MAX {
+        return text;
+    }
+    let begin: String = text.chars().take(MESSAGE_MAX / 2).collect();
+    let end: String = text.chars().skip(count - MESSAGE_MAX / 2).collect();
+    format!("{begin} [...] {end}")
 }
 
 fn snippet(place: &Place) -> Snippet<'_, annotate_snippets::Annotation<'_>> {

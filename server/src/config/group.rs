@@ -1,6 +1,6 @@
 //! One `[[group]]`: from its keys to its settings, with every default filled in.
 
-use std::{ops::Range, time::Duration};
+use std::{collections::BTreeMap, ops::Range, time::Duration};
 
 use toml::Spanned;
 
@@ -15,8 +15,9 @@ use crate::{
         settings::{Deadlines, GroupSettings, Mode, Readiness, RestartKind, WhenEmpty},
     },
     names::GroupName,
-    policy::Policy,
+    policy::{Policy, WEIGHT_DEFAULT},
     sockets::address::ListenAddress,
+    workers::limits::{Limit, Resource},
 };
 
 pub(super) const MODES: [(&str, Mode); 2] = [("inherit", Mode::Inherit), ("own", Mode::Own)];
@@ -42,10 +43,13 @@ pub(super) struct FoundGroup {
 /// The workers' keys. Places are kept where a check may point at them.
 struct Workers {
     count: Option<Spanned<u32>>,
+    weights: BTreeMap<u32, u32>,
+    weights_at: Option<Range<usize>>,
     command: Option<Spanned<Vec<String>>>,
     user: Option<String>,
     directory: Option<std::path::PathBuf>,
     environment: Vec<(String, String)>,
+    limits: Vec<(Resource, Limit)>,
     mode: Mode,
     ready: Option<Spanned<Readiness>>,
     restart: RestartKind,
@@ -70,10 +74,11 @@ pub(super) fn read(mut section: Section<'_>) -> FoundGroup {
     if let (false, Some(name), Some(workers)) = (section.is_wrong(), &name, workers) {
         let command = workers.command.as_ref().map(|words| words.get_ref().clone());
         let ready = workers.ready.as_ref().map(|ready| *ready.get_ref());
-        let complete = GroupSettings {
+        let mut complete = GroupSettings {
             name: name.get_ref().clone(),
             listen: listen.iter().map(|address| *address.get_ref()).collect(),
             workers: workers.count.as_ref().map_or(0, |count| *count.get_ref()),
+            weights: workers.weights,
             policy,
             mode: workers.mode,
             restart: workers.restart,
@@ -83,6 +88,7 @@ pub(super) fn read(mut section: Section<'_>) -> FoundGroup {
             user: workers.user,
             directory: workers.directory,
             environment: workers.environment,
+            limits: workers.limits,
             stop_signal: workers.stop_signal,
             seed,
             deadlines,
@@ -90,6 +96,7 @@ pub(super) fn read(mut section: Section<'_>) -> FoundGroup {
         let place = |setting| match setting {
             Setting::Listen(place) => listen.get(place).map(Spanned::span),
             Setting::Workers => workers.count.as_ref().map(Spanned::span),
+            Setting::Weights => workers.weights_at.clone(),
             Setting::Ready => workers.ready.as_ref().map(Spanned::span),
             Setting::Start => start.clone(),
             Setting::Command => workers.command.as_ref().map(Spanned::span),
@@ -98,6 +105,8 @@ pub(super) fn read(mut section: Section<'_>) -> FoundGroup {
             let span = place(error.setting()).unwrap_or_else(|| section.span());
             section.error(error.message(Written::Keys), span, error.hint(Written::Keys));
         }
+        // Only now: of a worker that there is not, any weight is wrong.
+        complete.weights.retain(|_, weight| *weight != WEIGHT_DEFAULT);
         settings = Some(complete);
     }
     FoundGroup { source: section.source().clone(), name, listen, settings }
@@ -105,8 +114,14 @@ pub(super) fn read(mut section: Section<'_>) -> FoundGroup {
 
 fn read_workers(mut section: Section<'_>) -> Workers {
     section.require("count");
+    let weights = section.pairs("weights", value::index, value::weight);
+    let mut limits = section.pairs("limits", value::resource, value::limit);
+    limits.sort_by_key(|(resource, _)| resource.name());
     Workers {
         count: section.get("count", value::number),
+        weights: weights.into_iter().collect(),
+        weights_at: section.place_of("weights"),
+        limits,
         command: section.list("command", value::text).map(words),
         user: section.get("user", value::word).map(Spanned::into_inner),
         directory: section.get("directory", value::absolute).map(Spanned::into_inner),

@@ -14,7 +14,7 @@ const fn key(table: &'static str, name: &'static str, example: &'static str) -> 
     Key { table, name, example }
 }
 
-pub(super) const KEYS: [Key; 25] = [
+pub(super) const KEYS: [Key; 29] = [
     key("", "daemon", "[daemon]"),
     key("", "group", "[[group]]"),
     key("daemon", "socket", "socket = \"/run/steer/steer.sock\""),
@@ -27,10 +27,12 @@ pub(super) const KEYS: [Key; 25] = [
     key("group", "workers", "[group.workers]"),
     key("group", "deadlines", "[group.deadlines]"),
     key("group.workers", "count", "count = 4"),
+    key("group.workers", "weights", "weights = { 0 = 2, 1 = 0 }"),
     key("group.workers", "command", "command = [\"/usr/bin/my-server\", \"--its-options\"]"),
     key("group.workers", "user", "user = \"www-data\""),
     key("group.workers", "directory", "directory = \"/srv/web\""),
     key("group.workers", "environment", "environment = { LANG = \"C.UTF-8\" }"),
+    key("group.workers", "limits", "limits = { nofile = 65536, core = [0, \"unlimited\"] }"),
     key("group.workers", "mode", "mode = \"inherit\""),
     key("group.workers", "ready", "ready = \"probe\""),
     key("group.workers", "restart", "restart = \"surge\""),
@@ -41,6 +43,8 @@ pub(super) const KEYS: [Key; 25] = [
     key("group.deadlines", "stop", "stop = \"5s\""),
     // What is in it is the user's.
     key("group.workers.environment", "*", "LANG = \"C.UTF-8\""),
+    key("group.workers.weights", "*", "0 = 2"),
+    key("group.workers.limits", "*", "nofile = 65536"),
 ];
 
 /// The keys of a table.

@@ -60,6 +60,11 @@ impl<'a> Section<'a> {
         self.table.contains_key(key)
     }
 
+    /// Where the key's value is, if it is there.
+    pub(super) fn place_of(&self, key: &str) -> Option<Range<usize>> {
+        self.table.get(key).map(Spanned::span)
+    }
+
     /// Tells that the key is missing, if it is.
     pub(super) fn require(&mut self, key: &'static str) {
         if !self.has(key) {
@@ -150,12 +155,12 @@ impl<'a> Section<'a> {
     }
 
     /// The names and values of the table under a key, in the order of the names.
-    pub(super) fn pairs(
+    pub(super) fn pairs<N, T>(
         &mut self,
         key: &'static str,
-        read_name: impl Fn(&str) -> Result<String, Wrong>,
-        read: impl Fn(&Value<'_>) -> Result<String, Wrong>,
-    ) -> Vec<(String, String)> {
+        read_name: impl Fn(&str) -> Result<N, Wrong>,
+        read: impl Fn(&Value<'_>) -> Result<T, Wrong>,
+    ) -> Vec<(N, T)> {
         let Some(value) = self.table.get(key) else { return Vec::new() };
         let DeValue::Table(table) = value.get_ref() else {
             self.wrong(key, value.span(), Wrong::kind(value.get_ref(), "a table"));

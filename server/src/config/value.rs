@@ -6,9 +6,10 @@ use toml::{Spanned, de::DeValue};
 
 use crate::{
     names::{GroupName, NameError},
-    policy::{Policy, PolicyError},
+    policy::{Policy, PolicyError, WEIGHT_MAX},
     sockets::address::{AddressError, ListenAddress},
     values::{self, Seed, StopSignal, ValueError},
+    workers::limits::{Limit, Resource, UNLIMITED},
 };
 
 /// A value with its place.
@@ -92,6 +93,72 @@ pub(super) fn variable(name: &str) -> Result<String, Wrong> {
     } else {
         Ok(name.to_owned())
     }
+}
+
+/// The index of a worker.
+pub(super) fn index(name: &str) -> Result<u32, Wrong> {
+    let is_plain = name.bytes().all(|byte| byte.is_ascii_digit()) && (name == "0" || !name.starts_with('0'));
+    name.parse().ok().filter(|_| is_plain).ok_or_else(|| {
+        Wrong::new(
+            format!("{name:?} is no worker's index"),
+            "workers are counted from 0: weights = { 0 = 2 }",
+        )
+    })
+}
+
+/// What a limit can be of.
+pub(super) fn resource(name: &str) -> Result<Resource, Wrong> {
+    Resource::named(name).ok_or_else(|| {
+        Wrong::new(format!("{name:?} is no resource"), format!("resources are {}", Resource::names()))
+    })
+}
+
+/// A limit: one value for both, or the soft and the hard one.
+pub(super) fn limit(value: &Value<'_>) -> Result<Limit, Wrong> {
+    let DeValue::Array(values) = value.get_ref() else {
+        return bound(value).map(|both| Limit { soft: both, hard: both });
+    };
+    let [soft, hard] = &values[..] else {
+        let message = format!("{} values stand where the soft and the hard limit belong", values.len());
+        return Err(Wrong { message, hint: None });
+    };
+    let (soft_value, hard_value) = (bound(soft)?, bound(hard)?);
+    if soft_value <= hard_value {
+        return Ok(Limit { soft: soft_value, hard: hard_value });
+    }
+    let limit = Limit { soft: soft_value, hard: hard_value };
+    Err(Wrong::new(
+        format!("in {limit} the soft limit is above the hard one"),
+        "write the soft limit first, then the hard one, which it may not exceed",
+    ))
+}
+
+fn bound(value: &Value<'_>) -> Result<u64, Wrong> {
+    match value.get_ref() {
+        DeValue::String(text) if text == "unlimited" => Ok(UNLIMITED),
+        DeValue::Integer(integer) => match u64::from_str_radix(integer.as_str(), integer.radix()) {
+            Ok(number) if number < UNLIMITED => Ok(number),
+            _ => Err(Wrong::new(
+                format!("{integer} is not from 0 to {}", UNLIMITED - 1),
+                "write \"unlimited\" for no limit",
+            )),
+        },
+        other => Err(Wrong::kind(other, "a whole number, \"unlimited\" or [SOFT, HARD]")),
+    }
+}
+
+/// A weight of a worker.
+pub(super) fn weight(value: &Value<'_>) -> Result<u32, Wrong> {
+    let DeValue::Integer(integer) = value.get_ref() else {
+        return Err(Wrong::kind(value.get_ref(), "a whole number"));
+    };
+    let weight = u32::from_str_radix(integer.as_str(), integer.radix()).ok();
+    weight.filter(|weight| *weight <= WEIGHT_MAX).ok_or_else(|| {
+        Wrong::new(
+            format!("{integer} is not from 0 to {WEIGHT_MAX}"),
+            "weights are relative to each other; with 0 a worker gets nothing new",
+        )
+    })
 }
 
 /// A whole number.

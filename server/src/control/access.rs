@@ -1,6 +1,9 @@
 //! Who may ask for what: a pure decision over the caller's credentials.
 
-use std::io;
+use std::{
+    io,
+    sync::{Arc, PoisonError, RwLock},
+};
 
 use super::{
     api::{Fault, FaultKind, Request},
@@ -86,6 +89,30 @@ impl Access {
     }
 }
 
+/// The access that counts now. It can be replaced while the socket is served: each request is decided by what counts when it
+/// comes. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct AccessInForce(Arc<RwLock<Arc<Access>>>);
+
+impl AccessInForce {
+    /// What counts now.
+    pub fn get(&self) -> Arc<Access> {
+        // A panic while the lock was held left either the one or the other.
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Has another count from now on.
+    pub fn set(&self, access: Access) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(access);
+    }
+}
+
+impl From<Access> for AccessInForce {
+    fn from(access: Access) -> Self {
+        Self(Arc::new(RwLock::new(Arc::new(access))))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -151,6 +178,16 @@ mod tests {
         assert_eq!(access().decide(&reader, &Request::Policy { group: group.clone() }), Ok(()));
         let decide = Request::Decide { group, decision: crate::control::api::Decision::Abort };
         assert!(access().decide(&reader, &decide).is_err());
+    }
+
+    #[test]
+    fn another_access_counts_from_then_on_for_all_who_look() {
+        let in_force = AccessInForce::from(access());
+        let elsewhere = in_force.clone();
+        assert_eq!(elsewhere.get().decide(&peer(1001, &[]), &CHANGE), Ok(()));
+        in_force.set(Access { configured_uids: vec![1002], ..access() });
+        assert!(elsewhere.get().decide(&peer(1001, &[]), &CHANGE).is_err());
+        assert_eq!(elsewhere.get().decide(&peer(1002, &[]), &CHANGE), Ok(()));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! One connection: its calls, one after another, each carried out by a task of its own.
 
-use std::{ops::ControlFlow, pin::pin, sync::Arc, time::Instant};
+use std::{ops::ControlFlow, pin::pin, time::Instant};
 
 use tokio::{
     sync::{mpsc, watch},
@@ -8,7 +8,7 @@ use tokio::{
 };
 
 use super::{
-    Access, Controller, Limits,
+    AccessInForce, Controller, Limits,
     api::{Done, Fault, FaultKind, Request, Response},
     dispatch::{self, Asked},
     hangup::Hangup,
@@ -23,7 +23,7 @@ const READ_AHEAD: usize = 16;
 pub(super) struct Conversation<C> {
     pub(super) link: Link,
     pub(super) controller: C,
-    pub(super) access: Arc<Access>,
+    pub(super) access: AccessInForce,
     pub(super) place: Place,
     pub(super) limits: Limits,
 }
@@ -66,7 +66,7 @@ impl<C: Controller> Conversation<C> {
         } else {
             match dispatch::understand(incoming) {
                 Ok(Asked::Known(parameters)) => wire::reply(&parameters, false),
-                Ok(Asked::Request(request)) => match self.access.decide(self.link.peer(), &request) {
+                Ok(Asked::Request(request)) => match self.access.get().decide(self.link.peer(), &request) {
                     Ok(()) => return self.carry_out(request, more, oneway, closing).await,
                     Err(fault) => dispatch::encode_fault(&fault),
                 },

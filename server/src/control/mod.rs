@@ -18,7 +18,7 @@ use std::future::Future;
 
 use tokio::sync::mpsc;
 
-pub use access::Access;
+pub use access::{Access, AccessInForce};
 pub use server::{Limits, serve, serve_within};
 pub use socket::ControlSocket;
 

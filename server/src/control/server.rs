@@ -14,7 +14,7 @@ use tokio::{
 };
 
 use super::{
-    Access, ControlSocket, Controller,
+    AccessInForce, ControlSocket, Controller,
     api::{Fault, FaultKind},
     connection::Conversation,
     dispatch,
@@ -72,7 +72,7 @@ pub(super) struct Place {
 pub async fn serve<C: Controller>(
     socket: ControlSocket,
     controller: C,
-    access: Access,
+    access: impl Into<AccessInForce>,
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
     serve_within(Limits::default(), socket, controller, access, shutdown).await
@@ -83,7 +83,7 @@ pub async fn serve_within<C: Controller>(
     limits: Limits,
     socket: ControlSocket,
     controller: C,
-    access: Access,
+    access: impl Into<AccessInForce>,
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
     let listener = UnixListener::from_std(socket.listener()?)?;
@@ -91,7 +91,7 @@ pub async fn serve_within<C: Controller>(
         all: Arc::new(Semaphore::new(limits.connections)),
         readers: Arc::new(Semaphore::new(limits.readers)),
     };
-    let access = Arc::new(access);
+    let access: AccessInForce = access.into();
     let (close, closing) = watch::channel(false);
     let mut connections = JoinSet::new();
     let mut shutdown = pin!(shutdown);
@@ -102,7 +102,7 @@ pub async fn serve_within<C: Controller>(
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => {
                     if let Some((link, place)) = admit(stream, &limits, &access, &places).await {
-                        let access = Arc::clone(&access);
+                        let access = access.clone();
                         let conversation =
                             Conversation { link, controller: controller.clone(), access, place, limits };
                         connections.spawn(conversation.hold(closing.clone()));
@@ -144,7 +144,7 @@ fn report(ended: Result<(), tokio::task::JoinError>) {
 async fn admit(
     stream: UnixStream,
     limits: &Limits,
-    access: &Access,
+    access: &AccessInForce,
     places: &Places,
 ) -> Option<(Link, Place)> {
     let mut link = match Link::new(stream, limits.message, limits.patience).await {
@@ -154,7 +154,7 @@ async fn admit(
             return None;
         }
     };
-    let (uid, changing) = (link.peer().uid, access.may_change(link.peer()));
+    let (uid, changing) = (link.peer().uid, access.get().may_change(link.peer()));
     if let Some(place) = places.take(changing) {
         return Some((link, place));
     }

@@ -12,6 +12,7 @@ use server_common::counters::SlotCounters;
 use tokio::{
     net::TcpStream,
     sync::{mpsc, oneshot},
+    task::JoinHandle,
     time::{Instant, MissedTickBehavior},
 };
 
@@ -25,6 +26,7 @@ use crate::{
     },
     sockets::diag::Diag,
     workers::{
+        limits::{Limit, Resource},
         notify::{self, Notification, NotifySocket},
         output::OutputSink,
         user::ResolvedUser,
@@ -33,7 +35,7 @@ use crate::{
 
 use super::{
     cells::CellKeeper, clock::Clock, crash, endpoint::Endpoint, journal::Journal, persistence::Persistence,
-    running::Running, settings::GroupSettings, totals::Totals, tune::Tune, waiter::Waiter,
+    reload::Proposal, running::Running, settings::GroupSettings, totals::Totals, tune::Tune, waiter::Waiter,
 };
 
 /// How often the group looks for what nobody tells: lost listeners, strangers, an occupied hold.
@@ -66,6 +68,8 @@ pub(super) enum Message {
     Policy(oneshot::Sender<Result<PolicyReport, Fault>>),
     /// Someone asks for another policy or weight, or what that would change.
     Tune(Tune),
+    /// Another configuration is to be taken over.
+    Propose(Box<Proposal>),
     /// A probe has connected, or could not.
     Probed { generation: GenerationId, connected: io::Result<TcpStream> },
     /// A process has written to the notification socket.
@@ -89,7 +93,11 @@ pub(super) struct Actor {
     pub(super) endpoints: Vec<Endpoint>,
     pub(super) diag: Diag,
     pub(super) notify: Arc<NotifySocket>,
+    /// The task that reads it.
+    pub(super) listening: JoinHandle<()>,
     pub(super) output: OutputSink,
+    /// The limits that workers have where nothing is configured.
+    pub(super) limits: Vec<(Resource, Limit)>,
     /// Whom the workers run as, where that is not the daemon's user.
     pub(super) user: Option<ResolvedUser>,
     pub(super) generations: BTreeMap<GenerationId, Running>,
@@ -132,6 +140,7 @@ impl Actor {
             let samples = self.samples_loads();
             tokio::select! {
                 message = self.messages.recv() => match message {
+                    Some(Message::Propose(proposal)) => self.consider(*proposal).await,
                     Some(message) => self.receive(message),
                     None => break,
                 },
@@ -146,6 +155,15 @@ impl Actor {
             self.notify.remove();
             persistence.remove();
         }
+        self.close().await;
+    }
+
+    /// Lets everything go: once this is over, another group can have its name and its addresses.
+    pub(super) async fn close(mut self) {
+        // It holds the notification socket, whose path goes with it.
+        self.listening.abort();
+        // Its error is that it was aborted.
+        let _ = (&mut self.listening).await;
     }
 
     fn receive(&mut self, message: Message) {
@@ -161,6 +179,8 @@ impl Actor {
             Message::Table { clients, to, answer } => drop(answer.send(self.table(&clients, to))),
             Message::Policy(answer) => drop(answer.send(Ok(self.policy_report()))),
             Message::Tune(tune) => self.tune(tune),
+            // The loop has taken it: it waits, as nothing here does.
+            Message::Propose(_) => {}
             Message::Probed { generation, connected } => self.probed(generation, connected),
             Message::Notified(said) => {
                 if said.messages.contains(&notify::Message::Ready) {

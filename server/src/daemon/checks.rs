@@ -3,7 +3,10 @@
 use std::{fmt::Display, time::Duration};
 
 use super::settings::{GroupSettings, Mode, Readiness};
-use crate::sockets::address::{ListenAddress, Protocol};
+use crate::{
+    engine::weights::too_small,
+    sockets::address::{ListenAddress, Protocol},
+};
 
 /// Each worker needs two slots while it is handed over, so does the holding listener, and slot 0 holds none.
 pub const WORKERS_MAX: u32 = (server_common::limits::SLOTS_DEFAULT - 3) / 2;
@@ -34,6 +37,15 @@ pub enum SettingsError {
     },
     /// A group has none without one, and the sockarray has no room for more than [`WORKERS_MAX`].
     Workers(u32),
+    /// A weight is for a worker that there is not.
+    WeightOfNobody {
+        /// The worker.
+        index: u32,
+        /// How many there are.
+        count: u32,
+    },
+    /// With these weights the table is too small for a worker; the reason.
+    WeightTooSmall(String),
     /// There is no listener of the worker's own to look at.
     ListenerInherited,
     /// No worker can be ready in no time.
@@ -49,6 +61,8 @@ pub enum Setting {
     Listen(usize),
     /// The number of workers.
     Workers,
+    /// The workers' weights.
+    Weights,
     /// When a worker counts as ready.
     Ready,
     /// How long a worker may take to be ready.
@@ -87,6 +101,7 @@ impl SettingsError {
                 Setting::Listen(place)
             }
             Self::Workers(_) => Setting::Workers,
+            Self::WeightOfNobody { .. } | Self::WeightTooSmall(_) => Setting::Weights,
             Self::ListenerInherited => Setting::Ready,
             Self::NoTimeToStart => Setting::Start,
             Self::EmptyCommand => Setting::Command,
@@ -109,6 +124,10 @@ impl SettingsError {
                 let workers = written.with("workers", "count", count);
                 format!("{workers} is too {much}: a group has 1 to {WORKERS_MAX}")
             }
+            Self::WeightOfNobody { index, count } => {
+                format!("weights names worker {index}, and the {count} workers are counted from 0")
+            }
+            Self::WeightTooSmall(why) => format!("weights differ too much: {why}"),
             Self::ListenerInherited => {
                 let own = written.with("mode", "mode", "own");
                 format!(
@@ -137,6 +156,8 @@ impl SettingsError {
             Self::Udp { .. } => "give tcp:// addresses, or IP:PORT, which is tcp".to_owned(),
             Self::Workers(0) => "give 1 at least; to have no worker, leave the group out".to_owned(),
             Self::Workers(_) => "a worker for each processor is plenty; run two groups for more".to_owned(),
+            Self::WeightOfNobody { .. } => "raise count, or leave the weight out".to_owned(),
+            Self::WeightTooSmall(_) => "weights are relative to each other: lower the largest".to_owned(),
             Self::ListenerInherited => {
                 let ready = |value| written.with("ready", "ready", value);
                 let own = written.with("mode", "mode", "own");
@@ -156,7 +177,7 @@ impl SettingsError {
 
 /// Everything that does not go together.
 pub fn check(settings: &GroupSettings) -> Vec<SettingsError> {
-    let GroupSettings { listen, workers, mode, ready, deadlines, command, .. } = settings;
+    let GroupSettings { listen, workers, weights, mode, ready, deadlines, command, .. } = settings;
     let mut errors = Vec::new();
     for (place, &address) in listen.iter().enumerate() {
         if listen[..place].contains(&address) {
@@ -169,6 +190,11 @@ pub fn check(settings: &GroupSettings) -> Vec<SettingsError> {
     }
     if !(1..=WORKERS_MAX).contains(workers) {
         errors.push(SettingsError::Workers(*workers));
+    } else if let Some(&index) = weights.keys().find(|index| *index >= workers) {
+        errors.push(SettingsError::WeightOfNobody { index, count: *workers });
+    } else {
+        let weights: Vec<(u32, u32)> = (0..*workers).map(|index| (index, settings.weight(index))).collect();
+        errors.extend(too_small(&weights).map(SettingsError::WeightTooSmall));
     }
     if (*mode, *ready) == (Mode::Inherit, Readiness::Listener) {
         errors.push(SettingsError::ListenerInherited);

@@ -1,10 +1,16 @@
 //! Carries requests of the control socket to the groups they are for.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
-use tokio::sync::{
-    broadcast::{self, error::RecvError},
-    mpsc, oneshot, watch,
+use tokio::{
+    sync::{
+        broadcast::{self, error::RecvError},
+        mpsc, oneshot, watch,
+    },
+    task::JoinSet,
 };
 
 use crate::{
@@ -17,11 +23,16 @@ use crate::{
 };
 
 use super::{
-    actor::Message,
+    actor::{Actor, Message},
     clock::{Clock, millis},
     journal::Journal,
+    reload::Reloader,
+    shared::Shared,
     tune::Tune,
 };
+
+/// A group that can run, and who reaches it.
+pub(super) type OpenedGroup = (Actor, mpsc::UnboundedSender<Message>);
 
 /// The daemon, as its clients reach it; cheap to clone.
 #[derive(Debug, Clone)]
@@ -31,27 +42,85 @@ pub(super) struct Daemon {
 
 #[derive(Debug)]
 struct Inner {
-    groups: BTreeMap<GroupName, mpsc::UnboundedSender<Message>>,
+    groups: Mutex<Groups>,
     journal: Journal,
     clock: Clock,
     program: &'static str,
+    /// None where there is no configuration to read again.
+    reloader: Option<Reloader>,
     stopped: watch::Sender<bool>,
 }
 
+/// The groups that run.
+#[derive(Debug, Default)]
+struct Groups {
+    senders: BTreeMap<GroupName, mpsc::UnboundedSender<Message>>,
+    tasks: JoinSet<()>,
+    /// Whether the daemon is on its way to its end: no group comes any more.
+    is_stopping: bool,
+    /// Whether the groups are to go on without it.
+    is_leaving: bool,
+}
+
 impl Daemon {
+    /// A daemon without groups.
     pub(super) fn new(
-        groups: BTreeMap<GroupName, mpsc::UnboundedSender<Message>>,
-        journal: Journal,
-        clock: Clock,
+        shared: &Shared,
         program: &'static str,
+        reloader: Option<Reloader>,
         stopped: watch::Sender<bool>,
     ) -> Self {
-        Self { inner: Arc::new(Inner { groups, journal, clock, program, stopped }) }
+        let (journal, clock) = (shared.journal.clone(), shared.clock);
+        let groups = Mutex::default();
+        Self { inner: Arc::new(Inner { groups, journal, clock, program, reloader, stopped }) }
     }
 
-    fn group(&self, name: &GroupName) -> Result<&mpsc::UnboundedSender<Message>, Fault> {
-        self.inner.groups.get(name).ok_or_else(|| {
-            let known: Vec<&str> = self.inner.groups.keys().map(GroupName::as_str).collect();
+    /// Has groups run, from now on and until they are stopped; gives them back where the daemon is being stopped.
+    pub(super) fn run(&self, groups: Vec<OpenedGroup>) -> Result<(), Vec<OpenedGroup>> {
+        let mut running = self.groups();
+        if running.is_stopping {
+            return Err(groups);
+        }
+        for (actor, sender) in groups {
+            running.senders.insert(actor.settings.name.clone(), sender);
+            running.tasks.spawn(actor.run());
+        }
+        // Of those that were removed nobody asks any more.
+        while running.tasks.try_join_next().is_some() {}
+        Ok(())
+    }
+
+    /// Waits for a group's end and forgets it.
+    pub(super) async fn forget(&self, name: &GroupName) {
+        if let Ok(sender) = self.group(name) {
+            sender.closed().await;
+        }
+        self.groups().senders.remove(name);
+    }
+
+    /// Waits for the end of all groups.
+    pub(super) async fn ended(&self) {
+        let mut tasks = std::mem::take(&mut self.groups().tasks);
+        while tasks.join_next().await.is_some() {}
+    }
+
+    fn groups(&self) -> MutexGuard<'_, Groups> {
+        // Nothing that happens under the lock leaves the books half done.
+        self.inner.groups.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn journal(&self) -> &Journal {
+        &self.inner.journal
+    }
+
+    pub(super) fn reloader(&self) -> Option<&Reloader> {
+        self.inner.reloader.as_ref()
+    }
+
+    pub(super) fn group(&self, name: &GroupName) -> Result<mpsc::UnboundedSender<Message>, Fault> {
+        let groups = self.groups();
+        groups.senders.get(name).cloned().ok_or_else(|| {
+            let known: Vec<&str> = groups.senders.keys().map(GroupName::as_str).collect();
             Fault {
                 kind: FaultKind::NoSuch,
                 message: format!("there is no group {name}; this daemon has: {}", known.join(", ")),
@@ -60,7 +129,7 @@ impl Daemon {
         })
     }
 
-    async fn command(
+    pub(super) async fn command(
         &self,
         group: &GroupName,
         command: Command,
@@ -83,35 +152,40 @@ impl Daemon {
     }
 
     async fn status(&self, group: Option<GroupName>) -> Result<Response, Fault> {
-        let names = group.map_or_else(|| self.inner.groups.keys().cloned().collect(), |name| vec![name]);
+        let is_one = group.is_some();
+        let names = group.map_or_else(|| self.groups().senders.keys().cloned().collect(), |name| vec![name]);
         let mut groups = Vec::new();
         for name in &names {
-            groups.push(self.ask(name, Message::Status).await?);
+            match self.ask(name, Message::Status).await {
+                Ok(status) => groups.push(status),
+                // One that a reload has removed meanwhile.
+                Err(_) if !is_one && self.group(name).is_err() => {}
+                Err(fault) => return Err(fault),
+            }
         }
         Ok(Response::Status(Status { schema: SCHEMA, groups }))
     }
 
     /// Ends the daemon without its groups.
     pub(super) fn leave(&self) {
+        self.groups().is_leaving = true;
         self.inner.stopped.send_replace(true);
     }
 
-    /// Drains and ends one group.
-    pub(super) async fn stop_group(self, name: GroupName) {
-        let (answers, _) = mpsc::channel(1);
-        if let Err(fault) = self.command(&name, Command::Stop { timeout: None }, answers).await {
-            tracing::error!("{}", fault.message);
-        }
+    /// Whether it ends without its groups.
+    pub(super) fn leaves(&self) -> bool {
+        self.groups().is_leaving
     }
 
     /// Gives groups back to the kernel, one after another; nothing of what follows one that is refused.
     async fn release(&self, group: Option<GroupName>) -> Result<Response, Fault> {
         let began = std::time::Instant::now();
-        let names = group.map_or_else(|| self.inner.groups.keys().cloned().collect(), |name| vec![name]);
+        let names = group.map_or_else(|| self.groups().senders.keys().cloned().collect(), |name| vec![name]);
         for name in &names {
             let (done, result) = oneshot::channel();
             self.group(name)?.send(Message::Release(done)).map_err(|_| has_ended(name))?;
             result.await.unwrap_or_else(|_| Err(has_ended(name)))?;
+            self.forget(name).await;
         }
         Ok(Response::Done(Done { answers: 0, milliseconds: millis(began.elapsed()) }))
     }
@@ -123,7 +197,12 @@ impl Daemon {
         answers: mpsc::Sender<Response>,
     ) -> Result<Response, Fault> {
         let began = std::time::Instant::now();
-        let stops = self.inner.groups.keys().cloned().map(|name| {
+        let names: Vec<GroupName> = {
+            let mut groups = self.groups();
+            groups.is_stopping = true;
+            groups.senders.keys().cloned().collect()
+        };
+        let stops = names.into_iter().map(|name| {
             let (daemon, answers) = (self.clone(), answers.clone());
             tokio::spawn(async move { daemon.command(&name, Command::Stop { timeout }, answers).await })
         });
@@ -243,11 +322,12 @@ impl Controller for Daemon {
                 self.command(&group, Command::Scale { workers, timeout }, answers).await
             }
             Request::Release { group } => self.release(group).await,
+            Request::Reload { timeout_ms } => self.reload(timeout_ms).await,
             Request::Stop { timeout_ms } => self.stop(timeout_ms, answers).await,
         }
     }
 }
 
-fn has_ended(group: &GroupName) -> Fault {
+pub(super) fn has_ended(group: &GroupName) -> Fault {
     Fault { kind: FaultKind::Refused, message: format!("the group {group} has ended"), hint: None }
 }

@@ -25,9 +25,12 @@ mod place;
 mod probe;
 mod reach;
 mod release;
+mod reload;
+mod rules;
 mod running;
 pub mod settings;
 pub mod setup;
+mod shared;
 mod stall;
 mod start;
 pub mod state;
@@ -38,24 +41,37 @@ mod totals;
 mod tune;
 mod waiter;
 
-use std::{collections::BTreeMap, process::ExitCode};
+use std::process::ExitCode;
 
 use anyhow::Context as _;
 use tokio::{
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     sync::{mpsc, watch},
-    task::JoinSet,
 };
 
 use crate::{
-    control::{Access, ControlSocket, serve},
-    names::GroupName,
-    workers::{output::OutputSink, user::ResolvedUser},
+    config::Config,
+    control::{
+        Access, AccessInForce, ControlSocket,
+        api::{Fault, Response},
+        serve,
+    },
+    workers::{
+        limits::{Limit, Resource},
+        output::OutputSink,
+        user::ResolvedUser,
+    },
 };
 
 use self::{
-    clock::Clock, controller::Daemon, journal::Journal, lasting::Lasting, open::Surroundings,
-    settings::GroupSettings, setup::Setup,
+    clock::Clock,
+    controller::Daemon,
+    journal::Journal,
+    lasting::Lasting,
+    reload::Reloader,
+    settings::GroupSettings,
+    setup::{Purpose, Setup},
+    shared::Shared,
 };
 
 /// Where a service's pins are, unless said otherwise.
@@ -67,70 +83,86 @@ pub const DEFAULT_PINS: &str = "/sys/fs/bpf/steer";
 /// Needs CAP_BPF for the programs, and CAP_SYS_PTRACE to see other users' sockets. Errors are
 /// found before any worker is started: an address in use, a missing capability, a daemon that runs already.
 pub fn run(groups: Vec<GroupSettings>, setup: Setup) -> anyhow::Result<ExitCode> {
-    let mut uids = Vec::new();
-    for user in &setup.access {
-        let resolved = ResolvedUser::resolve(user);
-        uids.push(resolved.with_context(|| format!("cannot let {user} make changes"))?.uid);
-    }
-    raise_descriptor_limit();
+    let access = resolve_access(&setup.access)?;
+    let limits = raise_descriptor_limit();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    runtime.block_on(serve_groups(groups, setup, Access::new(uids)?))
+    runtime.block_on(serve_groups(groups, setup, limits, access))
 }
 
-async fn serve_groups(groups: Vec<GroupSettings>, setup: Setup, access: Access) -> anyhow::Result<ExitCode> {
+/// Who may make changes: fails for a user that there is not.
+fn resolve_access(users: &[String]) -> anyhow::Result<Access> {
+    let mut uids = Vec::new();
+    for user in users {
+        let resolved = ResolvedUser::resolve(user);
+        uids.push(resolved.with_context(|| format!("cannot let {user} make changes"))?.uid);
+    }
+    Ok(Access::new(uids)?)
+}
+
+async fn serve_groups(
+    groups: Vec<GroupSettings>,
+    setup: Setup,
+    limits: Vec<(Resource, Limit)>,
+    access: Access,
+) -> anyhow::Result<ExitCode> {
     let control = ControlSocket::bind(&setup.socket)?;
-    let (clock, journal) = (Clock::new(), Journal::new());
     let (output, _) = OutputSink::to_stderr();
     let lasting = Lasting::new(&setup)?;
-    let mut actors = Vec::new();
-    let mut senders = BTreeMap::new();
-    let mut program = "none";
+    let shared = Shared {
+        clock: Clock::new(),
+        journal: Journal::new(),
+        output,
+        socket: setup.socket,
+        limits,
+        lasting: lasting.clone(),
+    };
     let left = lasting.as_ref().map(|lasting| lasting.left(&groups)).transpose()?.unwrap_or_default();
-    let gone: Vec<GroupName> = left.iter().map(|settings| settings.name.clone()).collect();
-    for settings in groups.into_iter().chain(left) {
+    let mut opened = Vec::new();
+    let mut program = "none";
+    for settings in groups.iter().cloned().chain(left) {
         let name = settings.name.clone();
-        let surroundings = Surroundings {
-            clock,
-            journal: journal.clone(),
-            output: output.clone(),
-            socket: &setup.socket,
-            persistence: lasting.as_ref().map(|lasting| lasting.group(&name)).transpose()?,
-        };
-        let (actor, sender, kind) = open::open(settings, surroundings)?;
+        let (actor, sender, kind) = open::open(settings, &shared)?;
         tracing::info!("{name} serves {} with the program {kind}", actor.addresses());
         program = kind;
-        senders.insert(name, sender);
-        actors.push(actor);
+        opened.push((actor, sender));
     }
+    // Those of a daemon before are as they were configured then.
+    let in_force: Vec<GroupSettings> = opened.iter().map(|(actor, _)| (*actor.settings).clone()).collect();
+    let has_changed = in_force != groups;
+    let access = AccessInForce::from(access);
+    // From the first instant on: a SIGHUP that nobody waits for ends the process.
+    let (reloader, hangup) = match setup.purpose {
+        Purpose::Foreground => (None, None),
+        Purpose::Service { config, loaded, .. } => {
+            let loaded = Config { daemon: loaded, groups: in_force, files: Vec::new() };
+            let reloader = Reloader::new(config, loaded, shared.clone(), access.clone());
+            (Some(reloader), Some(signal(SignalKind::hangup())?))
+        }
+    };
     let (stopped, mut is_stopped) = watch::channel(false);
-    let daemon = Daemon::new(senders, journal, clock, program, stopped);
-    let mut tasks = JoinSet::new();
-    for actor in actors {
-        tasks.spawn(actor.run());
+    let daemon = Daemon::new(&shared, program, reloader, stopped);
+    // Only a daemon that is being stopped gives them back.
+    let _ = daemon.run(opened);
+    if let Some(hangup) = hangup {
+        tokio::spawn(reload_on_signal(daemon.clone(), hangup, has_changed));
     }
     if let Some(lasting) = &lasting {
         tokio::spawn(lasting.clone().look_after());
     }
-    for name in gone {
-        tracing::warn!("{name} is not configured any more, and is stopped");
-        tokio::spawn(daemon.clone().stop_group(name));
-    }
-    let ends = stop_on_signal(daemon.clone(), lasting.is_some())?;
-    let left = tokio::spawn(ends);
+    tokio::spawn(stop_on_signal(daemon.clone(), lasting.is_some())?);
     let shutdown = async move {
         // The sender lives as long as the daemon: an error cannot come first.
         let _ = is_stopped.wait_for(|stopped| *stopped).await;
     };
-    serve(control, daemon, access, shutdown).await?;
-    if left.is_finished() && lasting.is_some() {
+    serve(control, daemon.clone(), access, shutdown).await?;
+    if daemon.leaves() {
         tracing::info!("ends, and leaves its groups to serve on");
-        tasks.shutdown().await;
         return Ok(ExitCode::SUCCESS);
     }
-    while tasks.join_next().await.is_some() {}
+    daemon.ended().await;
     if let Some(lasting) = lasting {
         lasting.end();
     }
@@ -156,12 +188,37 @@ fn stop_on_signal(daemon: Daemon, groups_last: bool) -> anyhow::Result<impl Futu
     })
 }
 
-/// The daemon holds a descriptor for each listener: the soft limit, 1024 by tradition, is for `select`.
-fn raise_descriptor_limit() {
-    use rustix::process::{Resource, getrlimit, setrlimit};
-    let mut limit = getrlimit(Resource::Nofile);
-    limit.current = limit.maximum;
-    if let Err(error) = setrlimit(Resource::Nofile, limit) {
-        tracing::warn!("cannot raise the limit of open files: {error}");
+/// Reads the configuration again at each SIGHUP, and has the log say what came of it.
+///
+/// `at_once`: what was taken over from a daemon before is not as it is configured by now.
+async fn reload_on_signal(daemon: Daemon, mut hangup: Signal, at_once: bool) {
+    // Those that come while one is carried out are one.
+    let mut is_due = at_once;
+    while std::mem::take(&mut is_due) || hangup.recv().await.is_some() {
+        match daemon.reload(None).await {
+            Ok(Response::Reload(reload)) => reload::log(&reload),
+            Ok(_) => {}
+            Err(Fault { message, hint, .. }) => {
+                let hint = hint.map(|hint| format!("\nhint: {hint}")).unwrap_or_default();
+                tracing::error!("the configuration stays as it was\n{message}{hint}");
+            }
+        }
+    }
+}
+
+/// The daemon holds a descriptor for each listener: the soft limit, 1024 by tradition, is for `select`. What it was goes to the
+/// workers, which may be programs that `select`.
+fn raise_descriptor_limit() -> Vec<(Resource, Limit)> {
+    let raise = || {
+        let before = Resource::NOFILE.own()?;
+        Resource::NOFILE.set_own(Limit { soft: before.hard, ..before })?;
+        Ok::<_, std::io::Error>(before)
+    };
+    match raise() {
+        Ok(before) => vec![(Resource::NOFILE, before)],
+        Err(error) => {
+            tracing::warn!("cannot raise the limit of open files: {error}");
+            Vec::new()
+        }
     }
 }

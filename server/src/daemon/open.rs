@@ -1,31 +1,27 @@
 //! Opens a group: everything that can be wrong with it is found here, before anything is started.
 
-use std::{os::fd::AsFd as _, path::Path, sync::Arc};
+use std::{os::fd::AsFd as _, sync::Arc};
 
 use anyhow::Context as _;
 
 use server_common::limits::SLOTS_DEFAULT;
 use thiserror::Error;
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, task::JoinHandle};
 
 use crate::{
-    engine::{
-        drain::Limits,
-        group::{Group, Rules},
-    },
-    names::GroupName,
+    engine::group::Group,
     sockets::{address::ListenAddress, diag::Diag, holder},
-    workers::{notify::NotifySocket, output::OutputSink, spawn::require_program, user::ResolvedUser},
+    workers::{notify::NotifySocket, spawn::require_program, user::ResolvedUser},
 };
 
 use super::{
     actor::{Actor, Message},
     cells::CellKeeper,
-    clock::{Clock, millis},
     endpoint::Endpoint,
-    journal::Journal,
     persistence::Persistence,
-    settings::{GroupSettings, Mode, RestartKind, WhenEmpty},
+    rules::rules,
+    settings::{GroupSettings, Mode},
+    shared::Shared,
     totals::Totals,
 };
 
@@ -46,22 +42,16 @@ impl AddressServed {
     }
 }
 
-/// What a group is opened with, beside its settings.
-pub(super) struct Surroundings<'a> {
-    pub(super) clock: Clock,
-    pub(super) journal: Journal,
-    pub(super) output: OutputSink,
-    /// The control socket's path: what is the group's own at run time is beside it.
-    pub(super) socket: &'a Path,
-    /// What makes the group outlive this daemon, where it is to.
-    pub(super) persistence: Option<Persistence>,
-}
-
-/// Opens a group, or takes it over from a daemon that is gone. What it returns runs with [`Actor::run`]; the sender reaches it.
+/// Opens a group, or takes it over from a daemon that is gone, as it was configured then. What it returns runs with
+/// [`Actor::run`]; the sender reaches it.
 pub(super) fn open(
-    settings: GroupSettings,
-    surroundings: Surroundings<'_>,
+    configured: GroupSettings,
+    shared: &Shared,
 ) -> anyhow::Result<(Actor, mpsc::UnboundedSender<Message>, &'static str)> {
+    let lasting = shared.lasting.as_ref();
+    let persistence = lasting.map(|lasting| lasting.group(&configured.name)).transpose()?;
+    let saved = persistence.as_ref().map(Persistence::saved).transpose()?.flatten();
+    let settings = saved.as_ref().map_or(configured, |saved| saved.settings.clone());
     let user = settings.user.as_deref().map(ResolvedUser::resolve).transpose()?;
     // The kernel lets only sockets of one owner into a group: where workers bind themselves, that is their user.
     let owner = match settings.mode {
@@ -76,19 +66,14 @@ pub(super) fn open(
             &settings.environment,
         )?;
     }
-    let persistence = &surroundings.persistence;
-    let saved = persistence.as_ref().map(Persistence::saved).transpose()?.flatten();
-    if let Some(saved) = &saved {
-        require_same(&saved.settings, &settings)?;
-    }
-    let mut notify_path = surroundings.socket.as_os_str().to_owned();
+    let mut notify_path = shared.socket.as_os_str().to_owned();
     notify_path.push(format!(".{}.notify", settings.name));
     let kept = saved.as_ref().and_then(|_| persistence.as_ref()?.kept_notify());
     let mut notify = match kept {
         Some(socket) => NotifySocket::take_over(notify_path, socket)?,
         None => NotifySocket::bind(notify_path)?,
     };
-    if let Some(persistence) = persistence {
+    if let Some(persistence) = &persistence {
         notify = notify.lasting();
         persistence.keep_notify(notify.as_fd())?;
     }
@@ -112,21 +97,23 @@ pub(super) fn open(
     let program = endpoints.first().map_or("none", |endpoint| endpoint.kernel.kind().as_str());
     let engine = match &saved {
         Some(saved) => saved.engine.clone(),
-        None => Group::new(rules(&settings)?),
+        None => Group::new(rules(&settings, settings.seed.map_or_else(random_seed, Ok)?)),
     };
     let notify = Arc::new(notify);
     let (sender, messages) = mpsc::unbounded_channel();
-    listen_for_readiness(notify.clone(), sender.clone());
+    let listening = listen_for_readiness(notify.clone(), sender.clone());
     let cells = CellKeeper::new(endpoints.iter().map(|endpoint| endpoint.kernel.cells()).collect());
     let mut actor = Actor {
         settings: Arc::new(settings),
         engine,
-        clock: surroundings.clock,
-        journal: surroundings.journal,
+        clock: shared.clock,
+        journal: shared.journal.clone(),
         endpoints,
         diag: Diag::open()?,
         notify,
-        output: surroundings.output,
+        listening,
+        output: shared.output.clone(),
+        limits: shared.limits.clone(),
         user,
         generations: Default::default(),
         totals: Totals::default(),
@@ -137,7 +124,7 @@ pub(super) fn open(
         messages,
         waiters: Default::default(),
         last_operation: 0,
-        persistence: surroundings.persistence,
+        persistence,
         is_taken_over: saved.is_some(),
         is_released: false,
     };
@@ -145,53 +132,6 @@ pub(super) fn open(
         actor.restore(saved);
     }
     Ok((actor, sender, program))
-}
-
-fn rules(settings: &GroupSettings) -> anyhow::Result<Rules> {
-    let deadlines = settings.deadlines;
-    Ok(Rules {
-        seed: settings.seed.map_or_else(random_seed, Ok)?,
-        policy: settings.policy,
-        slots: SLOTS_DEFAULT,
-        workers: settings.workers,
-        replace: settings.restart == RestartKind::Replace,
-        hold: settings.when_empty == WhenEmpty::Hold,
-        start: millis(deadlines.start),
-        drain: millis(deadlines.drain),
-        limits: Limits { settle: millis(deadlines.settle), stop: millis(deadlines.stop) },
-    })
-}
-
-/// Refuses to go on with a group that is configured to be another by now: what cannot be changed while it serves.
-fn require_same(saved: &GroupSettings, settings: &GroupSettings) -> anyhow::Result<()> {
-    let differs = |key, was: &dyn std::fmt::Debug, is: &dyn std::fmt::Debug| {
-        Err(OtherGroup { name: settings.name.clone(), key, was: format!("{was:?}"), is: format!("{is:?}") }
-            .into())
-    };
-    if saved.listen != settings.listen {
-        return differs("listen", &saved.listen, &settings.listen);
-    }
-    if saved.mode != settings.mode {
-        return differs("mode", &saved.mode, &settings.mode);
-    }
-    Ok(())
-}
-
-/// A group serves otherwise than it is configured by now.
-#[derive(Debug, Error)]
-#[error("cannot take over {name}: it serves with {key} {was}, and the configuration says {is}")]
-pub struct OtherGroup {
-    name: GroupName,
-    key: &'static str,
-    was: String,
-    is: String,
-}
-
-impl OtherGroup {
-    /// The way out, for a `hint:` line.
-    pub fn hint(&self) -> &'static str {
-        "put the old value back, start the daemon, and give the group back with `steer release` or stop it, before it is changed"
-    }
 }
 
 /// Refuses an address that another's SO_REUSEPORT sockets serve: to bind beside them would take half of their
@@ -219,7 +159,7 @@ fn random_seed() -> anyhow::Result<[u64; 2]> {
     Ok(seed)
 }
 
-fn listen_for_readiness(notify: Arc<NotifySocket>, sender: mpsc::UnboundedSender<Message>) {
+fn listen_for_readiness(notify: Arc<NotifySocket>, sender: mpsc::UnboundedSender<Message>) -> JoinHandle<()> {
     tokio::spawn(async move {
         loop {
             match notify.receive().await {
@@ -234,5 +174,5 @@ fn listen_for_readiness(notify: Arc<NotifySocket>, sender: mpsc::UnboundedSender
                 }
             }
         }
-    });
+    })
 }

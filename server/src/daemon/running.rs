@@ -6,12 +6,14 @@ use tokio::net::{TcpSocket, TcpStream};
 
 use crate::{dataplane::cells::WorkerCell, engine::event::Slot, workers::process::Process};
 
-use super::{reach::Reach, stall::Tracker};
+use super::{reach::Reach, settings::Readiness, stall::Tracker};
 
 /// A generation that has been started and is not forgotten.
 #[derive(Debug)]
 pub(super) struct Running {
     pub(super) slot: Slot,
+    /// When it counts as ready: the group's later generations may be asked for something else.
+    pub(super) ready: Readiness,
     pub(super) process: Option<Process>,
     /// Whether the process has ended.
     pub(super) has_exited: bool,
@@ -36,9 +38,10 @@ pub(super) struct Running {
 }
 
 impl Running {
-    pub(super) fn new(slot: Slot) -> Self {
+    pub(super) fn new(slot: Slot, ready: Readiness) -> Self {
         Self {
             slot,
+            ready,
             process: None,
             has_exited: false,
             has_told: false,

@@ -1,10 +1,15 @@
 //! What a group is configured to be: checked, with every default filled in.
 
-use std::{path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{names::GroupName, policy::Policy, sockets::address::ListenAddress};
+use crate::{
+    names::GroupName,
+    policy::{Policy, WEIGHT_DEFAULT},
+    sockets::address::ListenAddress,
+    workers::limits::{Limit, Resource},
+};
 
 /// One group's settings.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -15,6 +20,8 @@ pub struct GroupSettings {
     pub listen: Vec<ListenAddress>,
     /// How many workers it starts with; at least 1.
     pub workers: u32,
+    /// The weights of workers, by index, where they are not [`WEIGHT_DEFAULT`].
+    pub weights: BTreeMap<u32, u32>,
     /// What decides which worker gets a new flow, at the start.
     pub policy: Policy,
     /// Who makes the workers' listeners.
@@ -33,6 +40,8 @@ pub struct GroupSettings {
     pub directory: Option<PathBuf>,
     /// Variables set in the workers' environment, beside the daemon's own.
     pub environment: Vec<(String, String)>,
+    /// What the workers may use, in order of resource; what the daemon was started with where a resource is not here.
+    pub limits: Vec<(Resource, Limit)>,
     /// The signal that tells a worker to stop.
     pub stop_signal: i32,
     /// The seed of the table and of the program's hash: the same seed gives the same table on every host. One
@@ -40,6 +49,13 @@ pub struct GroupSettings {
     pub seed: Option<[u64; 2]>,
     /// How long things may take.
     pub deadlines: Deadlines,
+}
+
+impl GroupSettings {
+    /// The weight that a worker begins with.
+    pub fn weight(&self, index: u32) -> u32 {
+        self.weights.get(&index).copied().unwrap_or(WEIGHT_DEFAULT)
+    }
 }
 
 /// Who makes the listeners.

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::config::DaemonSettings;
+
 /// One daemon's own settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Setup {
@@ -24,5 +26,7 @@ pub enum Purpose {
         config: PathBuf,
         /// The directory, in a bpffs, of what the next daemon finds again.
         pins: PathBuf,
+        /// What it says of the daemon itself.
+        loaded: DaemonSettings,
     },
 }

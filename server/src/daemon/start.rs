@@ -10,6 +10,7 @@ use crate::{
     workers::{
         command::{Output, SpawnSpec, sample_command},
         discover::{Membership, Refusal, discover},
+        limits::{Limit, Resource},
         process::Process,
         spawn::{SpawnError, spawn},
     },
@@ -26,7 +27,7 @@ use super::{
 impl Actor {
     /// Starts a generation: its listeners, where they are the daemon's to make, and its process.
     pub(super) fn start(&mut self, generation: GenerationId, slot: Slot) -> Event {
-        self.generations.insert(generation, Running::new(slot));
+        self.generations.insert(generation, Running::new(slot, self.settings.ready));
         match self.try_start(generation, slot) {
             Ok(pid) => Event::Started { generation, pid },
             Err(error) => {
@@ -66,6 +67,7 @@ impl Actor {
             user: self.user.clone(),
             directory: settings.directory.clone(),
             environment: settings.environment.clone(),
+            limits: self.worker_limits(),
             listeners,
             load: cell.as_ref().map(|cell| cell.as_fd()),
             notify: Some(self.notify.path().to_owned()),
@@ -83,6 +85,13 @@ impl Actor {
             running.process = Some(process);
         }
         Ok(pid)
+    }
+
+    /// Those that are configured, and for the rest what the daemon was started with.
+    fn worker_limits(&self) -> Vec<(Resource, Limit)> {
+        let configured = &self.settings.limits;
+        let is_left = |(resource, _): &&(Resource, Limit)| !configured.iter().any(|(own, _)| own == resource);
+        configured.iter().chain(self.limits.iter().filter(is_left)).copied().collect()
     }
 
     /// Makes the memory in which the worker can publish its load. Without it the worker is steered by what the kernel shows.
@@ -211,7 +220,7 @@ impl Actor {
     pub(super) fn ready_if_complete(&mut self, generation: GenerationId) {
         let Some(running) = self.generations.get_mut(&generation) else { return };
         let slot = running.slot;
-        let has_told = running.has_told || self.settings.ready == Readiness::Listener;
+        let has_told = running.has_told || running.ready == Readiness::Listener;
         let has_listeners = self.endpoints.iter().all(|endpoint| endpoint.listener(slot).is_some());
         if has_told && has_listeners && !running.is_ready {
             running.is_ready = true;

@@ -25,7 +25,7 @@ impl Actor {
     /// Finds everything of a saved group that is not in the engine. To be followed by [`resume`](Self::resume).
     pub(super) fn find_again(&mut self, saved: &Saved) {
         for (generation, slot, _) in self.engine.generations() {
-            let mut running = Running::new(slot);
+            let mut running = Running::new(slot, self.settings.ready);
             running.reach = self.reach_of(generation);
             running.is_ready = self.engine.stage(generation).is_some_and(|stage| stage != Stage::Starting);
             let process = saved.processes.iter().find(|process| process.generation == generation);

@@ -2,8 +2,6 @@
 
 use std::collections::BTreeSet;
 
-use crate::policy::WEIGHT_DEFAULT;
-
 use super::{
     drain::Cause,
     effect::{Effect, Failure, FailureKind},
@@ -12,6 +10,22 @@ use super::{
     operation::{Task, refused},
     worker::{Goal, Worker},
 };
+
+/// Whom a change of the number of workers concerns.
+#[derive(Debug)]
+pub(super) struct Hands {
+    leaving: BTreeSet<u32>,
+    coming: BTreeSet<u32>,
+    /// Those of the coming that there are not yet.
+    new: BTreeSet<u32>,
+}
+
+impl Hands {
+    /// All of them.
+    pub(super) fn all(&self) -> BTreeSet<u32> {
+        self.leaving.union(&self.coming).copied().collect()
+    }
+}
 
 impl Group {
     pub(super) fn command(&mut self, now: Millis, id: OperationId, command: Command) {
@@ -26,6 +40,7 @@ impl Group {
             Command::Undrain { worker } => self.undrain(id, worker),
             Command::SetPolicy(policy) => self.set_policy(id, policy),
             Command::SetWeight { worker, weight, over } => self.set_weight(now, id, worker, weight, over),
+            Command::Reconfigure(change) => self.reconfigure(now, id, *change),
             Command::Scale { workers, timeout } => self.scale(now, id, workers, timeout),
             Command::Stop { timeout } => self.stop(now, id, timeout),
         };
@@ -97,6 +112,22 @@ impl Group {
         wanted: u32,
         timeout: Option<Millis>,
     ) -> Result<(), Failure> {
+        self.check_count(wanted)?;
+        let hands = self.hands(wanted);
+        self.join(&hands);
+        let begun = self
+            .check_scale(wanted)
+            .and_then(|()| self.begin(id, "scale", hands.all(), timeout, Task::Settled));
+        if begun.is_err() {
+            self.workers.retain(|index, _| !hands.new.contains(index));
+            return begun;
+        }
+        self.come_and_go(now, id, hands, timeout);
+        Ok(())
+    }
+
+    /// Refuses a number of workers that no group has.
+    pub(super) fn check_count(&self, wanted: u32) -> Result<(), Failure> {
         let most = self.workers_max();
         if wanted == 0 || wanted > most {
             return Err(refused(
@@ -104,32 +135,44 @@ impl Group {
                 (wanted == 0).then(|| "end the group with `steer stop`".into()),
             ));
         }
-        let leaving: BTreeSet<u32> = self.workers.keys().copied().filter(|&index| index >= wanted).collect();
+        Ok(())
+    }
+
+    /// Who comes and who goes where there are to be this many.
+    pub(super) fn hands(&self, wanted: u32) -> Hands {
+        let leaving = self.workers.keys().copied().filter(|&index| index >= wanted).collect();
         // One that leaves yet is missing as much as one that is gone.
         let leaves = |worker: &Worker| worker.goal == Goal::Leave;
         let coming: BTreeSet<u32> =
             (0..wanted).filter(|index| self.workers.get(index).is_none_or(leaves)).collect();
-        let new: BTreeSet<u32> =
-            coming.iter().copied().filter(|index| !self.workers.contains_key(index)).collect();
-        for &index in &new {
+        let new = coming.iter().copied().filter(|index| !self.workers.contains_key(index)).collect();
+        Hands { leaving, coming, new }
+    }
+
+    /// Makes the workers that there are not yet.
+    pub(super) fn join(&mut self, hands: &Hands) {
+        for &index in &hands.new {
             let last_number = self.left_at.get(&index).copied().unwrap_or(0);
-            self.workers.insert(index, Worker { last_number, ..Worker::new() });
+            let weight = self.rules.weight(index);
+            self.workers.insert(index, Worker { last_number, ..Worker::new(weight) });
         }
-        let hands = leaving.union(&coming).copied().collect();
-        let begun =
-            self.check_scale(wanted).and_then(|()| self.begin(id, "scale", hands, timeout, Task::Settled));
-        if begun.is_err() {
-            self.workers.retain(|index, _| !new.contains(index));
-            return begun;
-        }
-        for index in coming {
+    }
+
+    /// Puts to work who comes, and drains who goes.
+    pub(super) fn come_and_go(
+        &mut self,
+        now: Millis,
+        id: OperationId,
+        hands: Hands,
+        timeout: Option<Millis>,
+    ) {
+        for index in hands.coming {
             self.employ(index);
         }
-        for index in leaving {
+        for index in hands.leaving {
             self.retire(now, id, index, Goal::Leave, timeout);
             self.end_ramp(index, "it leaves the group");
         }
-        Ok(())
     }
 
     fn stop(&mut self, now: Millis, id: OperationId, timeout: Option<Millis>) -> Result<(), Failure> {
@@ -194,10 +237,11 @@ impl Group {
 
     /// Puts a worker to work, from nothing or from a drain that ends by itself: it is started as soon as it can be.
     fn employ(&mut self, index: u32) {
+        let weight = self.rules.weight(index);
         if let Some(worker) = self.workers.get_mut(&index) {
             if worker.goal == Goal::Leave {
                 // It comes again as any that comes.
-                worker.weight = WEIGHT_DEFAULT;
+                worker.weight = weight;
             }
             worker.goal = Goal::Work;
             worker.start_at = None;

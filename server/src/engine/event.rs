@@ -6,6 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::policy::Policy;
 
+use super::reconfigure::Reconfiguration;
+
 /// Time as the engine knows it: milliseconds of a clock that never goes back, from any origin.
 pub type Millis = u64;
 
@@ -217,6 +219,8 @@ pub enum Command {
         /// Over how long the weight changes, step by step; at once where it is `None`.
         over: Option<Millis>,
     },
+    /// Be as another configuration says.
+    Reconfigure(Box<Reconfiguration>),
     /// Have this many workers.
     Scale {
         /// How many; at least 1.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use server_common::flow_hash::Seed;
 
-use crate::policy::Policy;
+use crate::policy::{Policy, WEIGHT_DEFAULT};
 
 use super::{
     drain::Limits,
@@ -30,6 +30,8 @@ pub struct Rules {
     pub slots: u32,
     /// How many workers there are at the start.
     pub workers: u32,
+    /// The weights of workers that come, by index; [`WEIGHT_DEFAULT`] where nothing is said.
+    pub weights: BTreeMap<u32, u32>,
     /// Whether a restart stops the old generation first.
     pub replace: bool,
     /// Whether connections are held while no worker works; otherwise they are refused.
@@ -40,6 +42,13 @@ pub struct Rules {
     pub drain: Millis,
     /// The parts of a drain.
     pub limits: Limits,
+}
+
+impl Rules {
+    /// The weight of a worker that comes.
+    pub fn weight(&self, index: u32) -> u32 {
+        self.weights.get(&index).copied().unwrap_or(WEIGHT_DEFAULT)
+    }
 }
 
 /// One group. See [`handle`](Self::handle).
@@ -73,7 +82,7 @@ impl Group {
     /// workers.
     pub fn new(rules: Rules) -> Self {
         Self {
-            workers: (0..rules.workers).map(|index| (index, Worker::new())).collect(),
+            workers: (0..rules.workers).map(|index| (index, Worker::new(rules.weight(index)))).collect(),
             left_at: BTreeMap::new(),
             slots: Slots::new(rules.slots),
             hold: Hold::default(),

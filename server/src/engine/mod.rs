@@ -25,10 +25,12 @@ mod publication;
 #[cfg(test)]
 mod purity;
 pub mod ramp;
+pub mod reconfigure;
 mod resume;
 #[cfg(test)]
 mod simulation;
 pub mod slots;
 mod tune;
 pub mod view;
+pub mod weights;
 pub mod worker;

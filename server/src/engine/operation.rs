@@ -39,6 +39,8 @@ pub(super) enum Task {
     Settled,
     /// Wait until a table with the change is published: the number of the first that has it, once it is given out.
     Published(Option<u64>),
+    /// Wait as for `Published`, and as for `Settled`.
+    Reconfigured(Option<u64>),
     /// Wait until a weight has come to its end, step by step; then until a table with that is published.
     Ramp,
 }
@@ -131,7 +133,7 @@ impl Group {
             Task::Restart { current, .. } => {
                 current.is_some_and(|handover| handover.worker == id.worker && handover.to == Some(id.number))
             }
-            Task::Settled => true,
+            Task::Settled | Task::Reconfigured(_) => true,
             Task::Empty | Task::Published(_) | Task::Ramp => false,
         };
         if waits {
@@ -147,9 +149,15 @@ impl Group {
             let Some(operation) = self.operations.get(&id) else { continue };
             let is_over = match (&operation.failure, &operation.task) {
                 // Whoever asked gets the receipts of all drains that the operation began, and then its end.
-                (Some(_), Task::Restart { .. } | Task::Settled) => !self.has_drains(id),
+                (Some(_), Task::Restart { .. } | Task::Settled | Task::Reconfigured(_)) => {
+                    !self.has_drains(id)
+                }
                 (_, Task::Restart { waiting, current, .. }) => waiting.is_empty() && current.is_none(),
                 (_, Task::Published(epoch)) => epoch.is_some_and(|epoch| epoch <= self.publication.published),
+                (_, Task::Reconfigured(epoch)) => {
+                    epoch.is_some_and(|epoch| epoch <= self.publication.published)
+                        && operation.workers.iter().all(|index| self.is_settled(*index))
+                }
                 (_, Task::Ramp) => false,
                 (_, Task::Empty) => operation.workers.iter().all(|index| self.is_empty(*index)),
                 (_, Task::Settled) => operation.workers.iter().all(|index| self.is_settled(*index)),

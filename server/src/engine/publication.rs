@@ -104,7 +104,7 @@ impl Group {
             }
         }
         for operation in self.operations.values_mut() {
-            if let Task::Published(first) = &mut operation.task {
+            if let Task::Published(first) | Task::Reconfigured(first) = &mut operation.task {
                 first.get_or_insert(epoch);
             }
         }

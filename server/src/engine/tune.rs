@@ -2,9 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use server_common::limits::BUCKETS;
-
-use crate::policy::{Policy, WEIGHT_DEFAULT, WEIGHT_MAX};
+use crate::policy::{Policy, WEIGHT_MAX};
 
 use super::{
     effect::Failure,
@@ -13,11 +11,9 @@ use super::{
     lifecycle::TIMEOUT_MAX,
     operation::{Task, refused},
     plan::Change,
+    weights::too_small,
     worker::{Goal, THOUSANDTHS, Worker},
 };
-
-/// The fewest buckets of a worker that has a weight: of so few, an assignment may miss two already, a quarter of its share.
-const BUCKETS_MIN: u64 = 8;
 
 impl Group {
     pub(super) fn set_policy(&mut self, id: OperationId, policy: Policy) -> Result<(), Failure> {
@@ -99,7 +95,7 @@ impl Group {
     pub(super) fn check_scale(&self, wanted: u32) -> Result<(), Failure> {
         let weight = |index: u32| {
             let worker = self.workers.get(&index).filter(|worker| worker.goal != Goal::Leave);
-            (index, worker.map_or(WEIGHT_DEFAULT, |worker| worker.weight))
+            (index, worker.map_or_else(|| self.rules.weight(index), |worker| worker.weight))
         };
         let weights: Vec<(u32, u32)> = (0..wanted).map(weight).collect();
         let Some(why) = too_small(&weights) else { return Ok(()) };
@@ -140,18 +136,4 @@ impl Group {
         }
         slots
     }
-}
-
-/// Why a table is too small for these workers, each with its weight, where it is.
-fn too_small(weights: &[(u32, u32)]) -> Option<String> {
-    let sum: u64 = weights.iter().map(|&(_, weight)| u64::from(weight)).sum();
-    let with_weight = weights.iter().filter(|(_, weight)| *weight > 0);
-    let &(index, weight) = with_weight.min_by_key(|(_, weight)| *weight)?;
-    let buckets = BUCKETS as u64 * u64::from(weight);
-    (buckets < BUCKETS_MIN * sum).then(|| {
-        let has = buckets / sum;
-        format!(
-            "worker {index} of weight {weight} would get {has} of {BUCKETS} buckets, and needs {BUCKETS_MIN}"
-        )
-    })
 }

@@ -4,8 +4,6 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::policy::WEIGHT_DEFAULT;
-
 use super::{
     drain::Drain,
     event::{Canary, Millis, OperationId, Slot},
@@ -108,10 +106,10 @@ pub enum Phase {
 
 impl Worker {
     /// A worker that has not been started.
-    pub fn new() -> Self {
+    pub fn new(weight: u32) -> Self {
         Self {
             goal: Goal::Work,
-            weight: WEIGHT_DEFAULT,
+            weight,
             ramp: None,
             working: None,
             generations: BTreeMap::new(),
@@ -167,11 +165,5 @@ impl Worker {
         self.working
             .and_then(|number| self.generations.get(&number))
             .is_some_and(|generation| matches!(generation.phase, Phase::Working { .. }))
-    }
-}
-
-impl Default for Worker {
-    fn default() -> Self {
-        Self::new()
     }
 }

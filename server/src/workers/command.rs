@@ -10,7 +10,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::user::ResolvedUser;
+use super::{
+    limits::{Limit, Resource},
+    user::ResolvedUser,
+};
 use crate::{names::WorkerName, sockets::address::ListenAddress};
 
 /// This binary, also after its file was replaced by another version.
@@ -49,6 +52,8 @@ pub struct SpawnSpec<'a> {
     pub directory: Option<PathBuf>,
     /// Variables beside the daemon's own, which they replace.
     pub environment: Vec<(String, String)>,
+    /// What it may use; the daemon's own where a resource is not here.
+    pub limits: Vec<(Resource, Limit)>,
     /// The listeners to pass, from fd 3 on, in this order, each with its name for LISTEN_FDNAMES.
     pub listeners: Vec<(BorrowedFd<'a>, String)>,
     /// The memory in which the worker can publish its load: passed after the listeners, its number in STEER_LOAD_FD. It is not
@@ -253,6 +258,7 @@ mod tests {
                 ("PATH".to_owned(), "/a:/b".to_owned()),
                 ("STEER_WORKER".to_owned(), "lie".to_owned()),
             ],
+            limits: Vec::new(),
             listeners: Vec::new(),
             load: None,
             notify: None,

@@ -249,6 +249,7 @@ mod tests {
             user: None,
             directory: None,
             environment: Vec::new(),
+            limits: Vec::new(),
             listeners: Vec::new(),
             load: None,
             notify: None,

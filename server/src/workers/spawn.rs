@@ -19,9 +19,10 @@ use rustix::{
 };
 use thiserror::Error;
 
-use self::child::{Child, Step, fork, reap};
+use self::child::{Child, Report, Step, fork, reap};
 use super::{
     command::{LISTEN_FDS_START, Output, Prepared, SpawnSpec, Unusable, candidates},
+    limits::{Limit, Resource},
     output::WorkerOutput,
     process::{Process, ProcessError},
 };
@@ -84,6 +85,21 @@ pub enum SpawnError {
         #[source]
         source: io::Error,
     },
+    /// A limit of its resources could not be set.
+    #[error("cannot start {worker}: cannot set its limit {resource} to {limit}; the daemon's own is {own}")]
+    Limit {
+        /// The worker.
+        worker: String,
+        /// The resource.
+        resource: Resource,
+        /// What it was to be limited to.
+        limit: Limit,
+        /// What the daemon itself is limited to; nothing where that cannot be told.
+        own: String,
+        /// The kernel's answer.
+        #[source]
+        source: io::Error,
+    },
     /// The specification cannot be passed to a program.
     #[error("cannot start {worker}: {reason}")]
     Unusable {
@@ -135,6 +151,14 @@ impl SpawnError {
             }
             Self::User { source, .. } if source.raw_os_error() == Some(libc::EPERM) => {
                 Some("running workers as another user needs CAP_SETUID and CAP_SETGID")
+            }
+            Self::Limit { resource: Resource::NOFILE, source, .. }
+                if source.raw_os_error() == Some(libc::EPERM) =>
+            {
+                Some("the hard limit is at most the sysctl fs.nr_open, and raising it needs CAP_SYS_RESOURCE")
+            }
+            Self::Limit { .. } => {
+                Some("raising a hard limit needs CAP_SYS_RESOURCE: lower it, or raise the daemon's own")
             }
             Self::Other { source, .. } if source.raw_os_error() == Some(libc::EAGAIN) => {
                 Some("the limit of processes is reached: see TasksMax= and RLIMIT_NPROC")
@@ -195,6 +219,7 @@ pub fn spawn(spec: &SpawnSpec<'_>, forked: impl FnOnce(&Process)) -> Result<Spaw
         passed: passed.iter().map(AsRawFd::as_raw_fd).collect(),
         gate: [child_gate.as_raw_fd(), gate.as_raw_fd()],
         errors: child_errors.as_raw_fd(),
+        limits: spec.limits.iter().map(|&(resource, limit)| (resource.number(), limit.into())).collect(),
         user: spec
             .user
             .as_ref()
@@ -216,7 +241,7 @@ pub fn spawn(spec: &SpawnSpec<'_>, forked: impl FnOnce(&Process)) -> Result<Spaw
     forked(&process);
     rustix::io::write(&gate, b"g").map_err(|errno| other("let it go on")(errno.into()))?;
     drop(gate);
-    let mut report = [0_u8; 5];
+    let mut report: Report = [0; 6];
     // Ends with nothing when the exec has closed the pipe.
     let reported = read_report(errors, &mut report).map_err(other("read the start's outcome"))?;
     if reported < report.len() {
@@ -224,8 +249,9 @@ pub fn spawn(spec: &SpawnSpec<'_>, forked: impl FnOnce(&Process)) -> Result<Spaw
     }
     drop(process);
     reap(pid);
-    let [step, errno @ ..] = report;
-    Err(failure(spec, &prepared.program, step, io::Error::from_raw_os_error(i32::from_ne_bytes(errno))))
+    let [step, place, errno @ ..] = report;
+    let source = io::Error::from_raw_os_error(i32::from_ne_bytes(errno));
+    Err(failure(spec, &prepared.program, step, place, source))
 }
 
 /// Refuses a command whose program is nowhere, before anything is started for it: `whose` is for the message.
@@ -252,7 +278,7 @@ pub fn require_program(
     Ok(())
 }
 
-fn failure(spec: &SpawnSpec<'_>, program: &str, step: u8, source: io::Error) -> SpawnError {
+fn failure(spec: &SpawnSpec<'_>, program: &str, step: u8, place: u8, source: io::Error) -> SpawnError {
     let worker = spec.name.to_string();
     let program = program.to_owned();
     match step {
@@ -268,6 +294,11 @@ fn failure(spec: &SpawnSpec<'_>, program: &str, step: u8, source: io::Error) -> 
         },
         step if step == Step::Directory as u8 => {
             SpawnError::Directory { worker, directory: spec.directory.clone().unwrap_or_default(), source }
+        }
+        step if step == Step::Limit as u8 && usize::from(place) < spec.limits.len() => {
+            let (resource, limit) = spec.limits[usize::from(place)];
+            let own = resource.own().map(|own| own.to_string()).unwrap_or_default();
+            SpawnError::Limit { worker, resource, limit, own, source }
         }
         step if step == Step::User as u8 => {
             let user = spec.user.as_ref().map(|user| user.name.clone()).unwrap_or_default();

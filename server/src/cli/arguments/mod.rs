@@ -25,6 +25,17 @@ its deadline), 78 bad config.
 
 Addresses are tcp://127.0.0.1:8080 or IP:PORT alone. Durations are 30s, 500ms, 2m.";
 
+const RELOAD: &str = "\
+What is read is compared with what was read before, not with what is: a policy, weight or number of workers that was set by hand \
+stays where the file says of it what it said.
+
+At once: groups (new ones are opened, missing ones drained and stopped), policy, weights, count, when_empty, restart, \
+stop_signal, deadlines, access. From each worker's next generation on: command, user, directory, environment, limits, ready; the \
+answer names the command that makes it so now. What a group has for life is refused, and nothing changes: listen, mode, seed, and \
+in mode own user.
+
+SIGHUP does the same, and has the daemon's log say how it went.";
+
 /// Steers connections to the workers of SO_REUSEPORT groups, and takes workers in and out without losing any
 #[derive(Debug, Parser)]
 #[command(name = "steer", version, after_help = EXIT_CODES, arg_required_else_help = true, max_term_width = 110)]
@@ -146,6 +157,16 @@ pub enum Question {
         /// Every group.
         #[arg(long, conflicts_with = "group")]
         all: bool,
+        /// How to print.
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Read the daemon's configuration again, and make its groups what it says: all of it, or nothing where any of it is wrong
+    #[command(after_help = RELOAD)]
+    Reload {
+        /// How to wait.
+        #[command(flatten)]
+        wait: Wait,
         /// How to print.
         #[command(flatten)]
         output: Output,

@@ -10,10 +10,48 @@ pub(crate) fn answers() -> Vec<Response> {
         Response::Table(Table { placed: vec![placed("web/2", Some(5))], ..table() }),
         Response::Policy(policy()),
         Response::Change(change()),
+        Response::Reload(reload()),
         Response::Event(event()),
         Response::Receipt(receipt()),
         Response::Done(Done { answers: 2, milliseconds: 1234 }),
     ]
+}
+
+pub(crate) fn reload() -> Reload {
+    let changed = |key: &str, before: Option<&str>, after: Option<&str>, applies| KeyChange {
+        key: key.into(),
+        before: before.map(str::to_owned),
+        after: after.map(str::to_owned),
+        applies,
+    };
+    let group = |name: &str, outcome: &str| GroupReload {
+        group: name.parse().unwrap(),
+        outcome: outcome.into(),
+        changes: vec![],
+        restart: None,
+        receipts: vec![],
+        fault: None,
+    };
+    let changes = vec![
+        changed("policy", Some("hash"), Some("source"), Applies::Now),
+        changed("workers.user", None, Some("www-data"), Applies::NextGeneration),
+    ];
+    Reload {
+        schema: SCHEMA,
+        files: vec!["/etc/steer/steer.toml".into(), "/etc/steer/conf.d/api.toml".into()],
+        daemon: vec![changed("access", Some("alice"), Some("alice, bob"), Applies::Now)],
+        reloaded: vec![
+            group("api", "added"),
+            GroupReload {
+                changes,
+                restart: Some("steer restart web".into()),
+                fault: Some("generation 1 of worker 4 was not ready within 30000 ms".into()),
+                ..group("web", "changed")
+            },
+            GroupReload { receipts: vec![receipt()], ..group("www", "removed") },
+        ],
+        milliseconds: 1234,
+    }
 }
 
 pub(crate) fn receipt() -> Receipt {

@@ -34,6 +34,7 @@ fn write(answer: &Response, pretty: bool) -> serde_json::Result<String> {
         Response::Table(answer) => to(answer, pretty),
         Response::Policy(answer) => to(answer, pretty),
         Response::Change(answer) => to(answer, pretty),
+        Response::Reload(answer) => to(answer, pretty),
         Response::Receipt(answer) => to(answer, pretty),
         Response::Info(answer) => with_schema(answer, pretty),
         Response::Event(answer) => with_schema(answer, pretty),
@@ -50,7 +51,9 @@ mod tests {
         for answer in fixtures::answers() {
             let line = line(&answer).unwrap();
             assert!(line.starts_with("{\"schema\":1,"), "{line}");
-            assert_eq!(line.matches("\"schema\"").count(), 1, "{line}");
+            // Receipts have it wherever they are.
+            let receipts = usize::from(matches!(answer, Response::Reload(_)));
+            assert_eq!(line.matches("\"schema\"").count(), 1 + receipts, "{line}");
             assert!(!line.contains('\n'));
             // `Done` takes no field that it does not know, so that it is told from the other answers.
             if !matches!(answer, Response::Done(_)) {

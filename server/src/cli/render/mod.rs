@@ -7,6 +7,7 @@ pub(crate) mod fixtures;
 pub mod json;
 mod policy;
 mod receipt;
+mod reload;
 mod status;
 mod table;
 mod units;
@@ -34,6 +35,7 @@ pub fn text(answer: &Response, style: Style) -> String {
         Response::Table(table) => table::text(table, style),
         Response::Policy(report) => policy::text(report, style),
         Response::Change(change) => change::text(change, style),
+        Response::Reload(reload) => reload::text(reload),
         Response::Event(event) => event::text(event),
         Response::Receipt(receipt) => receipt::text(receipt),
         Response::Done(Done { answers, milliseconds }) => {

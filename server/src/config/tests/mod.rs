@@ -1,7 +1,8 @@
-//! What is read, and in which order; `refused` and `mistaken` have what is not.
+//! What is read, and in which order; `refused`, `mistaken` and `values` have what is not.
 
 mod mistaken;
 mod refused;
+mod values;
 
 use std::{collections::BTreeSet, fs, path::Path, time::Duration};
 
@@ -11,6 +12,7 @@ use super::*;
 use crate::{
     cli::arguments::{ModeName, ReadyName, RestartName, WhenEmptyName},
     daemon::settings::{Deadlines, Mode, Readiness, RestartKind, WhenEmpty},
+    workers::limits::{Limit, Resource, UNLIMITED},
 };
 
 const EXAMPLE: &str = include_str!("../example.toml");
@@ -122,7 +124,8 @@ fn everything_that_is_said_arrives() {
         [daemon]\nsocket = \"/run/s\"\naccess = [\"alice\", \"1001\"]\n\
         [[group]]\nname = \"api\"\nlisten = [\"tcp://127.0.0.1:80\", \"[::1]:80\"]\npolicy = \"source:ipv4=24,ipv6=64\"\n\
         seed = \"00000000000000010000000000000002\"\nwhen_empty = \"refuse\"\n\
-        [group.workers]\ncount = 0x10\ncommand = [\"srv\", \"-v\"]\nuser = \"nobody\"\ndirectory = \"/srv\"\n\
+        [group.workers]\ncount = 0x10\nweights = { 15 = 0, 1 = 3, 0 = 1 }\n\
+        limits = { stack = \"unlimited\", core = [0, \"unlimited\"], nofile = 0x400 }\ncommand = [\"srv\", \"-v\"]\nuser = \"nobody\"\ndirectory = \"/srv\"\n\
         environment = { B = \"2\", A = \"\" }\nmode = \"own\"\nready = \"notify\"\nrestart = \"replace\"\nstop_signal = \"QUIT\"\n\
         [group.deadlines]\nstart = \"1s\"\ndrain = \"2s\"\nsettle = \"300ms\"\nstop = \"4m\"\n"])
     .unwrap();
@@ -135,6 +138,7 @@ fn everything_that_is_said_arrives() {
         name: "api".parse().unwrap(),
         listen: vec!["127.0.0.1:80".parse().unwrap(), "[::1]:80".parse().unwrap()],
         workers: 16,
+        weights: [(1, 3), (15, 0)].into(),
         policy: "source:ipv4=24,ipv6=64".parse().unwrap(),
         mode: Mode::Own,
         restart: RestartKind::Replace,
@@ -144,6 +148,11 @@ fn everything_that_is_said_arrives() {
         user: Some("nobody".into()),
         directory: Some("/srv".into()),
         environment: vec![("A".into(), String::new()), ("B".into(), "2".into())],
+        limits: vec![
+            (Resource::named("core").unwrap(), Limit { soft: 0, hard: UNLIMITED }),
+            (Resource::NOFILE, Limit { soft: 1024, hard: 1024 }),
+            (Resource::named("stack").unwrap(), Limit { soft: UNLIMITED, hard: UNLIMITED }),
+        ],
         stop_signal: libc::SIGQUIT,
         seed: Some([1, 2]),
         deadlines: Deadlines {

@@ -31,11 +31,14 @@ pub enum FaultKind {
     Refused,
     /// Its deadline came first. Exit 6.
     TimedOut,
+    /// The configuration is wrong: the message has each error with its line, and its hints. Exit 78.
+    Misconfigured,
 }
 
 impl FaultKind {
     /// Every kind.
-    pub const ALL: [Self; 5] = [Self::Failed, Self::Usage, Self::NoSuch, Self::Refused, Self::TimedOut];
+    pub const ALL: [Self; 6] =
+        [Self::Failed, Self::Usage, Self::NoSuch, Self::Refused, Self::TimedOut, Self::Misconfigured];
 
     /// The name of its varlink error, without [`INTERFACE`].
     pub fn name(self) -> &'static str {
@@ -45,6 +48,7 @@ impl FaultKind {
             Self::NoSuch => "NoSuch",
             Self::Refused => "Refused",
             Self::TimedOut => "TimedOut",
+            Self::Misconfigured => "Misconfigured",
         }
     }
 

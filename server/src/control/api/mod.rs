@@ -6,6 +6,7 @@
 mod change;
 mod fault;
 mod progress;
+mod reload;
 mod request;
 mod state;
 mod table;
@@ -16,6 +17,7 @@ pub use self::{
     change::{Change, FlowsMoved, PlacedAnew, PolicyReport, Ramp, ShareChange, WorkerPolicy},
     fault::{Fault, FaultKind},
     progress::{Count, Done, Event, Receipt, Step},
+    reload::{Applies, GroupReload, KeyChange, Reload},
     request::{Canary, Decision, Request},
     state::{Asked, CanaryStatus, Counters, GroupStatus, Info, Outcomes, Status, WorkerStatus},
     table::{Placed, Table, TableShare},
@@ -28,7 +30,7 @@ pub const SCHEMA: u32 = 1;
 pub const INTERFACE: &str = "io.steer.Control";
 
 /// The names of all methods, without [`INTERFACE`]. Each is a variant of [`Request`].
-pub const METHODS: [&str; 14] = [
+pub const METHODS: [&str; 15] = [
     "Info",
     "Status",
     "Table",
@@ -42,6 +44,7 @@ pub const METHODS: [&str; 14] = [
     "Undrain",
     "Scale",
     "Release",
+    "Reload",
     "Stop",
 ];
 
@@ -68,6 +71,8 @@ pub enum Response {
     Policy(PolicyReport),
     /// To `SetPolicy` and `SetWeight`.
     Change(Change),
+    /// To `Reload`.
+    Reload(Reload),
     /// To `Events`, one each.
     Event(Event),
     /// To `Restart`, `Drain`, `Scale`, `Stop`: one each.
@@ -115,6 +120,7 @@ pub(in crate::control) mod tests {
             Request::Undrain { worker },
             Request::Scale { group: group.clone(), workers: 4, timeout_ms: None },
             Request::Release { group: Some(group) },
+            Request::Reload { timeout_ms: Some(7) },
             Request::Stop { timeout_ms: None },
         ]
     }

@@ -142,6 +142,13 @@ pub enum Request {
         #[serde(default)]
         group: Option<GroupName>,
     },
+    /// Read the configuration again and make the groups what it says, all of it or nothing; answers with what has changed.
+    #[serde(rename = "io.steer.Control.Reload")]
+    Reload {
+        /// How long each drain may take, in milliseconds; without it, each group's own deadline.
+        #[serde(default)]
+        timeout_ms: Option<u64>,
+    },
     /// Stop: drain every worker, release the groups, end the daemon; answers with the receipts (`more`).
     #[serde(rename = "io.steer.Control.Stop")]
     Stop {
@@ -167,6 +174,7 @@ impl Request {
             | Self::Undrain { .. }
             | Self::Scale { .. }
             | Self::Release { .. }
+            | Self::Reload { .. }
             | Self::Stop { .. } => true,
         }
     }
@@ -187,6 +195,7 @@ impl Request {
             Self::Undrain { .. } => "io.steer.Control.Undrain",
             Self::Scale { .. } => "io.steer.Control.Scale",
             Self::Release { .. } => "io.steer.Control.Release",
+            Self::Reload { .. } => "io.steer.Control.Reload",
             Self::Stop { .. } => "io.steer.Control.Stop",
         }
     }

@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::{
     cli::render::fixtures,
     control::{
-        api::{Canary, Decision, Done, INTERFACE, METHODS, Response, tests::every_request},
+        api::{Applies, Canary, Decision, Done, INTERFACE, METHODS, Response, tests::every_request},
         dispatch::DESCRIPTION,
     },
 };
@@ -71,6 +71,7 @@ fn answers_are_described_as_they_are() {
 fn types_are_described_as_they_are_and_no_other_is() {
     let (group, table) = (fixtures::status().groups.remove(0), fixtures::table());
     let (policy, change, receipt) = (fixtures::policy(), fixtures::change(), fixtures::receipt());
+    let reload = fixtures::reload();
     let types = [
         ("Counters", keys(&group.counters)),
         ("Asked", keys(&group.counters.asked)),
@@ -88,6 +89,10 @@ fn types_are_described_as_they_are_and_no_other_is() {
         ("Canary", keys(&Canary { permille: 1, hold_ms: None })),
         ("Count", keys(&receipt.flows)),
         ("Step", keys(&receipt.steps[0])),
+        ("GroupReload", keys(&reload.reloaded[1])),
+        ("KeyChange", keys(&reload.daemon[0])),
+        ("Applies", [Applies::Now, Applies::NextGeneration].map(word).into()),
+        ("Receipt", keys(&receipt)),
         ("Decision", [Decision::Proceed, Decision::Abort].map(word).into()),
     ];
     for (name, fields) in &types {

@@ -177,6 +177,7 @@ impl Controller for Played {
                 self.moved.notify_waiters();
                 Ok(done(workers.into()))
             }
+            Request::Reload { .. } => Ok(done(0)),
             Request::Stop { timeout_ms: Some(0) } => panic!("played"),
             Request::Stop { .. } => Err(Fault::new(FaultKind::TimedOut, "too late")),
         }

@@ -1,7 +1,10 @@
 //! What the script has people, and chance, do.
 
 use super::{
-    super::event::{Canary, Command, Event, GenerationId, Millis},
+    super::{
+        event::{Canary, Command, Event, GenerationId, Millis},
+        reconfigure::Reconfiguration,
+    },
     happen::CPUS,
     kernel::Holder,
     ledger::Checked,
@@ -28,6 +31,9 @@ impl World {
                 return Ok(());
             }
             Action::Decide(decision) => Command::Decide(decision),
+            Action::Reconfigure(change) => {
+                Command::Reconfigure(Box::new(Reconfiguration { timeout, ..change }))
+            }
             Action::SetPolicy(policy) => Command::SetPolicy(policy),
             Action::SetWeight(worker, weight) => Command::SetWeight { worker, weight, over: None },
             Action::Ramp(worker, weight, over) => Command::SetWeight { worker, weight, over: Some(over) },

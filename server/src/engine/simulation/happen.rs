@@ -1,6 +1,6 @@
 //! What happens in the simulated world: processes, clients, and the kernel between them.
 
-use server_common::{counters::Outcome as Choice, flow_hash::FlowV4};
+use server_common::{counters::Outcome as Choice, flow_hash::FlowV4, limits::NO_SLOT};
 
 use super::{
     super::{
@@ -124,7 +124,9 @@ impl World {
     /// Only a group that refuses, or is being stopped, may drop.
     fn may_drop(&mut self, what: &str) -> Checked {
         self.tally.refused += 1;
-        if self.group.rules.hold && !self.group.stopping {
+        // A table of before a change of that is read until its grace period is over.
+        let refuses = self.kernel.tables.iter().any(|table| table.hold == NO_SLOT);
+        if self.group.rules.hold && !self.group.stopping && !refuses {
             return Err(format!("{what} is dropped by a group that holds"));
         }
         Ok(())

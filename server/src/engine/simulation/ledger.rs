@@ -12,7 +12,7 @@ use super::{
         event::{Command, Event, GenerationId, Millis, OperationId, Slot},
         group::Group,
         layout::Layout,
-        worker::Phase,
+        worker::{Goal, Phase},
     },
     kernel::Holder,
     tables::{Named, check_change},
@@ -58,7 +58,7 @@ impl Ledger {
         match event {
             Event::Command { operation, command } => {
                 self.asked.insert(*operation);
-                self.note_command(*operation, command);
+                self.note_command(group, *operation, command);
             }
             Event::Pinned { generation, cpus } if self.started.contains(generation) => {
                 self.cpus.insert(*generation, cpus.clone());
@@ -85,16 +85,29 @@ impl Ledger {
         self.in_flight = None;
     }
 
-    fn note_command(&mut self, operation: OperationId, command: &Command) {
-        match *command {
-            Command::SetWeight { worker, weight, .. } => {
-                self.weights.insert(worker, (operation, weight));
-                self.idle.remove(&worker);
-            }
+    fn note_command(&mut self, group: &Group, operation: OperationId, command: &Command) {
+        match command {
+            Command::SetWeight { worker, weight, .. } => self.note_weight(operation, *worker, *weight),
             // Who comes again has another weight.
-            Command::Scale { workers, .. } => self.idle.retain(|&worker| worker < workers),
+            Command::Scale { workers, .. } => self.idle.retain(|worker| worker < workers),
+            Command::Reconfigure(change) => {
+                // Who comes, now or later, has the weight of one that comes.
+                let has = |(worker, weight): &(&u32, &u32)| {
+                    let named = group.workers.get(*worker).filter(|named| named.goal != Goal::Leave);
+                    named.is_some_and(|named| named.weight == **weight)
+                };
+                for (&worker, &weight) in change.weights.iter().filter(has) {
+                    self.note_weight(operation, worker, weight);
+                }
+                self.idle.retain(|worker| change.workers.is_none_or(|workers| *worker < workers));
+            }
             _ => {}
         }
+    }
+
+    fn note_weight(&mut self, operation: OperationId, worker: u32, weight: u32) {
+        self.weights.insert(worker, (operation, weight));
+        self.idle.remove(&worker);
     }
 
     /// Whether nothing new may reach a worker.

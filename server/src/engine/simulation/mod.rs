@@ -60,7 +60,7 @@ fn the_engine_keeps_its_promises_in_any_world() {
 
 /// Plays a world in which nothing goes wrong, one action every so often.
 fn play_benign(rules: Rules, actions: &[Action]) -> Tally {
-    let actions = actions.iter().map(|&action| (4_000, action)).collect();
+    let actions = actions.iter().map(|action| (4_000, action.clone())).collect();
     let script = Script { rules, own: false, bytes: vec![7, 31, 90, 3, 180], fates: vec![], actions };
     let tally = world::play(&script).unwrap_or_else(|broken| panic!("{broken}"));
     assert_eq!((tally.refused, tally.crashes, tally.deadlines, tally.lost), (0, 0, 0, 0), "{tally:?}");

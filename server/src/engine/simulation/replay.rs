@@ -35,6 +35,7 @@ pub(super) fn rules(workers: u32) -> Rules {
         policy: Policy::Hash,
         slots: 32,
         workers,
+        weights: BTreeMap::new(),
         replace: false,
         hold: true,
         start: 30_000,

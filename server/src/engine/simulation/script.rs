@@ -1,11 +1,22 @@
 //! What proptest draws: the rules, the world's chances, and who does what when.
 
-use proptest::{collection::vec, prelude::*, sample::select};
+use std::collections::BTreeMap;
+
+use proptest::{
+    collection::{btree_map, vec},
+    prelude::*,
+    sample::select,
+};
 use server_common::flow_hash::Seed;
 
 use crate::policy::{Policy, WEIGHT_MAX};
 
-use super::super::{drain::Limits, event::Decision, group::Rules};
+use super::super::{
+    drain::Limits,
+    event::Decision,
+    group::Rules,
+    reconfigure::{Conduct, Reconfiguration},
+};
 
 /// The seed of every simulated group.
 pub(super) const SEED: Seed = [0x0123_4567_89ab_cdef, 0xfedc_ba98_7654_3210];
@@ -24,7 +35,7 @@ pub(super) struct Script {
 }
 
 /// What someone, or chance, does to the group.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Action {
     Restart(u32),
     RestartAll,
@@ -38,6 +49,8 @@ pub(super) enum Action {
     Canary(Option<u32>, u32, Option<u64>),
     Decide(Decision),
     SetPolicy(Policy),
+    /// Another configuration, as it would be read.
+    Reconfigure(Reconfiguration),
     SetWeight(u32, u32),
     /// Over so many milliseconds.
     Ramp(u32, u32, u64),
@@ -106,13 +119,16 @@ pub(super) enum OnStop {
 }
 
 pub(super) fn script() -> impl Strategy<Value = Script> {
-    let rules = (1u32..=5, prop::bool::weighted(0.25), prop::bool::weighted(0.8), 0u32..12, policy());
-    let rules = rules.prop_map(|(workers, replace, hold, spare, policy)| Rules {
+    let weights = prop_oneof![3 => Just(BTreeMap::new()), 1 => btree_map(0u32..6, 0u32..6, 0..4)];
+    let rules =
+        (1u32..=5, weights, prop::bool::weighted(0.25), prop::bool::weighted(0.8), 0u32..12, policy());
+    let rules = rules.prop_map(|(workers, weights, replace, hold, spare, policy)| Rules {
         seed: SEED,
         policy,
         // Just enough for every worker and the holding listener to have two, and few more: slots come back soon.
         slots: 2 * workers.max(3) + 3 + spare,
         workers,
+        weights,
         replace,
         hold,
         start: 300,
@@ -162,6 +178,38 @@ fn piece() -> impl Strategy<Value = Vec<(u64, Action)>> {
     ]
 }
 
+pub(super) fn reconfiguration() -> impl Strategy<Value = Reconfiguration> {
+    let weights = || btree_map(0u32..6, weight(), 0..3);
+    let limits = (0u64..80, 60u64..200).prop_map(|(settle, stop)| Limits { settle, stop });
+    let conduct = (
+        weights(),
+        prop::bool::weighted(0.25),
+        prop::bool::weighted(0.8),
+        200u64..400,
+        600u64..1_000,
+        limits,
+    );
+    let conduct = conduct.prop_map(|(weights, replace, hold, start, drain, limits)| Conduct {
+        // What comes from a file has been checked.
+        weights: weights.into_iter().filter(|(_, weight)| *weight < 6).collect(),
+        replace,
+        hold,
+        start,
+        drain,
+        limits,
+    });
+    let workers = prop::option::weighted(0.4, 0u32..7);
+    (prop::option::weighted(0.4, policy()), weights(), workers, conduct).prop_map(
+        |(policy, weights, workers, conduct)| Reconfiguration {
+            policy,
+            weights,
+            workers,
+            timeout: None,
+            conduct,
+        },
+    )
+}
+
 fn canary() -> impl Strategy<Value = Action> {
     (
         prop::option::weighted(0.6, 0u32..3),
@@ -177,6 +225,7 @@ fn action() -> impl Strategy<Value = Action> {
         4 => canary(),
         2 => select(vec![Decision::Proceed, Decision::Abort]).prop_map(Action::Decide),
         4 => policy().prop_map(Action::SetPolicy),
+        6 => reconfiguration().prop_map(Action::Reconfigure),
         6 => (worker.clone(), weight()).prop_map(|(worker, weight)| Action::SetWeight(worker, weight)),
         6 => (worker.clone(), weight(), 0u64..4000)
             .prop_map(|(worker, weight, over)| Action::Ramp(worker, weight, over)),

@@ -36,6 +36,7 @@ pub(super) struct Tally {
     pub(super) stopped: u64,
     pub(super) probes: u64,
     pub(super) policies: u64,
+    pub(super) reconfigured: u64,
     pub(super) weights: u64,
     pub(super) idle: u64,
     pub(super) ramps: u64,
@@ -53,7 +54,7 @@ pub(super) struct Tally {
 
 impl Tally {
     pub(super) fn add(&mut self, other: &Self) {
-        let pairs: [(&mut u64, u64); 41] = [
+        let pairs: [(&mut u64, u64); 42] = [
             (&mut self.cases, other.cases),
             (&mut self.executed, other.executed),
             (&mut self.skipped, other.skipped),
@@ -82,6 +83,7 @@ impl Tally {
             (&mut self.stopped, other.stopped),
             (&mut self.probes, other.probes),
             (&mut self.policies, other.policies),
+            (&mut self.reconfigured, other.reconfigured),
             (&mut self.weights, other.weights),
             (&mut self.idle, other.idle),
             (&mut self.ramps, other.ramps),
@@ -106,6 +108,7 @@ impl Tally {
         let says = |part: &str| note.detail.contains(part);
         let counter = match note.kind {
             "policy" => &mut self.policies,
+            "reconfigured" => &mut self.reconfigured,
             "weight" if says("has come to") => &mut self.ramps,
             "weight" if says(" to 0") => &mut self.idle,
             "weight" => &mut self.weights,
@@ -146,6 +149,7 @@ impl Tally {
         per_case("stops", self.stopped, 0.02);
         per_case("probes", self.probes, 0.9);
         per_case("changes of policy", self.policies, 0.15);
+        per_case("other configurations", self.reconfigured, 0.2);
         per_case("changes of weight", self.weights, 0.4);
         per_case("weights of 0", self.idle, 0.1);
         per_case("ramps to their end", self.ramps, 0.05);

@@ -1,6 +1,7 @@
 //! One event, watched: what the engine makes of it, and that it makes nothing of it the second time.
 
 use std::{
+    collections::BTreeMap,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
 };
@@ -8,9 +9,11 @@ use std::{
 use super::{
     super::{
         effect::{Effect, Failure},
-        event::{Command, Event, Millis},
+        event::{Command, Event, Millis, OperationId},
         group::Group,
         plan::{Change, Plan},
+        reconfigure::{Conduct, Reconfiguration},
+        worker::Goal,
     },
     ledger::{Checked, Ledger},
 };
@@ -23,6 +26,7 @@ pub(super) fn watch(
     event: Event,
 ) -> Checked<Vec<Effect>> {
     let plan = planned(group, now, &event);
+    let before = group.clone();
     let handled = catch_unwind(AssertUnwindSafe(|| group.handle(now, event.clone())));
     let effects = handled.map_err(|panic| match panic.downcast::<String>() {
         Ok(message) => format!("the engine panics: {message}"),
@@ -31,6 +35,9 @@ pub(super) fn watch(
     ledger.take_in(now, group, &event, &effects)?;
     if let Some(plan) = plan {
         check_plan(group, &event, plan, &effects)?;
+    }
+    if let Event::Command { operation, command: Command::Reconfigure(change) } = &event {
+        check_reconfigured(&before, group, *operation, change, &effects)?;
     }
     check_changes_nothing(group, now, &event)?;
     check_changes_nothing(group, now, &Event::Tick)?;
@@ -82,6 +89,49 @@ fn check_plan(group: &Group, event: &Event, plan: Result<Plan, Failure>, effects
         return Err(format!("after {event:?} policy and weights are not as planned"));
     }
     Ok(())
+}
+
+/// A configuration is taken over as a whole, or nothing of it; and who asks before is told the same.
+fn check_reconfigured(
+    before: &Group,
+    after: &Group,
+    asked: OperationId,
+    change: &Reconfiguration,
+    effects: &[Effect],
+) -> Checked {
+    let refusal = effects.iter().find_map(|effect| match effect {
+        Effect::Finished { operation, result: Err(failure) } if *operation == asked => Some(failure),
+        _ => None,
+    });
+    let said = before.check_reconfiguration(change);
+    if said.as_ref().err() != refusal {
+        return Err(format!("{change:?} ends with {refusal:?}, and was said to end with {said:?}"));
+    }
+    let rules = &after.rules;
+    let conduct = Conduct {
+        weights: rules.weights.clone(),
+        replace: rules.replace,
+        hold: rules.hold,
+        start: rules.start,
+        drain: rules.drain,
+        limits: rules.limits,
+    };
+    if refusal.is_some() {
+        let is_same = before.policy == after.policy && before.rules == after.rules;
+        return if is_same { Ok(()) } else { Err(format!("{change:?} is refused, and changes something")) };
+    }
+    let staying = after.workers.iter().filter(|(_, worker)| worker.goal != Goal::Leave);
+    let weights: BTreeMap<u32, u32> = staying.map(|(&index, worker)| (index, worker.weight)).collect();
+    let was = |index: &u32| before.workers.get(index).filter(|worker| worker.goal != Goal::Leave);
+    let wanted = |index: &u32| match was(index) {
+        Some(worker) => change.weights.get(index).copied().unwrap_or(worker.weight),
+        None => rules.weight(*index),
+    };
+    let is_as_asked = conduct == change.conduct
+        && after.policy == change.policy.unwrap_or(before.policy)
+        && weights.iter().all(|(index, weight)| wanted(index) == *weight)
+        && change.workers.is_none_or(|workers| weights.keys().copied().eq(0..workers));
+    if is_as_asked { Ok(()) } else { Err(format!("after {change:?} there are {weights:?} and {rules:?}")) }
 }
 
 /// Whether an event changes nothing: it comes twice, or too late.

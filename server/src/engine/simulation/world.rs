@@ -111,9 +111,9 @@ impl World {
         world.plan(0, Happening::Tell(Event::Tick));
         world.plan(1, Happening::Arrive { again: true });
         let mut at = 0;
-        for &(pause, action) in &script.actions {
+        for (pause, action) in &script.actions {
             at += pause;
-            world.plan(at, Happening::Act(action));
+            world.plan(at, Happening::Act(action.clone()));
         }
         world
     }

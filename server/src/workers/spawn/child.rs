@@ -14,10 +14,14 @@ const KERNEL_SIGNALS: usize = 64;
 pub(super) enum Step {
     Session,
     Descriptors,
+    Limit,
     User,
     Directory,
     Execute,
 }
+
+/// What a child says of a step that failed: the step, the place of what it failed for, the errno.
+pub(super) type Report = [u8; 6];
 
 /// Waits for a child that has said that it ends.
 pub(super) fn reap(pid: libc::pid_t) {
@@ -34,6 +38,7 @@ pub(super) struct Child<'a> {
     /// Where the child waits until it may go on, and the end that this process opens the gate with.
     pub(super) gate: [RawFd; 2],
     pub(super) errors: RawFd,
+    pub(super) limits: Vec<(u32, libc::rlimit)>,
     pub(super) user: Option<(u32, u32, Vec<u32>)>,
     pub(super) directory: Option<&'a CStr>,
     pub(super) candidates: Vec<*const libc::c_char>,
@@ -60,11 +65,11 @@ impl<'a> Child<'a> {
         self
     }
 
-    /// Becomes the worker. Returns only when a step has failed.
+    /// Becomes the worker. Returns only when a step has failed: with the place, in their list, of what it failed for.
     ///
     /// # Safety
     /// Only in a child that was forked just now, with all signals blocked.
-    unsafe fn run(&self) -> (Step, i32) {
+    unsafe fn run(&self) -> (Step, u8, i32) {
         // SAFETY: system calls and writes to memory that was made before the fork and belongs to this child
         // alone; every pointer is to zero-ended data, or to an array that a null ends, which `self` keeps alive.
         unsafe {
@@ -77,7 +82,7 @@ impl<'a> Child<'a> {
                 libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), none, KERNEL_SIGNALS / 8);
             }
             if libc::setsid() < 0 {
-                return (Step::Session, errno());
+                return (Step::Session, 0, errno());
             }
             // Nobody opens the gate once the parent is dead: then this end must not hold it shut for ever.
             let [gate, opener] = self.gate;
@@ -90,7 +95,7 @@ impl<'a> Child<'a> {
             let mut target = 0;
             for &descriptor in targets {
                 if libc::dup2(descriptor, target) < 0 {
-                    return (Step::Descriptors, errno());
+                    return (Step::Descriptors, 0, errno());
                 }
                 target += 1;
             }
@@ -98,18 +103,24 @@ impl<'a> Child<'a> {
             // close_range; before, what is ours is closed on exec anyway.
             close_range(target, self.errors - 1);
             close_range(self.errors + 1, RawFd::MAX);
+            // After the descriptors, which a limit may not allow any more, and while the process may yet raise limits.
+            for (place, (resource, limit)) in (0_u8..).zip(&self.limits) {
+                if libc::setrlimit(*resource, limit) < 0 {
+                    return (Step::Limit, place, errno());
+                }
+            }
             if let Some((uid, gid, groups)) = &self.user
                 && (libc::setgroups(groups.len(), groups.as_ptr()) < 0
                     || libc::setgid(*gid) < 0
                     || libc::setuid(*uid) < 0)
             {
-                return (Step::User, errno());
+                return (Step::User, 0, errno());
             }
             // As the user: what root may enter need not be what it may.
             if let Some(directory) = self.directory
                 && libc::chdir(directory.as_ptr()) < 0
             {
-                return (Step::Directory, errno());
+                return (Step::Directory, 0, errno());
             }
             if let Some((digits, length)) = self.listen_pid {
                 write_pid(libc::getpid().unsigned_abs(), std::slice::from_raw_parts_mut(digits, length));
@@ -124,10 +135,10 @@ impl<'a> Child<'a> {
                 match errno() {
                     libc::ENOENT | libc::ENOTDIR => {}
                     libc::EACCES => refused = Some(libc::EACCES),
-                    errno => return (Step::Execute, errno),
+                    errno => return (Step::Execute, 0, errno),
                 }
             }
-            (Step::Execute, refused.unwrap_or(libc::ENOENT))
+            (Step::Execute, 0, refused.unwrap_or(libc::ENOENT))
         }
     }
 }
@@ -144,7 +155,7 @@ fn close_range(first: RawFd, last: RawFd) {
     }
 }
 
-/// Forks a process that becomes the worker. Its failure comes through [`Child::errors`]: the step and the errno.
+/// Forks a process that becomes the worker. Its failure comes through [`Child::errors`], as a [`Report`].
 pub(super) fn fork(child: &Child<'_>) -> io::Result<libc::pid_t> {
     // SAFETY: signal masks are locals; the child calls only `run`, which is made for it, `write` and `_exit`.
     unsafe {
@@ -155,9 +166,9 @@ pub(super) fn fork(child: &Child<'_>) -> io::Result<libc::pid_t> {
         libc::pthread_sigmask(libc::SIG_SETMASK, &all, &mut before);
         let pid = libc::fork();
         if pid == 0 {
-            let (step, errno) = child.run();
-            let mut report = [step as u8, 0, 0, 0, 0];
-            report[1..].copy_from_slice(&errno.to_ne_bytes());
+            let (step, place, errno) = child.run();
+            let mut report: Report = [step as u8, place, 0, 0, 0, 0];
+            report[2..].copy_from_slice(&errno.to_ne_bytes());
             libc::write(child.errors, report.as_ptr().cast(), report.len());
             libc::_exit(127);
         }

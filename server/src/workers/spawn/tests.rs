@@ -24,6 +24,7 @@ fn spec(command: &[&str]) -> SpawnSpec<'static> {
         user: None,
         directory: None,
         environment: Vec::new(),
+        limits: Vec::new(),
         listeners: Vec::new(),
         load: None,
         notify: None,
@@ -53,6 +54,29 @@ async fn a_worker_leads_a_session_and_knows_its_name() {
     let pid = spawned.process.pid();
     assert_eq!(text, format!("web/0 web 3 {pid}\n{pid}\n/dev/null\n"));
     assert_eq!(spawned.process.wait().await.unwrap(), Exit::Code(0));
+}
+
+#[tokio::test]
+async fn limits_are_set_and_one_that_cannot_be_is_named() {
+    let named = |name| Resource::named(name).unwrap();
+    let limits = vec![
+        (named("core"), Limit { soft: 0, hard: 4096 }),
+        (Resource::NOFILE, Limit { soft: 16, hard: 32 }),
+    ];
+    let mut spec = shell("ulimit -S -n; ulimit -H -n; ulimit -S -c; ulimit -H -c");
+    spec.limits = limits;
+    // Blocks of 512 bytes.
+    assert_eq!(run(&spec).await, (Exit::Code(0), "16\n32\n0\n8\n".to_owned()));
+    // No process may have more than the sysctl fs.nr_open, whoever asks.
+    let limit = Limit { soft: 1 << 40, hard: 1 << 40 };
+    spec.limits.push((Resource::NOFILE, limit));
+    let error = spawn(&spec, |_| {}).unwrap_err();
+    assert!(
+        matches!(&error, SpawnError::Limit { resource: Resource::NOFILE, limit: named, .. } if *named == limit)
+    );
+    let said = error.to_string();
+    assert!(said.starts_with("cannot start web/0: cannot set its limit nofile to 1099511627776"), "{said}");
+    assert!(error.hint().unwrap().contains("fs.nr_open"));
 }
 
 #[tokio::test]

@@ -1,0 +1,276 @@
+//! Reads the configuration again, and makes the groups what it says: all of it, or nothing.
+//!
+//! Everything that can be refused is found before anything is touched: [`gather`] reads and compares, new groups are opened
+//! without being started, and each group that is to change is asked and then does nothing else until all have answered.
+
+mod gather;
+mod group;
+mod keys;
+mod plan;
+#[cfg(test)]
+mod tests;
+
+use std::{path::PathBuf, time::Instant};
+
+use anyhow::Context as _;
+use tokio::{
+    sync::{Mutex, mpsc, oneshot},
+    task::spawn_blocking,
+};
+
+use crate::{
+    config::Config,
+    control::{
+        AccessInForce,
+        api::{Applies, Fault, FaultKind, GroupReload, KeyChange, Receipt, Reload, Response, SCHEMA},
+    },
+    engine::event::{Command, Millis},
+    names::GroupName,
+};
+
+use super::{
+    actor::Message,
+    clock::millis,
+    controller::{Daemon, OpenedGroup, has_ended},
+    open::open,
+    rules::reconfiguration,
+    settings::GroupSettings,
+    shared::Shared,
+};
+use gather::{Gathered, fault, gather};
+use group::Approval;
+pub(super) use group::Proposal;
+use plan::{GroupChange, Plan, taken_over};
+
+/// How many receipts may wait for being taken in: more than a group has workers.
+const RECEIPTS: usize = 4096;
+
+/// What reloads need.
+#[derive(Debug)]
+pub(super) struct Reloader {
+    config: PathBuf,
+    /// What was read last and is in force. Whoever reloads has it: one after another.
+    loaded: Mutex<Config>,
+    shared: Shared,
+    access: AccessInForce,
+}
+
+/// A group that waits for the verdict.
+struct Waiting {
+    change: GroupChange,
+    verdict: oneshot::Sender<Approval>,
+}
+
+impl Reloader {
+    /// For a daemon that was started with the configuration at `config`, which was `loaded`.
+    pub(super) fn new(config: PathBuf, loaded: Config, shared: Shared, access: AccessInForce) -> Self {
+        Self { config, loaded: Mutex::new(loaded), shared, access }
+    }
+}
+
+impl Daemon {
+    /// Reloads: answers once tables are published and who leaves has gone. Several are carried out one after another.
+    pub(super) async fn reload(&self, timeout: Option<Millis>) -> Result<Response, Fault> {
+        let Some(reloader) = self.reloader() else {
+            let message = "cannot reload: this daemon was started by `steer run`, without a configuration";
+            let hint = "write a configuration and start `steer daemon --config FILE`, or change the group with \
+                        `steer policy`, `weight` and `scale`";
+            return Err(Fault::new(FaultKind::Refused, message).with_hint(hint));
+        };
+        let began = Instant::now();
+        let mut loaded = reloader.loaded.lock().await;
+        let (config, old, socket) = (reloader.config.clone(), loaded.clone(), reloader.shared.socket.clone());
+        let gathered = spawn_blocking(move || gather(&config, &old, &socket)).await.map_err(panicked)??;
+        let Gathered { config, plan: Plan { added, removed, changed, daemon }, access, users } = gathered;
+        let opened = open_all(added, &reloader.shared).await?;
+        let waiting = match self.propose(changed, users, timeout).await {
+            Ok(waiting) => waiting,
+            Err(fault) => {
+                abandon(opened).await;
+                return Err(fault);
+            }
+        };
+        let names: Vec<GroupName> = opened.iter().map(|(actor, _)| actor.settings.name.clone()).collect();
+        // Nothing is awaited from here on until all is under way.
+        if let Err(opened) = self.run(opened) {
+            drop(waiting);
+            abandon(opened).await;
+            return Err(Fault::new(FaultKind::Refused, "cannot reload: the daemon is being stopped"));
+        }
+        reloader.access.set(access);
+        let files = config.files.iter().map(|path| path.display().to_string()).collect();
+        *loaded = taken_over(&loaded, config);
+        let changes = waiting.into_iter().map(|waiting| tokio::spawn(self.clone().take_over(waiting)));
+        let ends = removed.into_iter().map(|name| tokio::spawn(self.clone().remove(name, timeout)));
+        let under_way: Vec<_> = changes.chain(ends).collect();
+        let mut reloaded: Vec<GroupReload> = names.into_iter().map(|name| self.added(name)).collect();
+        for ending in under_way {
+            reloaded.push(ending.await.map_err(panicked)?);
+        }
+        reloaded.sort_by(|one, other| one.group.cmp(&other.group));
+        let milliseconds = millis(began.elapsed());
+        Ok(Response::Reload(Reload { schema: SCHEMA, files, daemon, reloaded, milliseconds }))
+    }
+
+    /// Asks every group that is to change whether it can; those that can wait for what comes of it.
+    async fn propose(
+        &self,
+        changed: Vec<GroupChange>,
+        users: Vec<Option<crate::workers::user::ResolvedUser>>,
+        timeout: Option<Millis>,
+    ) -> Result<Vec<Waiting>, Fault> {
+        let mut asked = Vec::new();
+        for (change, user) in changed.into_iter().zip(users) {
+            let (answer, answered) = oneshot::channel();
+            let (verdict, awaited) = oneshot::channel();
+            let proposal = Proposal {
+                settings: change.new.clone(),
+                user,
+                change: reconfiguration(&change.old, &change.new, timeout),
+                answer,
+                verdict: awaited,
+            };
+            let name = &change.new.name;
+            let sent = self.group(name)?.send(Message::Propose(Box::new(proposal)));
+            sent.map_err(|_| has_ended(name))?;
+            asked.push((Waiting { change, verdict }, answered));
+        }
+        let mut waiting = Vec::new();
+        for (one, answered) in asked {
+            answered.await.unwrap_or_else(|_| Err(has_ended(&one.change.new.name))).map_err(|fault| {
+                Fault { message: format!("{}; nothing was changed", fault.message), ..fault }
+            })?;
+            waiting.push(one);
+        }
+        Ok(waiting)
+    }
+
+    /// Has a group take its configuration over, and waits for its end.
+    async fn take_over(self, Waiting { change, verdict }: Waiting) -> GroupReload {
+        let name = change.new.name;
+        self.journal().add("reloaded", &name, None, None, described(&change.keys));
+        let (answers, receipts) = mpsc::channel(RECEIPTS);
+        let (done, ended) = oneshot::channel();
+        // One that has ended meanwhile does not answer either.
+        let _ = verdict.send(Approval { answers, done });
+        let result = ended.await.unwrap_or_else(|_| Err(has_ended(&name)));
+        let waits = change.keys.iter().any(|change| change.applies == Applies::NextGeneration);
+        GroupReload {
+            outcome: "changed".to_owned(),
+            changes: change.keys,
+            restart: waits.then(|| format!("steer restart {name}")),
+            receipts: collected(receipts),
+            fault: result.err().map(|fault| fault.message),
+            group: name,
+        }
+    }
+
+    /// Drains and ends a group, and forgets it.
+    async fn remove(self, name: GroupName, timeout: Option<Millis>) -> GroupReload {
+        self.journal().add(
+            "removed",
+            &name,
+            None,
+            None,
+            "the configuration has it no more: it drains".into(),
+        );
+        let (answers, receipts) = mpsc::channel(RECEIPTS);
+        let result = self.command(&name, Command::Stop { timeout }, answers).await;
+        self.forget(&name).await;
+        GroupReload {
+            outcome: "removed".to_owned(),
+            changes: Vec::new(),
+            restart: None,
+            receipts: collected(receipts),
+            fault: result.err().map(|fault| fault.message),
+            group: name,
+        }
+    }
+
+    fn added(&self, name: GroupName) -> GroupReload {
+        self.journal().add(
+            "added",
+            &name,
+            None,
+            None,
+            "the configuration has it now: its workers start".into(),
+        );
+        GroupReload {
+            outcome: "added".to_owned(),
+            changes: Vec::new(),
+            restart: None,
+            receipts: Vec::new(),
+            fault: None,
+            group: name,
+        }
+    }
+}
+
+/// Opens the groups, all or none.
+async fn open_all(added: Vec<GroupSettings>, shared: &Shared) -> Result<Vec<OpenedGroup>, Fault> {
+    let mut opened = Vec::new();
+    for settings in added {
+        let (name, shared) = (settings.name.clone(), shared.clone());
+        let result = spawn_blocking(move || open(settings, &shared)).await.map_err(panicked)?;
+        match result.with_context(|| format!("cannot open the group {name}")) {
+            Ok((actor, sender, _)) => opened.push((actor, sender)),
+            Err(error) => {
+                abandon(opened).await;
+                return Err(fault(&error));
+            }
+        }
+    }
+    Ok(opened)
+}
+
+async fn abandon(opened: Vec<OpenedGroup>) {
+    for (actor, _) in opened {
+        actor.close().await;
+    }
+}
+
+/// What has come by now: all, once the group has given its last answer.
+fn collected(mut answers: mpsc::Receiver<Response>) -> Vec<Receipt> {
+    let mut receipts = Vec::new();
+    while let Ok(answer) = answers.try_recv() {
+        if let Response::Receipt(receipt) = answer {
+            receipts.push(receipt);
+        }
+    }
+    receipts
+}
+
+/// The changes in a line.
+fn described(changes: &[KeyChange]) -> String {
+    let one = |change: &KeyChange| {
+        let value = |value: &Option<String>| value.clone().unwrap_or_else(|| "(not set)".to_owned());
+        format!("{} {} -> {}", change.key, value(&change.before), value(&change.after))
+    };
+    changes.iter().map(one).collect::<Vec<_>>().join("; ")
+}
+
+fn panicked(error: tokio::task::JoinError) -> Fault {
+    Fault::new(FaultKind::Failed, format!("a part of the reload has ended before its time: {error}"))
+}
+
+/// Says what has changed, and what went wrong.
+pub(super) fn log(reload: &Reload) {
+    let Reload { files, daemon, reloaded, .. } = reload;
+    if daemon.is_empty() && reloaded.is_empty() {
+        tracing::info!("read {} again: nothing has changed", files.join(", "));
+    }
+    if !daemon.is_empty() {
+        tracing::info!("daemon reloaded: {}", described(daemon));
+    }
+    // What has changed of groups, their events have said.
+    for GroupReload { group, restart, fault, .. } in reloaded {
+        if let Some(command) = restart {
+            tracing::info!(
+                "{group} has changes that wait for its workers' next generations: see `{command}`"
+            );
+        }
+        if let Some(fault) = fault {
+            tracing::error!("{group} is as the configuration says, but: {fault}");
+        }
+    }
+}

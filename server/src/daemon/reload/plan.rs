@@ -1,0 +1,140 @@
+//! What it takes to get from one configuration to another: a pure function of the two.
+
+use std::{collections::BTreeMap, path::Path};
+
+use crate::{
+    config::Config,
+    control::{DEFAULT_SOCKET, api::KeyChange},
+    daemon::settings::{GroupSettings, Mode},
+    names::GroupName,
+};
+
+use super::keys::{self, changes};
+
+/// Everything that is different.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(super) struct Plan {
+    /// New groups.
+    pub(super) added: Vec<GroupSettings>,
+    /// Groups that are not there any more.
+    pub(super) removed: Vec<GroupName>,
+    /// Groups that are other than they were.
+    pub(super) changed: Vec<GroupChange>,
+    /// What of the daemon's own is different.
+    pub(super) daemon: Vec<KeyChange>,
+}
+
+/// A group that is another than it was.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct GroupChange {
+    /// What it was.
+    pub(super) old: GroupSettings,
+    /// What it is to be.
+    pub(super) new: GroupSettings,
+    /// The difference.
+    pub(super) keys: Vec<KeyChange>,
+}
+
+/// Something that cannot be changed while the daemon, or the group, runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Refusal {
+    /// The group, or the daemon.
+    pub(super) whose: String,
+    pub(super) key: &'static str,
+    pub(super) before: String,
+    pub(super) after: String,
+    /// The way out.
+    pub(super) hint: String,
+}
+
+/// What it takes to make `old` into `new`; or all that cannot be. `socket` is where the control socket is.
+pub(super) fn plan(old: &Config, new: &Config, socket: &Path) -> Result<Plan, Vec<Refusal>> {
+    let mut refusals: Vec<Refusal> = refuse_socket(old, new, socket).into_iter().collect();
+    let mut plan = Plan { daemon: keys::daemon_changes(&old.daemon, &new.daemon), ..Plan::default() };
+    let before: BTreeMap<&GroupName, &GroupSettings> =
+        old.groups.iter().map(|group| (&group.name, group)).collect();
+    let is_in = |config: &Config, name: &GroupName| config.groups.iter().any(|group| group.name == *name);
+    let gone = old.groups.iter().filter(|group| !is_in(new, &group.name));
+    plan.removed = gone.clone().map(|group| group.name.clone()).collect();
+    for group in &new.groups {
+        match before.get(&group.name) {
+            Some(old) => {
+                refusals.extend(refuse_for_life(old, group));
+                let (old, new) = ((*old).clone(), keeping_seed(old, group));
+                let keys = changes(&old, &new);
+                if !keys.is_empty() {
+                    plan.changed.push(GroupChange { old, new, keys });
+                }
+            }
+            None => {
+                refusals.extend(gone.clone().filter_map(|gone| refuse_move(gone, group)));
+                plan.added.push(group.clone());
+            }
+        }
+    }
+    if refusals.is_empty() { Ok(plan) } else { Err(refusals) }
+}
+
+/// The configuration that counts once `new` was taken over: a group keeps a seed that is not said any more.
+pub(super) fn taken_over(old: &Config, new: Config) -> Config {
+    let groups = new.groups.iter().map(|group| {
+        let before = old.groups.iter().find(|before| before.name == group.name);
+        before.map_or_else(|| group.clone(), |before| keeping_seed(before, group))
+    });
+    Config { groups: groups.collect(), ..new }
+}
+
+fn keeping_seed(old: &GroupSettings, new: &GroupSettings) -> GroupSettings {
+    GroupSettings { seed: new.seed.or(old.seed), ..new.clone() }
+}
+
+fn refuse_socket(old: &Config, new: &Config, socket: &Path) -> Option<Refusal> {
+    let configured = |config: &Config| config.daemon.socket.clone().unwrap_or_else(|| DEFAULT_SOCKET.into());
+    // Where the command line says another, what the file says has no part in it.
+    let is_in_force = configured(old) == socket;
+    (is_in_force && configured(new) != socket).then(|| Refusal {
+        whose: "daemon".to_owned(),
+        key: "socket",
+        before: format!("{:?}", configured(old)),
+        after: format!("{:?}", configured(new)),
+        hint: "start the daemon again for another socket".to_owned(),
+    })
+}
+
+/// What a group has from its begin to its end.
+fn refuse_for_life(old: &GroupSettings, new: &GroupSettings) -> Vec<Refusal> {
+    let name = &new.name;
+    let mut refusals = Vec::new();
+    let mut refuse = |key, before: String, after: String, why: &str| {
+        if before != after {
+            let hint = format!("{why}: add a group of another name, and remove {name} with a later reload");
+            refusals.push(Refusal { whose: name.to_string(), key, before, after, hint });
+        }
+    };
+    refuse("listen", keys::listen(old), keys::listen(new), "its addresses are a group's for life");
+    refuse("workers.mode", keys::mode(old), keys::mode(new), "listeners of both modes do not go together");
+    if old.mode == Mode::Own && new.mode == Mode::Own {
+        let why = "in mode own the kernel lets sockets of one user only into a group";
+        refuse("workers.user", keys::user(old), keys::user(new), why);
+    }
+    if new.seed.is_some() {
+        refuse("seed", keys::seed(old), keys::seed(new), "another seed would move every connection's worker");
+    }
+    refusals
+}
+
+/// A group can take an address over only once the one that has it is gone.
+fn refuse_move(gone: &GroupSettings, added: &GroupSettings) -> Option<Refusal> {
+    let taken = |address: &&_| gone.listen.contains(address);
+    let address = added.listen.iter().filter(|address| address.address.port() != 0).find(taken)?;
+    Some(Refusal {
+        whose: added.name.to_string(),
+        key: "listen",
+        before: format!("{address} of the group {}, which goes", gone.name),
+        after: format!("{address} of the group {}, which comes", added.name),
+        hint: format!(
+            "keep the name {}, or remove it with one reload and add {} with the next",
+            gone.name, added.name
+        ),
+    })
+}

@@ -1,0 +1,67 @@
+//! From a group's settings to the engine's rules, and from other settings to the change that they are.
+
+use std::collections::BTreeMap;
+
+use server_common::{flow_hash::Seed, limits::SLOTS_DEFAULT};
+
+use crate::engine::{
+    drain::Limits,
+    event::Millis,
+    group::Rules,
+    reconfigure::{Conduct, Reconfiguration},
+};
+
+use super::{
+    clock::millis,
+    settings::{Deadlines, GroupSettings, RestartKind, WhenEmpty},
+};
+
+/// The rules of a group that begins, with this seed.
+pub(super) fn rules(settings: &GroupSettings, seed: Seed) -> Rules {
+    let Conduct { weights, replace, hold, start, drain, limits } = conduct(settings);
+    Rules {
+        seed,
+        policy: settings.policy,
+        slots: SLOTS_DEFAULT,
+        workers: settings.workers,
+        weights,
+        replace,
+        hold,
+        start,
+        drain,
+        limits,
+    }
+}
+
+/// What of a running group is to be another, where its settings were `old` and are `new`. What is in both alike stays as it is,
+/// also where somebody has changed it since.
+pub(super) fn reconfiguration(
+    old: &GroupSettings,
+    new: &GroupSettings,
+    timeout: Option<Millis>,
+) -> Reconfiguration {
+    let indices = old.weights.keys().chain(new.weights.keys());
+    let weights: BTreeMap<u32, u32> = indices
+        .filter(|index| old.weight(**index) != new.weight(**index))
+        .map(|&index| (index, new.weight(index)))
+        .collect();
+    Reconfiguration {
+        policy: (old.policy != new.policy).then_some(new.policy),
+        weights,
+        workers: (old.workers != new.workers).then_some(new.workers),
+        timeout,
+        conduct: conduct(new),
+    }
+}
+
+fn conduct(settings: &GroupSettings) -> Conduct {
+    let Deadlines { start, drain, settle, stop } = settings.deadlines;
+    Conduct {
+        weights: settings.weights.clone(),
+        replace: settings.restart == RestartKind::Replace,
+        hold: settings.when_empty == WhenEmpty::Hold,
+        start: millis(start),
+        drain: millis(drain),
+        limits: Limits { settle: millis(settle), stop: millis(stop) },
+    }
+}

@@ -1,0 +1,24 @@
+//! What all groups of a daemon share.
+
+use std::path::PathBuf;
+
+use crate::workers::{
+    limits::{Limit, Resource},
+    output::OutputSink,
+};
+
+use super::{clock::Clock, journal::Journal, lasting::Lasting};
+
+/// What a group is opened with, beside its settings; cheap to clone.
+#[derive(Debug, Clone)]
+pub(super) struct Shared {
+    pub(super) clock: Clock,
+    pub(super) journal: Journal,
+    pub(super) output: OutputSink,
+    /// The control socket's path: what is the groups' own at run time is beside it.
+    pub(super) socket: PathBuf,
+    /// The limits that the daemon was started with and has raised for itself: they are its workers'.
+    pub(super) limits: Vec<(Resource, Limit)>,
+    /// What makes the groups outlive the daemon, where they are to.
+    pub(super) lasting: Option<Lasting>,
+}
