@@ -14,6 +14,7 @@ pub mod demo;
 pub mod engine;
 pub mod host;
 pub mod load;
+pub mod metrics;
 pub mod names;
 pub mod policy;
 pub mod sockets;

@@ -1,6 +1,6 @@
 //! Carries requests of the control socket to the groups they are for.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use tokio::sync::{
     broadcast::{self, error::RecvError},
@@ -10,31 +10,36 @@ use tokio::sync::{
 use crate::{
     control::{
         Controller,
-        api::{self, Done, Fault, FaultKind, Info, Request, Response, SCHEMA, Status},
+        api::{self, Done, Fault, FaultKind, Info, Metrics, Request, Response, SCHEMA, Status},
     },
     engine::{event::Command, plan::Change},
+    metrics::Source,
     names::GroupName,
 };
 
 use super::{
     actor::Message,
-    clock::{Clock, millis},
+    clock::{Clock, millis, unix_millis},
     journal::Journal,
+    scrape::Scrapes,
     tune::Tune,
 };
 
 /// The daemon, as its clients reach it; cheap to clone.
 #[derive(Debug, Clone)]
 pub(super) struct Daemon {
-    inner: Arc<Inner>,
+    pub(super) inner: Arc<Inner>,
 }
 
 #[derive(Debug)]
-struct Inner {
-    groups: BTreeMap<GroupName, mpsc::UnboundedSender<Message>>,
+pub(super) struct Inner {
+    pub(super) groups: BTreeMap<GroupName, mpsc::UnboundedSender<Message>>,
     journal: Journal,
     clock: Clock,
-    program: &'static str,
+    pub(super) program: &'static str,
+    /// Since the epoch of Unix.
+    pub(super) started: Duration,
+    pub(super) scrapes: Scrapes,
     stopped: watch::Sender<bool>,
 }
 
@@ -46,7 +51,8 @@ impl Daemon {
         program: &'static str,
         stopped: watch::Sender<bool>,
     ) -> Self {
-        Self { inner: Arc::new(Inner { groups, journal, clock, program, stopped }) }
+        let (started, scrapes) = (Duration::from_millis(unix_millis()), Scrapes::default());
+        Self { inner: Arc::new(Inner { groups, journal, clock, program, started, scrapes, stopped }) }
     }
 
     fn group(&self, name: &GroupName) -> Result<&mpsc::UnboundedSender<Message>, Fault> {
@@ -72,7 +78,7 @@ impl Daemon {
         result.await.unwrap_or_else(|_| Err(has_ended(group)))
     }
 
-    async fn ask<T>(
+    pub(super) async fn ask<T>(
         &self,
         group: &GroupName,
         message: impl FnOnce(oneshot::Sender<Result<T, Fault>>) -> Message,
@@ -84,9 +90,11 @@ impl Daemon {
 
     async fn status(&self, group: Option<GroupName>) -> Result<Response, Fault> {
         let names = group.map_or_else(|| self.inner.groups.keys().cloned().collect(), |name| vec![name]);
+        let processes = Self::processes().await;
         let mut groups = Vec::new();
         for name in &names {
-            groups.push(self.ask(name, Message::Status).await?);
+            let processes = Arc::clone(&processes);
+            groups.push(self.ask(name, |answer| Message::Status { processes, answer }).await?);
         }
         Ok(Response::Status(Status { schema: SCHEMA, groups }))
     }
@@ -185,6 +193,10 @@ impl Controller for Daemon {
                 program: self.inner.program.to_owned(),
             })),
             Request::Status { group } => self.status(group).await,
+            Request::Metrics {} => {
+                let exposition = self.exposition().await.map_err(|why| Fault::new(FaultKind::Failed, why))?;
+                Ok(Response::Metrics(Metrics { schema: SCHEMA, exposition: exposition.to_string() }))
+            }
             Request::Table { group, clients, to } => {
                 let table = self.ask(&group, |answer| Message::Table { clients, to, answer });
                 Ok(Response::Table(table.await?))

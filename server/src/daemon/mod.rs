@@ -21,6 +21,7 @@ mod place;
 mod probe;
 mod reach;
 mod running;
+mod scrape;
 pub mod settings;
 pub mod setup;
 mod stall;
@@ -42,6 +43,7 @@ use tokio::{
 
 use crate::{
     control::{Access, ControlSocket, serve},
+    metrics::MetricsListener,
     workers::{output::OutputSink, user::ResolvedUser},
 };
 
@@ -67,8 +69,9 @@ pub fn run(groups: Vec<GroupSettings>, setup: Setup) -> anyhow::Result<ExitCode>
 
 async fn serve_groups(groups: Vec<GroupSettings>, setup: Setup, access: Access) -> anyhow::Result<ExitCode> {
     let control = ControlSocket::bind(&setup.socket)?;
+    let metrics = setup.metrics.as_ref().map(MetricsListener::bind).transpose()?;
     let (clock, journal) = (Clock::new(), Journal::new());
-    let (output, _) = OutputSink::to_stderr();
+    let (output, _) = OutputSink::to_stderr(setup.log_format);
     let mut actors = Vec::new();
     let mut senders = BTreeMap::new();
     let mut program = "none";
@@ -88,6 +91,7 @@ async fn serve_groups(groups: Vec<GroupSettings>, setup: Setup, access: Access) 
         tasks.spawn(actor.run());
     }
     tokio::spawn(stop_on_signal(daemon.clone())?);
+    let _scrapes = metrics.map(|listener| scrape::start(listener, daemon.clone()));
     let shutdown = async move {
         // The sender lives as long as the daemon: an error cannot come first.
         let _ = is_stopped.wait_for(|stopped| *stopped).await;

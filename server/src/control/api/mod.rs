@@ -17,7 +17,9 @@ pub use self::{
     fault::{Fault, FaultKind},
     progress::{Count, Done, Event, Receipt, Step},
     request::{Canary, Decision, Request},
-    state::{Asked, CanaryStatus, Counters, GroupStatus, Info, Outcomes, Status, WorkerStatus},
+    state::{
+        Asked, CanaryStatus, Counters, Drains, GroupStatus, Info, Metrics, Outcomes, Status, WorkerStatus,
+    },
     table::{Placed, Table, TableShare},
 };
 
@@ -28,9 +30,10 @@ pub const SCHEMA: u32 = 1;
 pub const INTERFACE: &str = "io.steer.Control";
 
 /// The names of all methods, without [`INTERFACE`]. Each is a variant of [`Request`].
-pub const METHODS: [&str; 13] = [
+pub const METHODS: [&str; 14] = [
     "Info",
     "Status",
+    "Metrics",
     "Table",
     "Events",
     "Policy",
@@ -61,6 +64,8 @@ pub enum Response {
     Info(Info),
     /// To `Status`.
     Status(Status),
+    /// To `Metrics`.
+    Metrics(Metrics),
     /// To `Table`.
     Table(Table),
     /// To `Policy`.
@@ -87,6 +92,7 @@ pub(in crate::control) mod tests {
         vec![
             Request::Info {},
             Request::Status { group: None },
+            Request::Metrics {},
             Request::Table { group: group.clone(), clients: vec![], to: None },
             Request::Events { group: None, since: 0, follow: true },
             Request::Policy { group: group.clone() },
