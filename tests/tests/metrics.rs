@@ -33,6 +33,16 @@ fn scraper() -> Scraper {
     Scraper::Tcp(METRICS.parse().expect("an address"))
 }
 
+/// `TCPSynRetrans` of the namespace.
+fn syns_sent_again(namespace: &Namespace) -> f64 {
+    let text = namespace.execute("cat", &["/proc/self/net/netstat"]);
+    let mut lines = text.lines().filter_map(|line| line.strip_prefix("TcpExt:"));
+    let mut words = || lines.next().expect("the kernel counts").split_ascii_whitespace();
+    let (names, values) = (words(), words());
+    let (_, value) = names.zip(values).find(|(name, _)| *name == "TCPSynRetrans").expect("it is counted");
+    value.parse().expect("a number")
+}
+
 /// Every number of a status beside the same of a scrape; the first pair that differs.
 fn differs(samples: &Samples, status: &Status) -> Result<(), String> {
     let mut pairs = Vec::new();
@@ -129,9 +139,10 @@ fn a_scrape_says_what_the_status_says_and_adds_up_to_the_connections_made() {
 
         let (samples, status) = agree(&scraper, &steer);
         let counters = counters_add_up(&status.groups[0]);
-        assert_eq!(counters.asked.connection, tally.connections);
         let made = samples.value("steer_group_program_asked_total{group=\"web\",asked=\"connection\"}");
-        assert_eq!(made, tally.connections as f64);
+        // A SYN that a client sends again, on a machine that is too busy, can run the program again.
+        let again = made - tally.connections as f64;
+        assert!((0.0..=syns_sent_again(namespace)).contains(&again), "{made} of {}", tally.connections);
         assert_eq!(samples.sum("steer_group_program_outcomes_total"), counters.runs as f64);
         // The worker that is gone has taken its numbers along; the group has them still.
         let selected = samples.sum("steer_worker_selected_connections_total");
