@@ -6,6 +6,9 @@ use crate::control::api::{Asked, Counters, Drains, GroupStatus, Outcomes};
 
 use super::{Snapshot, exposition::Families};
 
+/// A family with one sample for each group.
+type Gauge = (&'static str, &'static str, fn(&GroupStatus) -> u64);
+
 /// Writes them.
 pub(super) fn write(snapshot: &Snapshot, families: &mut Families<'_>) -> fmt::Result {
     families.gauge(
@@ -30,7 +33,7 @@ pub(super) fn write(snapshot: &Snapshot, families: &mut Families<'_>) -> fmt::Re
         }),
     )?;
     program(snapshot, families)?;
-    let gauges: [(&str, &str, fn(&GroupStatus) -> u64); 5] = [
+    let gauges: [Gauge; 5] = [
         ("steer_group_table_epoch", "The number of the published table; 0 before the first.", |group| {
             group.epoch
         }),
