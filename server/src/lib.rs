@@ -15,6 +15,7 @@ pub mod engine;
 pub mod host;
 pub mod keeper;
 pub mod load;
+pub mod metrics;
 pub mod names;
 pub mod policy;
 pub mod sockets;

@@ -48,6 +48,16 @@ impl FromStr for Seed {
     }
 }
 
+/// How a log is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LogFormat {
+    /// A line of text for people.
+    #[default]
+    Text,
+    /// A JSON object on each line.
+    Json,
+}
+
 /// A signal, by name or number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StopSignal(pub i32);

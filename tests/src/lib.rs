@@ -12,6 +12,7 @@ pub mod nft;
 pub mod process;
 pub mod python;
 pub mod receipts;
+pub mod scrape;
 pub mod scripts;
 pub mod site;
 pub mod sockets;

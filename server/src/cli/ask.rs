@@ -38,6 +38,7 @@ pub(super) fn ask(socket: &Path, question: Question) -> anyhow::Result<Exit> {
             Asked::Call(method, parameters, output) => call(&mut client, &method, &parameters, output).await,
             Asked::Request(request, output) => match request {
                 Request::Status { .. }
+                | Request::Metrics {}
                 | Request::Table { .. }
                 | Request::Policy { .. }
                 | Request::SetPolicy { .. }

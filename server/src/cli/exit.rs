@@ -9,6 +9,7 @@ use crate::{
         client::ClientError,
         socket::BindError,
     },
+    metrics::{MetricsAddressError, MetricsListenerError},
     names::NameError,
     policy::PolicyError,
     sockets::address::AddressError,
@@ -96,6 +97,9 @@ pub fn classify(error: &anyhow::Error) -> (Exit, Option<String>) {
             return (error.into(), error.hint());
         } else if let Some(fault) = cause.downcast_ref::<Fault>() {
             return (fault.kind.into(), fault.hint.clone());
+        } else if let Some(error) = cause.downcast_ref::<MetricsListenerError>() {
+            let exit = if error.is_conflict() { Exit::Refused } else { Exit::Failed };
+            return (exit, error.hint());
         } else if let Some(error) = cause.downcast_ref::<BindError>() {
             return (error.into(), error.hint());
         } else if cause.is::<ConfigErrors>() {
@@ -118,6 +122,8 @@ pub(super) fn value_hint(error: &(dyn std::error::Error + 'static)) -> Option<St
     } else if let Some(error) = error.downcast_ref::<AddressError>() {
         Some(error.hint().to_owned())
     } else if let Some(error) = error.downcast_ref::<PolicyError>() {
+        Some(error.hint().to_owned())
+    } else if let Some(error) = error.downcast_ref::<MetricsAddressError>() {
         Some(error.hint().to_owned())
     } else if error.is::<NameError>() {
         Some("`steer status` lists the groups and workers that there are".to_owned())

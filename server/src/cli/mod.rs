@@ -23,7 +23,7 @@ use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 use clap::Parser;
 
 use self::{
-    arguments::{Arguments, Command},
+    arguments::{Arguments, Command, Reporting},
     exit::Exit,
 };
 use crate::{
@@ -35,6 +35,7 @@ use crate::{
     },
     demo::{self, DemoOptions},
     keeper,
+    values::LogFormat,
     workers::sample,
 };
 
@@ -51,24 +52,34 @@ fn carry_out(Arguments { socket, command }: Arguments) -> anyhow::Result<ExitCod
     let or_default = |socket: Option<PathBuf>| socket.unwrap_or_else(|| DEFAULT_SOCKET.into());
     let exit = match command {
         Command::Run(arguments) => {
+            let Reporting { metrics, log_format } = arguments.reporting.clone();
             let settings = run::settings(arguments)?;
-            log::start("info");
-            let setup =
-                Setup { socket: or_default(socket), access: Vec::new(), purpose: Purpose::Foreground };
+            let log_format = log_format.map_or(LogFormat::default(), LogFormat::from);
+            log::start("info", log_format);
+            let setup = Setup {
+                socket: or_default(socket),
+                access: Vec::new(),
+                metrics,
+                log_format,
+                purpose: Purpose::Foreground,
+            };
             return daemon::run(vec![settings], setup);
         }
         Command::Daemon(arguments) => {
             let Config { daemon, groups, .. } = config::load(&arguments.config)?;
-            log::start("info");
+            let log_format = arguments.reporting.log_format.map_or(daemon.log_format, LogFormat::from);
+            log::start("info", log_format);
             let setup = Setup {
                 socket: or_default(socket.or(daemon.socket.clone())),
                 access: daemon.access.clone(),
+                metrics: arguments.reporting.metrics.or(daemon.metrics.clone()),
+                log_format,
                 purpose: Purpose::Service { config: arguments.config, pins: arguments.pins, loaded: daemon },
             };
             return daemon::run(groups, setup);
         }
         Command::Demo(arguments) => {
-            log::start("warn");
+            log::start("warn", LogFormat::Text);
             return demo::run(DemoOptions {
                 json: arguments.output.json,
                 seconds_per_phase: arguments.seconds,
@@ -87,7 +98,7 @@ fn carry_out(Arguments { socket, command }: Arguments) -> anyhow::Result<ExitCod
         Command::Completions { shell } => pages::completions(shell)?,
         Command::Man { dir } => pages::man(dir.as_deref())?,
         Command::Ask(question) => {
-            log::start("warn");
+            log::start("warn", LogFormat::Text);
             ask::ask(&or_default(socket), question)?
         }
     };

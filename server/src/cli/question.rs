@@ -25,6 +25,7 @@ pub(super) fn understand(question: Question) -> Result<Asked, Fault> {
     let milliseconds = |Wait { timeout }: Wait| timeout.map(whole_milliseconds);
     let (request, output) = match question {
         Question::Status { group, output } => (Request::Status { group }, output),
+        Question::Metrics { output } => (Request::Metrics {}, output),
         Question::Table(TableArguments { group, clients, to, output }) => {
             (Request::Table { group, clients, to }, output)
         }
@@ -120,6 +121,7 @@ mod tests {
         let worker = group.worker(2);
         assert_eq!(asked("steer status"), Request::Status { group: None });
         assert_eq!(asked("steer status web --json"), Request::Status { group: Some(group.clone()) });
+        assert_eq!(asked("steer metrics --json"), Request::Metrics {});
         assert_eq!(
             asked("steer table web"),
             Request::Table { group: group.clone(), clients: vec![], to: None }

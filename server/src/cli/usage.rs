@@ -86,7 +86,16 @@ mod tests {
             "steer restart web --abort --canary 5%".to_owned(),
             "steer restart web --abort --proceed".to_owned(),
         ];
-        for bad in ["--listen localhost:80", "--workers 0", "--policy random", "--mode x", "--seed 5"] {
+        for bad in [
+            "--metrics 0.0.0.0:9464",
+            "--metrics nonsense",
+            "--log-format xml",
+            "--listen localhost:80",
+            "--workers 0",
+            "--policy random",
+            "--mode x",
+            "--seed 5",
+        ] {
             lines.push(format!("{run} {bad}"));
         }
         for line in lines {

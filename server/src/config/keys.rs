@@ -14,11 +14,13 @@ const fn key(table: &'static str, name: &'static str, example: &'static str) -> 
     Key { table, name, example }
 }
 
-pub(super) const KEYS: [Key; 29] = [
+pub(super) const KEYS: [Key; 31] = [
     key("", "daemon", "[daemon]"),
     key("", "group", "[[group]]"),
     key("daemon", "socket", "socket = \"/run/steer/steer.sock\""),
     key("daemon", "access", "access = [\"alice\"]"),
+    key("daemon", "metrics", "metrics = \"127.0.0.1:9464\""),
+    key("daemon", "log_format", "log_format = \"text\""),
     key("group", "name", "name = \"web\""),
     key("group", "listen", "listen = [\"tcp://0.0.0.0:80\"]"),
     key("group", "policy", "policy = \"hash\""),

@@ -19,13 +19,16 @@ use std::path::{Path, PathBuf};
 
 use toml::{Spanned, de::DeTable};
 
-use crate::daemon::settings::GroupSettings;
+use crate::{daemon::settings::GroupSettings, metrics::MetricsAddress, values::LogFormat};
 
 pub use self::error::{ConfigError, ConfigErrors};
 use self::{group::FoundGroup, section::Section, source::Source};
 
 /// Where the configuration is, unless said otherwise.
 pub const DEFAULT_PATH: &str = "/etc/steer/steer.toml";
+
+/// The words for [`LogFormat`].
+const LOG_FORMATS: [(&str, LogFormat); 2] = [("text", LogFormat::Text), ("json", LogFormat::Json)];
 
 /// A configuration without errors.
 #[derive(Debug, Clone, PartialEq)]
@@ -45,6 +48,10 @@ pub struct DaemonSettings {
     pub socket: Option<PathBuf>,
     /// The users that may change things, by name or number, beside root and the daemon's own.
     pub access: Vec<String>,
+    /// Where metrics are served, if they are.
+    pub metrics: Option<MetricsAddress>,
+    /// How the log is written.
+    pub log_format: LogFormat,
 }
 
 /// Reads the configuration at `path`, and `conf.d/*.toml` in the same directory, in order of name.
@@ -97,5 +104,9 @@ fn read_daemon(mut section: Section<'_>) -> DaemonSettings {
     DaemonSettings {
         socket: section.get("socket", value::absolute).map(Spanned::into_inner),
         access: access.into_iter().map(Spanned::into_inner).collect(),
+        metrics: section.get("metrics", value::metrics).map(Spanned::into_inner),
+        log_format: section
+            .get("log_format", value::one_of(&LOG_FORMATS))
+            .map_or(LogFormat::default(), Spanned::into_inner),
     }
 }

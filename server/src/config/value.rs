@@ -5,6 +5,7 @@ use std::{fmt::Display, path::PathBuf, str::FromStr, time::Duration};
 use toml::{Spanned, de::DeValue};
 
 use crate::{
+    metrics::{MetricsAddress, MetricsAddressError},
     names::{GroupName, NameError},
     policy::{Policy, PolicyError, WEIGHT_MAX},
     sockets::address::{AddressError, ListenAddress},
@@ -48,6 +49,12 @@ impl From<AddressError> for Wrong {
 
 impl From<PolicyError> for Wrong {
     fn from(error: PolicyError) -> Self {
+        Self::new(&error, error.hint())
+    }
+}
+
+impl From<MetricsAddressError> for Wrong {
+    fn from(error: MetricsAddressError) -> Self {
         Self::new(&error, error.hint())
     }
 }
@@ -175,6 +182,10 @@ pub(super) fn name(value: &Value<'_>) -> Result<GroupName, Wrong> {
 }
 
 pub(super) fn address(value: &Value<'_>) -> Result<ListenAddress, Wrong> {
+    parsed(value)
+}
+
+pub(super) fn metrics(value: &Value<'_>) -> Result<MetricsAddress, Wrong> {
     parsed(value)
 }
 

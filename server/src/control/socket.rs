@@ -133,7 +133,7 @@ impl ControlSocket {
         let name = path
             .file_name()
             .ok_or_else(|| io::Error::from(Errno::ISDIR))
-            .map_err(system("bind the control socket", path))?;
+            .map_err(system("bind the socket", path))?;
 
         let directory = open_directory(parent)?;
         let mut lock_name = name.to_owned();
@@ -144,7 +144,7 @@ impl ControlSocket {
         let socket = stream_socket().map_err(|errno| system("make a socket for", path)(errno.into()))?;
         SocketAddrUnix::new(path)
             .and_then(|address| rustix::net::bind(&socket, &address))
-            .map_err(|errno| system("bind the control socket", path)(errno.into()))?;
+            .map_err(|errno| system("bind the socket", path)(errno.into()))?;
         // Between bind and listen nobody can connect, so the mode is right from the first connection on.
         set_owner_and_mode(&directory, Path::new(name))
             .map_err(|errno| system("set the mode of", path)(errno.into()))?;
@@ -166,7 +166,7 @@ impl ControlSocket {
     }
 
     /// The listener, non-blocking; for the server, which hands it to its runtime.
-    pub(super) fn listener(&self) -> io::Result<UnixListener> {
+    pub(crate) fn listener(&self) -> io::Result<UnixListener> {
         self.listener.try_clone()
     }
 }
@@ -179,7 +179,7 @@ impl Drop for ControlSocket {
         if (stat.st_dev, stat.st_ino) == self.identity
             && let Err(errno) = rustix::fs::unlinkat(&self.directory, name, AtFlags::empty())
         {
-            tracing::warn!(path = %self.path.display(), %errno, "cannot remove the control socket");
+            tracing::warn!(path = %self.path.display(), %errno, "cannot remove the socket");
         }
     }
 }

@@ -24,7 +24,7 @@ use crate::{
         group::Group,
         layout::Layout,
     },
-    sockets::diag::Diag,
+    sockets::{diag::Diag, procfs::Processes},
     workers::{
         limits::{Limit, Resource},
         notify::{self, Notification, NotifySocket},
@@ -60,8 +60,10 @@ pub(super) enum Message {
         answers: mpsc::Sender<Response>,
         done: oneshot::Sender<Result<Response, Fault>>,
     },
-    /// Someone asks for the state.
-    Status(oneshot::Sender<Result<GroupStatus, Fault>>),
+    /// Someone asks for the state, and has looked which processes there are.
+    Status { processes: Arc<Processes>, answer: oneshot::Sender<Result<GroupStatus, Fault>> },
+    /// Someone asks why the group is not ready, if it is not.
+    Readiness(oneshot::Sender<Option<String>>),
     /// Someone asks for the table, and where clients go.
     Table { clients: Vec<SocketAddr>, to: Option<SocketAddr>, answer: oneshot::Sender<Result<Table, Fault>> },
     /// Someone asks for the policy.
@@ -175,7 +177,8 @@ impl Actor {
                 self.feed(Event::Command { operation, command });
             }
             // Whoever asked may be gone.
-            Message::Status(answer) => drop(answer.send(self.status())),
+            Message::Status { processes, answer } => drop(answer.send(self.status(&processes))),
+            Message::Readiness(answer) => drop(answer.send(self.unready())),
             Message::Table { clients, to, answer } => drop(answer.send(self.table(&clients, to))),
             Message::Policy(answer) => drop(answer.send(Ok(self.policy_report()))),
             Message::Tune(tune) => self.tune(tune),

@@ -20,6 +20,7 @@ use super::{
     describe::describe,
     observe::observe,
     reach::{BucketSet, Named},
+    totals::count_drain,
 };
 
 /// How long to wait before an observation that failed is tried again.
@@ -272,6 +273,8 @@ impl Actor {
     }
 
     fn receipt(&mut self, operation: Option<u64>, receipt: Receipt) {
+        let totals = self.totals.workers.entry(receipt.generation.worker).or_default();
+        count_drain(&mut totals.drains, receipt.outcome);
         let receipt = convert::receipt(&self.settings.name, receipt);
         if let Some(waiter) = operation.and_then(|operation| self.waiters.get_mut(&operation)) {
             waiter.send(receipt);

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use tokio::{
@@ -16,17 +17,19 @@ use tokio::{
 use crate::{
     control::{
         Controller,
-        api::{self, Done, Fault, FaultKind, Info, Request, Response, SCHEMA, Status},
+        api::{self, Done, Fault, FaultKind, Info, Metrics, Request, Response, SCHEMA, Status},
     },
     engine::{event::Command, plan::Change},
+    metrics::Source,
     names::GroupName,
 };
 
 use super::{
     actor::{Actor, Message},
-    clock::{Clock, millis},
+    clock::{Clock, millis, unix_millis},
     journal::Journal,
     reload::Reloader,
+    scrape::Scrapes,
     shared::Shared,
     tune::Tune,
 };
@@ -37,17 +40,20 @@ pub(super) type OpenedGroup = (Actor, mpsc::UnboundedSender<Message>);
 /// The daemon, as its clients reach it; cheap to clone.
 #[derive(Debug, Clone)]
 pub(super) struct Daemon {
-    inner: Arc<Inner>,
+    pub(super) inner: Arc<Inner>,
 }
 
 #[derive(Debug)]
-struct Inner {
+pub(super) struct Inner {
     groups: Mutex<Groups>,
     journal: Journal,
     clock: Clock,
-    program: &'static str,
+    pub(super) program: &'static str,
     /// None where there is no configuration to read again.
     reloader: Option<Reloader>,
+    /// Since the epoch of Unix.
+    pub(super) started: Duration,
+    pub(super) scrapes: Scrapes,
     stopped: watch::Sender<bool>,
 }
 
@@ -70,9 +76,17 @@ impl Daemon {
         reloader: Option<Reloader>,
         stopped: watch::Sender<bool>,
     ) -> Self {
-        let (journal, clock) = (shared.journal.clone(), shared.clock);
-        let groups = Mutex::default();
-        Self { inner: Arc::new(Inner { groups, journal, clock, program, reloader, stopped }) }
+        let inner = Inner {
+            groups: Mutex::default(),
+            journal: shared.journal.clone(),
+            clock: shared.clock,
+            program,
+            reloader,
+            started: Duration::from_millis(unix_millis()),
+            scrapes: Scrapes::default(),
+            stopped,
+        };
+        Self { inner: Arc::new(inner) }
     }
 
     /// Has groups run, from now on and until they are stopped; gives them back where the daemon is being stopped.
@@ -109,6 +123,11 @@ impl Daemon {
         self.inner.groups.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The groups that run.
+    pub(super) fn names(&self) -> Vec<GroupName> {
+        self.groups().senders.keys().cloned().collect()
+    }
+
     pub(super) fn journal(&self) -> &Journal {
         &self.inner.journal
     }
@@ -141,7 +160,7 @@ impl Daemon {
         result.await.unwrap_or_else(|_| Err(has_ended(group)))
     }
 
-    async fn ask<T>(
+    pub(super) async fn ask<T>(
         &self,
         group: &GroupName,
         message: impl FnOnce(oneshot::Sender<Result<T, Fault>>) -> Message,
@@ -153,10 +172,12 @@ impl Daemon {
 
     async fn status(&self, group: Option<GroupName>) -> Result<Response, Fault> {
         let is_one = group.is_some();
-        let names = group.map_or_else(|| self.groups().senders.keys().cloned().collect(), |name| vec![name]);
+        let names = group.map_or_else(|| self.names(), |name| vec![name]);
+        let processes = Self::processes().await;
         let mut groups = Vec::new();
         for name in &names {
-            match self.ask(name, Message::Status).await {
+            let processes = Arc::clone(&processes);
+            match self.ask(name, |answer| Message::Status { processes, answer }).await {
                 Ok(status) => groups.push(status),
                 // One that a reload has removed meanwhile.
                 Err(_) if !is_one && self.group(name).is_err() => {}
@@ -180,7 +201,7 @@ impl Daemon {
     /// Gives groups back to the kernel, one after another; nothing of what follows one that is refused.
     async fn release(&self, group: Option<GroupName>) -> Result<Response, Fault> {
         let began = std::time::Instant::now();
-        let names = group.map_or_else(|| self.groups().senders.keys().cloned().collect(), |name| vec![name]);
+        let names = group.map_or_else(|| self.names(), |name| vec![name]);
         for name in &names {
             let (done, result) = oneshot::channel();
             self.group(name)?.send(Message::Release(done)).map_err(|_| has_ended(name))?;
@@ -289,6 +310,10 @@ impl Controller for Daemon {
                 program: self.inner.program.to_owned(),
             })),
             Request::Status { group } => self.status(group).await,
+            Request::Metrics {} => {
+                let exposition = self.exposition().await.map_err(|why| Fault::new(FaultKind::Failed, why))?;
+                Ok(Response::Metrics(Metrics { schema: SCHEMA, exposition: exposition.to_string() }))
+            }
             Request::Table { group, clients, to } => {
                 let table = self.ask(&group, |answer| Message::Table { clients, to, answer });
                 Ok(Response::Table(table.await?))

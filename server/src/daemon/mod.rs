@@ -28,6 +28,7 @@ mod release;
 mod reload;
 mod rules;
 mod running;
+mod scrape;
 pub mod settings;
 pub mod setup;
 mod shared;
@@ -56,6 +57,7 @@ use crate::{
         api::{Fault, Response},
         serve,
     },
+    metrics::MetricsListener,
     workers::{
         limits::{Limit, Resource},
         output::OutputSink,
@@ -109,7 +111,8 @@ async fn serve_groups(
     access: Access,
 ) -> anyhow::Result<ExitCode> {
     let control = ControlSocket::bind(&setup.socket)?;
-    let (output, _) = OutputSink::to_stderr();
+    let metrics = setup.metrics.as_ref().map(MetricsListener::bind).transpose()?;
+    let (output, _) = OutputSink::to_stderr(setup.log_format);
     let lasting = Lasting::new(&setup)?;
     let shared = Shared {
         clock: Clock::new(),
@@ -153,6 +156,7 @@ async fn serve_groups(
         tokio::spawn(lasting.clone().look_after());
     }
     tokio::spawn(stop_on_signal(daemon.clone(), lasting.is_some())?);
+    let _scrapes = metrics.map(|listener| scrape::start(listener, daemon.clone()));
     let shutdown = async move {
         // The sender lives as long as the daemon: an error cannot come first.
         let _ = is_stopped.wait_for(|stopped| *stopped).await;

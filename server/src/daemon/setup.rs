@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::config::DaemonSettings;
+use crate::{config::DaemonSettings, metrics::MetricsAddress, values::LogFormat};
 
 /// One daemon's own settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -11,6 +11,10 @@ pub struct Setup {
     pub socket: PathBuf,
     /// The users, by name or number, that may change things over it, beside root and the daemon's own.
     pub access: Vec<String>,
+    /// Where it serves metrics, if it does.
+    pub metrics: Option<MetricsAddress>,
+    /// How it writes its log, and what its workers print.
+    pub log_format: LogFormat,
     /// What it is for.
     pub purpose: Purpose,
 }

@@ -15,9 +15,13 @@ use crate::{
     engine::{
         assign::NOBODY,
         event::Slot,
-        view::{CanaryView, WorkerView},
+        view::{CanaryView, State, WorkerView},
     },
-    sockets::{diag::Connection, procfs},
+    sockets::{
+        diag::Connection,
+        procfs::{self, Processes},
+    },
+    workers::process::Process,
 };
 
 use super::{
@@ -27,20 +31,42 @@ use super::{
     totals::{migrated_in, selected},
 };
 
-impl Actor {
-    /// The group's state now.
-    pub(super) fn status(&mut self) -> Result<GroupStatus, Fault> {
-        let counted = self.counted()?;
-        let queues = self.queues()?;
-        let connections = self.connections()?;
-        let workers = self.engine.workers();
-        let workers = workers
+/// What the kernel showed at one look.
+struct Seen<'a> {
+    /// What the program has counted, by slot.
+    counted: BTreeMap<Slot, SlotCounters>,
+    /// Unaccepted connections, by slot.
+    queues: BTreeMap<Slot, u64>,
+    connections: Vec<Connection>,
+    processes: &'a Processes,
+}
+
+impl Seen<'_> {
+    /// How many of the group's open connections the processes, and those that descend from them, hold.
+    fn open_connections<'p>(&self, processes: impl IntoIterator<Item = &'p Process>) -> u64 {
+        // Their descriptors are looked at only where some are open, which spares an idle group all of it.
+        if self.connections.is_empty() {
+            return 0;
+        }
+        let held: HashSet<u64> = processes
             .into_iter()
-            .map(|worker| self.worker_status(worker, &counted, &queues, &connections))
+            .flat_map(|process| procfs::socket_inodes_of(&process.tree_among(self.processes)))
             .collect();
+        let is_held = |connection: &&Connection| held.contains(&u64::from(connection.inode));
+        self.connections.iter().filter(is_held).count() as u64
+    }
+}
+
+impl Actor {
+    /// The group's state now; `processes` are those of a moment ago.
+    pub(super) fn status(&mut self, processes: &Processes) -> Result<GroupStatus, Fault> {
+        let (counted, queues, connections) = (self.counted()?, self.queues()?, self.connections()?);
+        let seen = Seen { counted, queues, connections, processes };
+        let workers = self.engine.workers();
+        let workers = workers.into_iter().map(|worker| self.worker_status(worker, &seen)).collect();
         let settings = &self.settings;
         let retired = self.totals.workers.values().map(|totals| totals.counters);
-        let all = counted.values().copied().chain(retired).chain([self.totals.held]);
+        let all = seen.counted.values().copied().chain(retired).chain([self.totals.held]);
         let hold = self.engine.hold_slot();
         Ok(GroupStatus {
             name: settings.name.clone(),
@@ -62,32 +88,22 @@ impl Actor {
             }
             .to_owned(),
             holding: self.engine.is_holding(),
-            held: hold.and_then(|slot| queues.get(&slot).copied()).unwrap_or(0),
+            held: hold.and_then(|slot| seen.queues.get(&slot).copied()).unwrap_or(0),
             epoch: self.engine.epoch(),
             workers,
             counters: counters(Self::sum(all)),
             strangers: self.strangers,
+            strangers_total: self.totals.strangers,
+            drains: self.totals.drains(),
         })
     }
 
-    fn worker_status(
-        &self,
-        worker: WorkerView,
-        counted: &BTreeMap<Slot, SlotCounters>,
-        queues: &BTreeMap<Slot, u64>,
-        connections: &[Connection],
-    ) -> WorkerStatus {
+    fn worker_status(&self, worker: WorkerView, seen: &Seen<'_>) -> WorkerStatus {
         let mine = || self.generations.iter().filter(|(id, _)| id.worker == worker.index);
         let totals = self.totals.workers.get(&worker.index).copied().unwrap_or_default();
-        let live = Self::sum(mine().filter_map(|(_, running)| counted.get(&running.slot).copied()));
+        let live = Self::sum(mine().filter_map(|(_, running)| seen.counted.get(&running.slot).copied()));
         let counters = totals.counters.plus(&live);
-        let held: HashSet<u64> = mine()
-            .filter_map(|(_, running)| running.process.as_ref())
-            .flat_map(|process| procfs::socket_inodes_of(&process.tree()))
-            .collect();
-        let is_open = |connection: &&Connection| held.contains(&u64::from(connection.inode));
-        let canary =
-            worker.canary.as_ref().map(|canary| self.canary_status(canary, counted, queues, connections));
+        let canary = worker.canary.as_ref().map(|canary| self.canary_status(canary, seen));
         WorkerStatus {
             name: self.settings.name.worker(worker.index),
             state: worker.state.as_str().to_owned(),
@@ -96,39 +112,47 @@ impl Actor {
             slot: worker.slot.map(u32::from),
             weight: worker.weight,
             share: f64::from(worker.buckets) / BUCKETS as f64,
-            queue: mine().filter_map(|(_, running)| queues.get(&running.slot)).sum(),
-            connections: connections.iter().filter(is_open).count() as u64,
+            queue: mine().filter_map(|(_, running)| seen.queues.get(&running.slot)).sum(),
+            connections: seen.open_connections(mine().filter_map(|(_, running)| running.process.as_ref())),
             selected: selected(&counters),
             migrated_in: migrated_in(&counters),
             migrated_out: totals.migrated_out,
             stalled: self.samples_loads() && mine().any(|(_, running)| running.is_stalled),
             canary,
             restarts: worker.last_number.saturating_sub(1),
+            drains: totals.drains,
             message: worker.message,
         }
     }
 
-    fn canary_status(
-        &self,
-        canary: &CanaryView,
-        counted: &BTreeMap<Slot, SlotCounters>,
-        queues: &BTreeMap<Slot, u64>,
-        connections: &[Connection],
-    ) -> CanaryStatus {
+    fn canary_status(&self, canary: &CanaryView, seen: &Seen<'_>) -> CanaryStatus {
         let process = self.generations.get(&canary.generation).and_then(|running| running.process.as_ref());
-        let held: HashSet<u64> =
-            process.map(|process| procfs::socket_inodes_of(&process.tree())).unwrap_or_default();
-        let is_open = |connection: &&Connection| held.contains(&u64::from(connection.inode));
         CanaryStatus {
             generation: canary.generation.number,
             pid: canary.pid,
             slot: u32::from(canary.slot),
             share: f64::from(canary.buckets) / BUCKETS as f64,
-            queue: queues.get(&canary.slot).copied().unwrap_or(0),
-            connections: connections.iter().filter(is_open).count() as u64,
-            selected: counted.get(&canary.slot).map_or(0, selected),
+            queue: seen.queues.get(&canary.slot).copied().unwrap_or(0),
+            connections: seen.open_connections(process),
+            selected: seen.counted.get(&canary.slot).map_or(0, selected),
             remaining_ms: canary.until.map(|until| until.saturating_sub(self.clock.now())),
         }
+    }
+
+    /// Why the group is not ready: nothing where it has a published table and a worker that works.
+    pub(super) fn unready(&self) -> Option<String> {
+        let name = &self.settings.name;
+        if self.engine.epoch() == 0 {
+            return Some(format!("the group {name} has no published table"));
+        }
+        let workers = self.engine.workers();
+        if workers.iter().any(|worker| worker.state == State::Working) {
+            return None;
+        }
+        let states =
+            workers.iter().map(|worker| format!("{name}/{} {}", worker.index, worker.state.as_str()));
+        let states: Vec<String> = states.collect();
+        Some(format!("the group {name} has no working worker: {}", states.join(", ")))
     }
 
     /// The table that is published, or about to be.

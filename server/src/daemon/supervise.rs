@@ -80,6 +80,7 @@ impl Actor {
         }
         if strangers > self.strangers {
             let detail = format!("{strangers} sockets of others have joined the group; they get nothing");
+            self.totals.strangers += strangers - self.strangers;
             self.journal.add("stranger", &self.settings.name, None, None, detail);
         }
         self.strangers = strangers;

@@ -83,27 +83,49 @@ fn pids() -> Vec<u32> {
 /// A process that has left the session and whose parents have ended belongs to nobody any more and is missed.
 /// The caller makes sure that the number still is the leader's, see [`start_time`].
 pub fn process_tree(leader: u32) -> Vec<u32> {
-    let all: Vec<Stat> = pids().into_iter().filter_map(stat).collect();
-    tree_of(leader, &all)
+    Processes::now().tree(leader)
 }
 
-fn tree_of(leader: u32, all: &[Stat]) -> Vec<u32> {
-    let mut children: HashMap<u32, Vec<&Stat>> = HashMap::new();
-    for process in all {
-        children.entry(process.parent).or_default().push(process);
+/// All processes that this one can see, as they were at one look: for the trees of many workers. A look reads a file for
+/// each process of the host.
+#[derive(Debug, Clone, Default)]
+pub struct Processes {
+    by_pid: HashMap<u32, Stat>,
+    children: HashMap<u32, Vec<u32>>,
+    sessions: HashMap<u32, Vec<u32>>,
+}
+
+impl Processes {
+    /// Looks.
+    pub fn now() -> Self {
+        Self::of(pids().into_iter().filter_map(stat))
     }
-    let mut found: HashMap<u32, &Stat> = HashMap::new();
-    let roots = all.iter().filter(|process| process.pid == leader || process.session == leader);
-    let mut unseen: Vec<&Stat> = roots.collect();
-    while let Some(process) = unseen.pop() {
-        if found.insert(process.pid, process).is_none() {
-            unseen.extend(children.get(&process.pid).into_iter().flatten());
+
+    fn of(all: impl IntoIterator<Item = Stat>) -> Self {
+        let mut processes = Self::default();
+        for process in all {
+            processes.children.entry(process.parent).or_default().push(process.pid);
+            processes.sessions.entry(process.session).or_default().push(process.pid);
+            processes.by_pid.insert(process.pid, process);
         }
+        processes
     }
-    let mut tree: Vec<u32> =
-        found.values().filter(|process| !process.is_dead()).map(|process| process.pid).collect();
-    tree.sort_unstable();
-    tree
+
+    /// [`process_tree`] at that look.
+    pub fn tree(&self, leader: u32) -> Vec<u32> {
+        let mut found = HashSet::new();
+        let mut unseen = vec![leader];
+        unseen.extend(self.sessions.get(&leader).into_iter().flatten());
+        while let Some(pid) = unseen.pop() {
+            if found.insert(pid) {
+                unseen.extend(self.children.get(&pid).into_iter().flatten());
+            }
+        }
+        let lives = |pid: &u32| self.by_pid.get(pid).is_some_and(|process| !process.is_dead());
+        let mut tree: Vec<u32> = found.into_iter().filter(lives).collect();
+        tree.sort_unstable();
+        tree
+    }
 }
 
 /// The process, its session, its parents and their sessions: the leader of a worker that the process belongs to
@@ -201,9 +223,10 @@ mod tests {
             process(14, 10, 10, 'Z'), // dead
             process(20, 1, 20, 'S'),  // somebody else
         ];
-        assert_eq!(tree_of(10, &all), [10, 11, 12, 13]);
-        assert_eq!(tree_of(10, &all[2..]), [11, 12, 13], "the leader has ended");
-        assert_eq!(tree_of(99, &all), [] as [u32; 0]);
+        let tree = |leader, all: &[Stat]| Processes::of(all.to_vec()).tree(leader);
+        assert_eq!(tree(10, &all), [10, 11, 12, 13]);
+        assert_eq!(tree(10, &all[2..]), [11, 12, 13], "the leader has ended");
+        assert_eq!(tree(99, &all), [] as [u32; 0]);
     }
 
     #[test]

@@ -19,8 +19,12 @@ use tokio::{
     sync::mpsc,
     task::JoinHandle,
 };
+use tracing_subscriber::fmt::{
+    format::Writer,
+    time::{FormatTime, SystemTime},
+};
 
-use crate::names::WorkerName;
+use crate::{names::WorkerName, values::LogFormat};
 
 /// Longer lines are cut, in bytes.
 const LINE_MAX: usize = 8 * 1024;
@@ -51,32 +55,32 @@ impl WorkerOutput {
 #[derive(Debug, Clone)]
 pub struct OutputSink {
     lines: mpsc::Sender<String>,
+    format: LogFormat,
     left_out: Arc<AtomicU64>,
 }
 
 impl OutputSink {
     /// Starts the task that writes lines to stderr; it ends with the last clone and its readers.
-    pub fn to_stderr() -> (Self, JoinHandle<()>) {
-        Self::to_writer(tokio::io::stderr())
+    pub fn to_stderr(format: LogFormat) -> (Self, JoinHandle<()>) {
+        Self::to_writer(tokio::io::stderr(), format)
     }
 
     /// Starts the task that writes lines to `writer`.
-    pub fn to_writer(writer: impl AsyncWrite + Unpin + Send + 'static) -> (Self, JoinHandle<()>) {
+    pub fn to_writer(
+        writer: impl AsyncWrite + Unpin + Send + 'static,
+        format: LogFormat,
+    ) -> (Self, JoinHandle<()>) {
         let (lines, queue) = mpsc::channel(QUEUE_MAX);
         let left_out = Arc::new(AtomicU64::new(0));
-        let task = tokio::spawn(write_lines(queue, writer, Arc::clone(&left_out)));
-        (Self { lines, left_out }, task)
+        let task = tokio::spawn(write_lines(queue, writer, format, Arc::clone(&left_out)));
+        (Self { lines, format, left_out }, task)
     }
 
-    /// Starts the two tasks that pass a worker's output on, as `web/0: text`; they end with the pipes, which is
+    /// Starts the two tasks that pass a worker's output on, as `web/0: text` or as an object; they end with the pipes, which is
     /// when the last process that holds them ends.
     pub fn follow(&self, worker: &WorkerName, output: WorkerOutput) -> io::Result<()> {
         for end in [output.stdout, output.stderr] {
-            tokio::spawn(read_lines(
-                pipe::Receiver::from_owned_fd(end)?,
-                format!("{worker}: "),
-                self.clone(),
-            ));
+            tokio::spawn(read_lines(pipe::Receiver::from_owned_fd(end)?, worker.to_string(), self.clone()));
         }
         Ok(())
     }
@@ -88,10 +92,10 @@ impl OutputSink {
     }
 }
 
-async fn read_lines(mut pipe: pipe::Receiver, prefix: String, sink: OutputSink) {
+async fn read_lines(mut pipe: pipe::Receiver, worker: String, sink: OutputSink) {
     let mut splitter = LineSplitter::default();
     let mut buffer = vec![0; 16 * 1024];
-    let mut put = |line: &str| sink.put(format!("{prefix}{line}\n"));
+    let mut put = |text: &str| sink.put(line(sink.format, Some(&worker), text));
     loop {
         match pipe.read(&mut buffer).await {
             // A pipe that cannot be read has no more lines; its worker is watched elsewhere.
@@ -105,19 +109,44 @@ async fn read_lines(mut pipe: pipe::Receiver, prefix: String, sink: OutputSink) 
 async fn write_lines(
     mut queue: mpsc::Receiver<String>,
     mut writer: impl AsyncWrite + Unpin,
+    format: LogFormat,
     left_out: Arc<AtomicU64>,
 ) {
     while let Some(mut text) = queue.recv().await {
-        while let Ok(line) = queue.try_recv() {
-            text.push_str(&line);
+        while let Ok(more) = queue.try_recv() {
+            text.push_str(&more);
         }
         let count = left_out.swap(0, Ordering::Relaxed);
         if count > 0 {
-            text.push_str(&format!("{count} lines of workers were left out: stderr is too slow\n"));
+            let said = format!("{count} lines of workers were left out: stderr is too slow");
+            text.push_str(&line(format, None, &said));
         }
         // Nobody reads stderr any more: nothing can be said about it, and the queue goes on being emptied.
         let _ = writer.write_all(text.as_bytes()).await;
         let _ = writer.flush().await;
+    }
+}
+
+/// What is written for one line of a worker, or of nobody. An object has the fields of the daemon's own messages, so that a
+/// reader finds the same in all.
+fn line(format: LogFormat, worker: Option<&str>, text: &str) -> String {
+    match (format, worker) {
+        (LogFormat::Text, Some(worker)) => format!("{worker}: {text}\n"),
+        (LogFormat::Text, None) => format!("{text}\n"),
+        (LogFormat::Json, worker) => {
+            let mut timestamp = String::new();
+            // Writing to a string cannot fail.
+            let _ = SystemTime.format_time(&mut Writer::new(&mut timestamp));
+            let mut fields = serde_json::json!({ "message": text });
+            if let Some(worker) = worker {
+                fields["worker"] = worker.into();
+            }
+            let level = if worker.is_some() { "INFO" } else { "WARN" };
+            let object = serde_json::json!({
+                "timestamp": timestamp, "level": level, "fields": fields, "target": "worker",
+            });
+            format!("{object}\n")
+        }
     }
 }
 
@@ -204,6 +233,18 @@ mod tests {
         assert_eq!(split(&[&exact, b"\n"])[0].len(), LINE_MAX, "a line of just that length is not cut");
     }
 
+    #[test]
+    fn a_line_as_an_object_is_one_line_whatever_it_holds() {
+        let text = "say \"x\"\t\u{fffd}";
+        assert_eq!(line(LogFormat::Text, Some("web/0"), text), format!("web/0: {text}\n"));
+        let written = line(LogFormat::Json, Some("web/0"), text);
+        assert_eq!(written.find('\n'), Some(written.len() - 1));
+        let object: serde_json::Value = serde_json::from_str(&written).unwrap();
+        assert_eq!(object["fields"], serde_json::json!({ "message": text, "worker": "web/0" }));
+        assert!(object["timestamp"].as_str().unwrap().ends_with('Z'), "{object}");
+        assert_eq!((&object["level"], &object["target"]), (&"INFO".into(), &"worker".into()));
+    }
+
     /// Takes nothing, as a terminal that was stopped.
     struct Stuck;
 
@@ -221,7 +262,7 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
     async fn a_slow_stderr_stops_no_worker() {
-        let (sink, _task) = OutputSink::to_writer(Stuck);
+        let (sink, _task) = OutputSink::to_writer(Stuck, LogFormat::Text);
         let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
         let (other, _keep) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
         sink.follow(&"web/0".parse().unwrap(), WorkerOutput { stdout: read, stderr: other }).unwrap();

@@ -15,7 +15,10 @@ use tokio::{
     sync::OnceCell,
 };
 
-use crate::sockets::{pidfd, procfs};
+use crate::sockets::{
+    pidfd,
+    procfs::{self, Processes},
+};
 
 /// How long whoever reaps orphans may take to do so.
 const REAPED_BY_OTHERS: Duration = Duration::from_millis(500);
@@ -178,18 +181,28 @@ impl Process {
     /// Its living processes by pid: those of its session and its descendants, itself included. What survives it
     /// stays here after its end.
     pub fn tree(&self) -> Vec<u32> {
+        match self.is_still_its_pid() {
+            true => procfs::process_tree(self.inner.pid),
+            false => Vec::new(),
+        }
+    }
+
+    /// The same, among the processes of one look that many trees are taken from. What was started since is missed.
+    pub fn tree_among(&self, processes: &Processes) -> Vec<u32> {
+        match self.is_still_its_pid() {
+            true => processes.tree(self.inner.pid),
+            false => Vec::new(),
+        }
+    }
+
+    /// Whether its number, as a process's or as a session's, has not been given to another.
+    fn is_still_its_pid(&self) -> bool {
         match self.inner.survivors.get() {
-            None if procfs::start_time(self.inner.pid) == Some(self.inner.start_time) => {
-                procfs::process_tree(self.inner.pid)
-            }
-            None => Vec::new(),
-            Some(survivors) => {
-                // While one of them lives the session does, and its number cannot be given to another.
-                let lives = |&(pid, start_time): &(u32, u64)| {
-                    procfs::stat(pid).is_some_and(|stat| stat.start_time == start_time && !stat.is_dead())
-                };
-                if survivors.iter().any(lives) { procfs::process_tree(self.inner.pid) } else { Vec::new() }
-            }
+            None => procfs::start_time(self.inner.pid) == Some(self.inner.start_time),
+            // While one of them lives the session does, and its number cannot be given to another.
+            Some(survivors) => survivors.iter().any(|&(pid, start_time)| {
+                procfs::stat(pid).is_some_and(|stat| stat.start_time == start_time && !stat.is_dead())
+            }),
         }
     }
 

@@ -1,5 +1,6 @@
 //! What the command line looks like.
 
+mod reporting;
 mod run;
 mod tune;
 
@@ -9,6 +10,7 @@ use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
 pub use self::{
+    reporting::{LogFormatName, Reporting},
     run::{ModeName, ReadyName, RestartName, RunArguments, WhenEmptyName},
     tune::{PolicyArguments, RestartArguments, TableArguments, WeightArguments},
 };
@@ -88,6 +90,12 @@ pub enum Question {
     Status {
         /// Only this group.
         group: Option<GroupName>,
+        /// How to print.
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Print the metrics of the daemon and of all groups, in the text format that Prometheus reads
+    Metrics {
         /// How to print.
         #[command(flatten)]
         output: Output,
@@ -212,12 +220,15 @@ pub struct Wait {
 /// What `steer daemon` takes.
 #[derive(Debug, Clone, Args)]
 pub struct DaemonArguments {
-    /// The configuration; the files of conf.d beside it belong to it, and --socket goes before its own
+    /// The configuration; the files of conf.d beside it belong to it, and options go before its own
     #[arg(long, value_name = "FILE", default_value = config::DEFAULT_PATH)]
     pub config: PathBuf,
     /// The directory, in a bpffs, of the pins by which the next daemon finds program and maps again
     #[arg(long, value_name = "DIR", default_value = daemon::DEFAULT_PINS)]
     pub pins: PathBuf,
+    /// How it tells of itself.
+    #[command(flatten)]
+    pub reporting: Reporting,
 }
 
 /// What `steer check` takes.

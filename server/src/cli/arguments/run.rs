@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use super::values::{self, Seed, StopSignal};
+use super::{
+    Reporting,
+    values::{self, Seed, StopSignal},
+};
 use crate::{names::GroupName, policy::Policy, sockets::address::ListenAddress};
 
 /// What `steer run` takes.
@@ -58,6 +61,9 @@ pub struct RunArguments {
     /// The signal that tells a worker to stop
     #[arg(long, value_name = "SIGNAL", default_value = "TERM")]
     pub stop_signal: StopSignal,
+    /// How the daemon tells of itself.
+    #[command(flatten)]
+    pub reporting: Reporting,
     /// What the workers run [default: the sample worker that is built in]
     #[arg(last = true, value_name = "CMD")]
     pub command: Vec<String>,

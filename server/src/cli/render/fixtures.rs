@@ -6,6 +6,7 @@ pub(crate) fn answers() -> Vec<Response> {
     vec![
         Response::Info(Info { version: "0.1.0".into(), pid: 7, uptime_ms: 5, program: "select".into() }),
         Response::Status(status()),
+        Response::Metrics(Metrics { schema: SCHEMA, exposition: "# EOF\n".into() }),
         Response::Table(table()),
         Response::Table(Table { placed: vec![placed("web/2", Some(5))], ..table() }),
         Response::Policy(policy()),
@@ -216,6 +217,7 @@ pub(crate) fn status() -> Status {
         stalled: false,
         canary: None,
         restarts: 2,
+        drains: Drains { drained: 2, deadline: 1, lost: 0 },
         message: None,
     };
     let lost = WorkerStatus {
@@ -253,6 +255,8 @@ pub(crate) fn status() -> Status {
                 },
             },
             strangers: 1,
+            strangers_total: 3,
+            drains: Drains { drained: 5, deadline: 2, lost: 1 },
         }],
     }
 }

@@ -31,6 +31,7 @@ fn write(answer: &Response, pretty: bool) -> serde_json::Result<String> {
     }
     match answer {
         Response::Status(answer) => to(answer, pretty),
+        Response::Metrics(answer) => to(answer, pretty),
         Response::Table(answer) => to(answer, pretty),
         Response::Policy(answer) => to(answer, pretty),
         Response::Change(answer) => to(answer, pretty),

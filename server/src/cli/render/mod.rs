@@ -14,7 +14,7 @@ mod units;
 
 use comfy_table::{Cell, CellAlignment, Color, ContentArrangement, Table, presets};
 
-use crate::control::api::{Done, Info, Response};
+use crate::control::api::{Done, Info, Metrics, Response};
 
 /// How text looks where it goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +32,7 @@ pub fn text(answer: &Response, style: Style) -> String {
             format!("steer {version}, pid {pid}, up {}, program {program}", units::duration(*uptime_ms))
         }
         Response::Status(status) => status::text(status, style),
+        Response::Metrics(Metrics { exposition, .. }) => exposition.trim_end_matches('\n').to_owned(),
         Response::Table(table) => table::text(table, style),
         Response::Policy(report) => policy::text(report, style),
         Response::Change(change) => change::text(change, style),

@@ -134,6 +134,34 @@ fn values_that_are_none_are_shown() {
 }
 
 #[test]
+fn metrics_for_everybody_are_refused_where_they_are_written() {
+    let daemon = |keys: &str| refused(&[&format!("[daemon]\n{keys}\n{WEB}")]);
+    insta::assert_snapshot!(daemon("metrics = \"0.0.0.0:9464\"\nlog_format = \"xml\""), @r#"
+    error: metrics: "0.0.0.0:9464" is no loopback address, and metrics are for everybody who can connect
+     --> /etc/steer/steer.toml:2:11
+      |
+    2 | metrics = "0.0.0.0:9464"
+      |           ^^^^^^^^^^^^^^
+    hint: write 127.0.0.1:9464 or unix:/run/steer/metrics.sock, with a proxy before it that asks who comes
+
+    error: log_format: "xml" is none of its words
+     --> /etc/steer/steer.toml:3:14
+      |
+    3 | log_format = "xml"
+      |              ^^^^^
+    hint: it is one of text, json
+    "#);
+    insta::assert_snapshot!(daemon("metrics = \"unix:metrics.sock\""), @r#"
+    error: metrics: "unix:metrics.sock" names no unix socket: what follows unix: does not begin with /
+     --> /etc/steer/steer.toml:2:11
+      |
+    2 | metrics = "unix:metrics.sock"
+      |           ^^^^^^^^^^^^^^^^^^^
+    hint: write unix:/run/steer/metrics.sock
+    "#);
+}
+
+#[test]
 fn what_is_missing_is_shown_at_the_header() {
     insta::assert_snapshot!(refused(&["# nothing\n\n[[group]]\n\n[[group]]\nname = \"b\"\n[group.workers]\n"]), @r#"
     error: [[group]] has no name

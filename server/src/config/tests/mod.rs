@@ -10,7 +10,7 @@ use clap::ValueEnum;
 
 use super::*;
 use crate::{
-    cli::arguments::{ModeName, ReadyName, RestartName, WhenEmptyName},
+    cli::arguments::{LogFormatName, ModeName, ReadyName, RestartName, WhenEmptyName},
     daemon::settings::{Deadlines, Mode, Readiness, RestartKind, WhenEmpty},
     workers::limits::{Limit, Resource, UNLIMITED},
 };
@@ -43,6 +43,7 @@ fn words_are_those_of_steer_run() {
             .map(|value| value.to_possible_value().unwrap().get_name().to_owned())
             .collect()
     }
+    assert_eq!(LOG_FORMATS.map(|(word, _)| word).to_vec(), words::<LogFormatName>());
     assert_eq!(group::MODES.map(|(word, _)| word).to_vec(), words::<ModeName>());
     assert_eq!(group::RESTARTS.map(|(word, _)| word).to_vec(), words::<RestartName>());
     assert_eq!(group::READINESSES.map(|(word, _)| word).to_vec(), words::<ReadyName>());
@@ -122,6 +123,7 @@ fn every_example_of_a_hint_is_right() {
 fn everything_that_is_said_arrives() {
     let Config { daemon, groups, files } = understood(&["\
         [daemon]\nsocket = \"/run/s\"\naccess = [\"alice\", \"1001\"]\n\
+        metrics = \"[::1]:9464\"\nlog_format = \"json\"\n\
         [[group]]\nname = \"api\"\nlisten = [\"tcp://127.0.0.1:80\", \"[::1]:80\"]\npolicy = \"source:ipv4=24,ipv6=64\"\n\
         seed = \"00000000000000010000000000000002\"\nwhen_empty = \"refuse\"\n\
         [group.workers]\ncount = 0x10\nweights = { 15 = 0, 1 = 3, 0 = 1 }\n\
@@ -131,7 +133,12 @@ fn everything_that_is_said_arrives() {
     .unwrap();
     assert_eq!(
         daemon,
-        DaemonSettings { socket: Some("/run/s".into()), access: vec!["alice".into(), "1001".into()] }
+        DaemonSettings {
+            socket: Some("/run/s".into()),
+            access: vec!["alice".into(), "1001".into()],
+            metrics: Some(MetricsAddress::Tcp("[::1]:9464".parse().unwrap())),
+            log_format: LogFormat::Json,
+        }
     );
     assert_eq!(files, [Path::new("/etc/steer/steer.toml")]);
     let expected = GroupSettings {

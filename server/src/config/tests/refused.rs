@@ -98,13 +98,13 @@ fn what_is_no_toml_is_shown() {
 #[test]
 fn unknown_keys_are_shown_with_what_there_is() {
     insta::assert_snapshot!(refused(&[
-        "metrics = 1\n[daemon]\nlisten = 5\n[[group]]\nname = \"web\"\nport = 80\ncount = 3\nlisten = [\"0.0.0.0:80\"]\n\
+        "verbose = 1\n[daemon]\nlisten = 5\n[[group]]\nname = \"web\"\nport = 80\ncount = 3\nlisten = [\"0.0.0.0:80\"]\n\
          workers = { count = 1, threads = 2 }\n"
     ]), @r#"
-    error: the file has no key "metrics"
+    error: the file has no key "verbose"
      --> /etc/steer/steer.toml:1:1
       |
-    1 | metrics = 1
+    1 | verbose = 1
       | ^^^^^^^
     hint: the file has daemon, group
 

@@ -19,7 +19,9 @@ pub use self::{
     progress::{Count, Done, Event, Receipt, Step},
     reload::{Applies, GroupReload, KeyChange, Reload},
     request::{Canary, Decision, Request},
-    state::{Asked, CanaryStatus, Counters, GroupStatus, Info, Outcomes, Status, WorkerStatus},
+    state::{
+        Asked, CanaryStatus, Counters, Drains, GroupStatus, Info, Metrics, Outcomes, Status, WorkerStatus,
+    },
     table::{Placed, Table, TableShare},
 };
 
@@ -30,9 +32,10 @@ pub const SCHEMA: u32 = 1;
 pub const INTERFACE: &str = "io.steer.Control";
 
 /// The names of all methods, without [`INTERFACE`]. Each is a variant of [`Request`].
-pub const METHODS: [&str; 15] = [
+pub const METHODS: [&str; 16] = [
     "Info",
     "Status",
+    "Metrics",
     "Table",
     "Events",
     "Policy",
@@ -65,6 +68,8 @@ pub enum Response {
     Info(Info),
     /// To `Status`.
     Status(Status),
+    /// To `Metrics`.
+    Metrics(Metrics),
     /// To `Table`.
     Table(Table),
     /// To `Policy`.
@@ -93,6 +98,7 @@ pub(in crate::control) mod tests {
         vec![
             Request::Info {},
             Request::Status { group: None },
+            Request::Metrics {},
             Request::Table { group: group.clone(), clients: vec![], to: None },
             Request::Events { group: None, since: 0, follow: true },
             Request::Policy { group: group.clone() },

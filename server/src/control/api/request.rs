@@ -24,6 +24,9 @@ pub enum Request {
         #[serde(default)]
         group: Option<GroupName>,
     },
+    /// The metrics of the daemon and of all groups, as they are served over HTTP.
+    #[serde(rename = "io.steer.Control.Metrics")]
+    Metrics {},
     /// The published steering table of a group.
     #[serde(rename = "io.steer.Control.Table")]
     Table {
@@ -164,6 +167,7 @@ impl Request {
         match self {
             Self::Info {}
             | Self::Status { .. }
+            | Self::Metrics {}
             | Self::Table { .. }
             | Self::Events { .. }
             | Self::Policy { .. } => false,
@@ -184,6 +188,7 @@ impl Request {
         match self {
             Self::Info {} => "io.steer.Control.Info",
             Self::Status { .. } => "io.steer.Control.Status",
+            Self::Metrics {} => "io.steer.Control.Metrics",
             Self::Table { .. } => "io.steer.Control.Table",
             Self::Events { .. } => "io.steer.Control.Events",
             Self::Restart { .. } => "io.steer.Control.Restart",

@@ -53,6 +53,12 @@ pub struct GroupStatus {
     pub counters: Counters,
     /// Sockets of others that have joined the kernel's group unasked; they get nothing.
     pub strangers: u64,
+    /// How many times one more of them was seen than before.
+    #[serde(default)]
+    pub strangers_total: u64,
+    /// Drains that have ended, of all workers that there are or were.
+    #[serde(default)]
+    pub drains: Drains,
 }
 
 /// The state of one worker.
@@ -90,6 +96,9 @@ pub struct WorkerStatus {
     pub canary: Option<CanaryStatus>,
     /// Processes started beyond the first.
     pub restarts: u64,
+    /// Drains that have ended, one for each receipt.
+    #[serde(default)]
+    pub drains: Drains,
     /// What is wrong, or what it waits for.
     pub message: Option<String>,
 }
@@ -113,6 +122,26 @@ pub struct CanaryStatus {
     pub selected: u64,
     /// Until it takes over by itself, in milliseconds; nothing where someone is to decide.
     pub remaining_ms: Option<u64>,
+}
+
+/// Drains that have ended, by outcome.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Drains {
+    /// Nothing was left.
+    pub drained: u64,
+    /// The deadline came first.
+    pub deadline: u64,
+    /// The process or its listener was lost.
+    pub lost: u64,
+}
+
+/// The daemon's metrics.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Metrics {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// The exposition in the text format of OpenMetrics 1.0, which Prometheus reads.
+    pub exposition: String,
 }
 
 /// What the program counted. In each of the two stages every run is counted exactly once.

@@ -27,6 +27,7 @@ async fn every_request_makes_the_round_trip() {
     let requests = [
         (Request::Info {}, 0, "Info"),
         (Request::Status { group: None }, 0, "Status"),
+        (Request::Metrics {}, 0, "Metrics"),
         (Request::Table { group: group.clone(), clients: vec![], to: None }, 0, "Table"),
         (Request::Events { group: None, since: 300, follow: false }, 300, "Done"),
         (restart, 2, "Done"),

@@ -76,6 +76,7 @@ fn types_are_described_as_they_are_and_no_other_is() {
         ("Counters", keys(&group.counters)),
         ("Asked", keys(&group.counters.asked)),
         ("Outcomes", keys(&group.counters.outcome)),
+        ("Drains", keys(&group.drains)),
         ("WorkerStatus", keys(&group.workers[0])),
         ("GroupStatus", keys(&group)),
         ("CanaryStatus", keys(&fixtures::canary())),

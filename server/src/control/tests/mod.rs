@@ -27,8 +27,8 @@ use tokio::{
 use super::{
     Access, ControlSocket, Controller, Limits,
     api::{
-        Change, Count, Done, Event, Fault, FaultKind, Info, PolicyReport, Receipt, Request, Response, Status,
-        Step, Table,
+        Change, Count, Done, Event, Fault, FaultKind, Info, Metrics, PolicyReport, Receipt, Request,
+        Response, Status, Step, Table,
     },
     client::Client,
     serve_within,
@@ -111,6 +111,9 @@ impl Controller for Played {
             Request::Status { group: Some(group) } => {
                 let fault = Fault::new(FaultKind::NoSuch, format!("there is no group {group}"));
                 Err(fault.with_hint("there is: web"))
+            }
+            Request::Metrics {} => {
+                Ok(Response::Metrics(Metrics { schema: 1, exposition: "# EOF\n".to_owned() }))
             }
             Request::Table { group, .. } => Ok(Response::Table(Table {
                 schema: 1,

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, path::Path};
 
 use crate::{
-    config::Config,
+    config::{Config, DaemonSettings},
     control::{DEFAULT_SOCKET, api::KeyChange},
     daemon::settings::{GroupSettings, Mode},
     names::GroupName,
@@ -50,6 +50,7 @@ pub(super) struct Refusal {
 /// What it takes to make `old` into `new`; or all that cannot be. `socket` is where the control socket is.
 pub(super) fn plan(old: &Config, new: &Config, socket: &Path) -> Result<Plan, Vec<Refusal>> {
     let mut refusals: Vec<Refusal> = refuse_socket(old, new, socket).into_iter().collect();
+    refusals.extend(refuse_for_the_daemons_life(&old.daemon, &new.daemon));
     let mut plan = Plan { daemon: keys::daemon_changes(&old.daemon, &new.daemon), ..Plan::default() };
     let before: BTreeMap<&GroupName, &GroupSettings> =
         old.groups.iter().map(|group| (&group.name, group)).collect();
@@ -99,6 +100,24 @@ fn refuse_socket(old: &Config, new: &Config, socket: &Path) -> Option<Refusal> {
         after: format!("{:?}", configured(new)),
         hint: "start the daemon again for another socket".to_owned(),
     })
+}
+
+/// What a daemon has from its begin to its end, beside its socket.
+fn refuse_for_the_daemons_life(old: &DaemonSettings, new: &DaemonSettings) -> Vec<Refusal> {
+    let metrics = |daemon: &DaemonSettings| {
+        daemon.metrics.as_ref().map_or_else(|| "none".to_owned(), ToString::to_string)
+    };
+    let format = |daemon: &DaemonSettings| format!("{:?}", daemon.log_format).to_lowercase();
+    let values = [("metrics", metrics(old), metrics(new)), ("log_format", format(old), format(new))];
+    let changed = values.into_iter().filter(|(_, before, after)| before != after);
+    let refusal = |(key, before, after)| Refusal {
+        whose: "daemon".to_owned(),
+        key,
+        before,
+        after,
+        hint: "start the daemon again for that: its groups go on serving meanwhile".to_owned(),
+    };
+    changed.map(refusal).collect()
 }
 
 /// What a group has from its begin to its end.

@@ -98,7 +98,10 @@ fn config(lives: bool) -> impl Strategy<Value = Config> {
     let groups = (group("a", 1000, lives), group("b", 1001, lives), group("c", 1003, lives));
     let access = btree_set(one_of(&["alice", "bob"]), 0..3);
     (groups, btree_set(0usize..3, 1..4), access).prop_map(|((a, b, c), chosen, access)| Config {
-        daemon: DaemonSettings { socket: None, access: access.into_iter().map(str::to_owned).collect() },
+        daemon: DaemonSettings {
+            access: access.into_iter().map(str::to_owned).collect(),
+            ..DaemonSettings::default()
+        },
         groups: [a, b, c]
             .into_iter()
             .enumerate()

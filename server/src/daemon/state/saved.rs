@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use server_common::counters::SlotCounters;
 
 use crate::{
+    control::api::Drains,
     daemon::{
         settings::GroupSettings,
         totals::{Totals, WorkerTotals},
@@ -82,8 +83,17 @@ pub(in crate::daemon) struct SavedProcess {
 /// Counters that have outlived their slots.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(in crate::daemon) struct SavedTotals {
-    workers: BTreeMap<u32, (SavedCounters, u64)>,
+    workers: BTreeMap<u32, SavedWorker>,
     held: SavedCounters,
+    strangers: u64,
+}
+
+/// A worker's.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+struct SavedWorker {
+    counters: SavedCounters,
+    migrated_out: u64,
+    drains: Drains,
 }
 
 /// [`SlotCounters`], which knows nothing of files.
@@ -107,20 +117,22 @@ impl From<SavedCounters> for SlotCounters {
 
 impl From<&Totals> for SavedTotals {
     fn from(totals: &Totals) -> Self {
-        let workers = totals.workers.iter();
-        let saved =
-            |(&index, worker): (&u32, &WorkerTotals)| (index, (worker.counters.into(), worker.migrated_out));
-        Self { workers: workers.map(saved).collect(), held: totals.held.into() }
+        let saved = |(&index, worker): (&u32, &WorkerTotals)| {
+            let &WorkerTotals { counters, migrated_out, drains } = worker;
+            (index, SavedWorker { counters: counters.into(), migrated_out, drains })
+        };
+        let workers = totals.workers.iter().map(saved).collect();
+        Self { workers, held: totals.held.into(), strangers: totals.strangers }
     }
 }
 
 impl From<SavedTotals> for Totals {
     fn from(saved: SavedTotals) -> Self {
-        let worker = |(counters, migrated_out): (SavedCounters, u64)| WorkerTotals {
-            counters: counters.into(),
-            migrated_out,
+        let worker = |(index, worker): (u32, SavedWorker)| {
+            let SavedWorker { counters, migrated_out, drains } = worker;
+            (index, WorkerTotals { counters: counters.into(), migrated_out, drains })
         };
-        let workers = saved.workers.into_iter().map(|(index, totals)| (index, worker(totals)));
-        Self { workers: workers.collect(), held: saved.held.into() }
+        let workers = saved.workers.into_iter().map(worker).collect();
+        Self { workers, held: saved.held.into(), strangers: saved.strangers }
     }
 }
