@@ -2,7 +2,7 @@
 
 use std::{
     env,
-    ffi::OsStr,
+    ffi::{OsStr, OsString},
     fs::{self, File},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
@@ -36,6 +36,7 @@ pub struct Steer<'a> {
     daemon: Option<Child>,
     command: &'static str,
     arguments: Vec<String>,
+    environment: Vec<(String, OsString)>,
 }
 
 /// What a command printed and how it ended.
@@ -79,7 +80,18 @@ impl<'a> Steer<'a> {
     /// `working`.
     #[track_caller]
     pub fn configured(namespace: &'a Namespace, configuration: &str) -> Self {
+        Self::configured_in(namespace, configuration, &[])
+    }
+
+    /// [`Self::configured`], with these variables in the daemon's environment.
+    #[track_caller]
+    pub fn configured_in(
+        namespace: &'a Namespace,
+        configuration: &str,
+        environment: &[(String, OsString)],
+    ) -> Self {
         let mut steer = Self::not_started(namespace, &binary(), "daemon");
+        steer.environment = environment.to_vec();
         let path = steer.path("steer.toml");
         fs::write(&path, configuration).expect("a file can be made in the temporary directory");
         steer.arguments = vec!["--config".to_owned(), path.to_string_lossy().into_owned()];
@@ -92,7 +104,15 @@ impl<'a> Steer<'a> {
     fn not_started(namespace: &'a Namespace, binary: &Path, command: &'static str) -> Self {
         let directory = tempfile::Builder::new().prefix("steer-tests-").tempdir();
         let directory = directory.expect("a temporary directory can be made");
-        Self { namespace, binary: binary.to_owned(), directory, daemon: None, command, arguments: Vec::new() }
+        Self {
+            namespace,
+            binary: binary.to_owned(),
+            directory,
+            daemon: None,
+            command,
+            arguments: Vec::new(),
+            environment: Vec::new(),
+        }
     }
 
     /// Starts `BINARY run --socket ... ARGUMENTS` in the namespace, and waits for nothing.
@@ -121,6 +141,7 @@ impl<'a> Steer<'a> {
             // Of a service manager that may run the tests.
             .env_remove("NOTIFY_SOCKET")
             .env_remove("STEER_SOCKET")
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(stdout)
             .stderr(stderr);

@@ -27,6 +27,7 @@ mod stall;
 mod start;
 mod status;
 mod supervise;
+pub mod systemd;
 mod totals;
 mod tune;
 mod waiter;
@@ -42,7 +43,7 @@ use tokio::{
 
 use crate::{
     control::{Access, ControlSocket, serve},
-    workers::{output::OutputSink, user::ResolvedUser},
+    workers::{limits::raise_open_files, output::OutputSink, user::ResolvedUser},
 };
 
 use self::{clock::Clock, controller::Daemon, journal::Journal, settings::GroupSettings, setup::Setup};
@@ -57,7 +58,7 @@ pub fn run(groups: Vec<GroupSettings>, setup: Setup) -> anyhow::Result<ExitCode>
         let resolved = ResolvedUser::resolve(user);
         uids.push(resolved.with_context(|| format!("cannot let {user} make changes"))?.uid);
     }
-    raise_descriptor_limit();
+    raise_open_files();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -88,9 +89,11 @@ async fn serve_groups(groups: Vec<GroupSettings>, setup: Setup, access: Access) 
         tasks.spawn(actor.run());
     }
     tokio::spawn(stop_on_signal(daemon.clone())?);
+    tokio::spawn(systemd::report(daemon.clone()));
     let shutdown = async move {
         // The sender lives as long as the daemon: an error cannot come first.
         let _ = is_stopped.wait_for(|stopped| *stopped).await;
+        systemd::stopping();
     };
     serve(control, daemon, access, shutdown).await?;
     while tasks.join_next().await.is_some() {}
@@ -111,14 +114,4 @@ fn stop_on_signal(daemon: Daemon) -> anyhow::Result<impl Future<Output = ()>> {
             tracing::error!("{}", fault.message);
         }
     })
-}
-
-/// The daemon holds a descriptor for each listener: the soft limit, 1024 by tradition, is for `select`.
-fn raise_descriptor_limit() {
-    use rustix::process::{Resource, getrlimit, setrlimit};
-    let mut limit = getrlimit(Resource::Nofile);
-    limit.current = limit.maximum;
-    if let Err(error) = setrlimit(Resource::Nofile, limit) {
-        tracing::warn!("cannot raise the limit of open files: {error}");
-    }
 }

@@ -2,6 +2,7 @@
 
 pub mod command;
 pub mod discover;
+pub mod limits;
 pub mod notify;
 pub mod output;
 pub mod process;

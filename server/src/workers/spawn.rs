@@ -22,6 +22,7 @@ use thiserror::Error;
 use self::child::{Child, Step, fork, reap};
 use super::{
     command::{LISTEN_FDS_START, Prepared, SpawnSpec, Unusable, candidates},
+    limits,
     output::WorkerOutput,
     process::{Process, ProcessError},
 };
@@ -190,6 +191,7 @@ pub fn spawn(spec: &SpawnSpec<'_>) -> Result<Spawned, SpawnError> {
         standard: [null.as_raw_fd(), child_stdout.as_raw_fd(), child_stderr.as_raw_fd()],
         passed: passed.iter().map(AsRawFd::as_raw_fd).collect(),
         errors: child_errors.as_raw_fd(),
+        open_files: limits::for_workers(),
         user: spec
             .user
             .as_ref()

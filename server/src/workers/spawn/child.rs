@@ -32,6 +32,8 @@ pub(super) struct Child<'a> {
     pub(super) standard: [RawFd; 3],
     pub(super) passed: Vec<RawFd>,
     pub(super) errors: RawFd,
+    /// The limit of open files, where it is not to be this process's.
+    pub(super) open_files: Option<libc::rlimit>,
     pub(super) user: Option<(u32, u32, Vec<u32>)>,
     pub(super) directory: Option<&'a CStr>,
     pub(super) candidates: Vec<*const libc::c_char>,
@@ -89,6 +91,11 @@ impl<'a> Child<'a> {
             // close_range; before, what is ours is closed on exec anyway.
             close_range(target, self.errors - 1);
             close_range(self.errors + 1, RawFd::MAX);
+            if let Some(limit) = &self.open_files
+                && libc::setrlimit(libc::RLIMIT_NOFILE, limit) < 0
+            {
+                return (Step::Descriptors, errno());
+            }
             if let Some((uid, gid, groups)) = &self.user
                 && (libc::setgroups(groups.len(), groups.as_ptr()) < 0
                     || libc::setgid(*gid) < 0
