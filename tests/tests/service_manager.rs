@@ -7,6 +7,7 @@ use steer_tests::{
     netns::{self, Namespace},
     process,
     steer::{Steer, binary},
+    wait,
 };
 
 const SOON: Duration = Duration::from_secs(30);
@@ -118,6 +119,22 @@ fn a_daemon_that_does_nothing_does_not_feed_the_watchdog() {
         manager.until("WATCHDOG=1");
         steer.stop(SOON);
         println!("watchdog: nothing said for {:?} while stopped", WATCHDOG * 2);
+    });
+}
+
+#[test]
+fn a_service_manager_that_does_not_listen_holds_nothing_up() {
+    netns::run("deaf", |namespace| {
+        let manager = Manager::new();
+        let mut steer = manager.start(namespace);
+        // Nothing is read: what fits into the queue is 10 datagrams by default, and it is a datagram every 500 ms.
+        wait::until("the queue is full", SOON, || {
+            let messages = steer.messages();
+            if messages.contains("cannot tell the service manager") { Ok(()) } else { Err(messages) }
+        });
+        assert_eq!(steer.status().groups.len(), 2);
+        steer.stop(SOON);
+        println!("deaf: the daemon went on");
     });
 }
 

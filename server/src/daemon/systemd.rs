@@ -1,7 +1,19 @@
 //! Tells the service manager how the daemon is: the `sd_notify` protocol, as its sender. Without NOTIFY_SOCKET, which says who
 //! listens, nothing is said.
 
-use std::{env, time::Duration};
+use std::{
+    env,
+    ffi::OsStr,
+    io,
+    os::{
+        linux::net::SocketAddrExt,
+        unix::{
+            ffi::OsStrExt,
+            net::{SocketAddr, UnixDatagram},
+        },
+    },
+    time::Duration,
+};
 
 use sd_notify::NotifyState;
 use tokio::{
@@ -13,8 +25,6 @@ use crate::control::{
     Controller,
     api::{Fault, Request, Response, Status},
 };
-
-use super::describe::describe;
 
 /// How often the groups are looked at while not all of them serve yet: READY is to come at once.
 const STARTING: Duration = Duration::from_millis(50);
@@ -64,6 +74,7 @@ pub(super) fn stopping() {
 /// What was said last.
 #[derive(Debug, Default)]
 struct Told {
+    /// Somebody has heard that it is ready.
     ready: bool,
     status: String,
 }
@@ -92,8 +103,13 @@ async fn look(daemon: &impl Controller, patience: Duration) -> Look {
 impl Told {
     fn say(&mut self, look: Look) {
         let states = self.states(look);
-        let status = (!states.is_empty()).then_some(NotifyState::Status(&self.status));
-        notify(&states.into_iter().chain(status).collect::<Vec<_>>());
+        if states.is_empty() {
+            return;
+        }
+        let says_ready = states.iter().any(|state| matches!(state, NotifyState::Ready));
+        let is_heard =
+            notify(&states.into_iter().chain([NotifyState::Status(&self.status)]).collect::<Vec<_>>());
+        self.ready |= says_ready && is_heard;
     }
 
     /// What is to be said beside the status line; nothing where that would be a lie.
@@ -112,7 +128,6 @@ impl Told {
         self.status = summary(&status);
         let mut states = vec![NotifyState::Watchdog];
         if !self.ready && is_serving(&status) {
-            self.ready = true;
             states.push(NotifyState::Ready);
         }
         states
@@ -140,11 +155,30 @@ fn summary(status: &Status) -> String {
     format!("{groups}, {working} of {} workers working", workers().count())
 }
 
-/// An error is no reason to stop serving: whoever listened may be gone.
-fn notify(states: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(states) {
-        tracing::warn!("cannot tell the service manager: {}", describe(&error));
+/// Sends the states, and says whether somebody got them. An error is no reason to stop serving: whoever listened may be gone.
+///
+/// Not by `sd_notify::notify`, which waits for room in the listener's queue: a service manager that hangs would take the daemon's
+/// one loop along.
+fn notify(states: &[NotifyState<'_>]) -> bool {
+    let Some(listener) = env::var_os("NOTIFY_SOCKET") else { return false };
+    let lines: String = states.iter().map(|state| format!("{state}\n")).collect();
+    match send(&listener, &lines) {
+        Ok(()) => true,
+        Err(error) => {
+            tracing::warn!("cannot tell the service manager: {error}");
+            false
+        }
     }
+}
+
+fn send(listener: &OsStr, lines: &str) -> io::Result<()> {
+    let address = match listener.as_bytes() {
+        [b'@', name @ ..] => SocketAddr::from_abstract_name(name)?,
+        path => SocketAddr::from_pathname(OsStr::from_bytes(path))?,
+    };
+    let socket = UnixDatagram::unbound()?;
+    socket.set_nonblocking(true)?;
+    socket.send_to_addr(lines.as_bytes(), &address).map(drop)
 }
 
 #[cfg(test)]
@@ -163,12 +197,13 @@ mod tests {
     }
 
     #[test]
-    fn ready_is_said_once_and_not_before_every_group_has_a_table() {
+    fn ready_is_said_until_it_is_heard_and_not_before_every_group_has_a_table() {
         let mut told = Told::default();
         let mut half = status(1);
         half.groups.push(status(0).groups.remove(0));
         assert_eq!(said(&mut told, Look::Answered(half)), ["WATCHDOG=1"]);
         assert_eq!(said(&mut told, Look::Answered(status(1))), ["WATCHDOG=1", "READY=1"]);
+        told.ready = true;
         assert_eq!(said(&mut told, Look::Answered(status(2))), ["WATCHDOG=1"]);
     }
 
