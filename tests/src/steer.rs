@@ -2,7 +2,7 @@
 
 use std::{
     env,
-    ffi::OsStr,
+    ffi::{OsStr, OsString},
     fs::{self, File},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
@@ -37,7 +37,7 @@ pub struct Steer<'a> {
     command: &'static str,
     arguments: Vec<String>,
     /// Set for the daemon, and so for its workers.
-    pub environment: Vec<(String, String)>,
+    pub environment: Vec<(String, OsString)>,
     /// Its pins, where it makes some.
     pins: Option<PathBuf>,
 }
@@ -83,7 +83,18 @@ impl<'a> Steer<'a> {
     /// `working`.
     #[track_caller]
     pub fn configured(namespace: &'a Namespace, configuration: &str) -> Self {
+        Self::configured_in(namespace, configuration, &[])
+    }
+
+    /// [`Self::configured`], with these variables in the daemon's environment.
+    #[track_caller]
+    pub fn configured_in(
+        namespace: &'a Namespace,
+        configuration: &str,
+        environment: &[(String, OsString)],
+    ) -> Self {
         let mut steer = Self::not_started(namespace, &binary(), "daemon");
+        steer.environment = environment.to_vec();
         let path = steer.path("steer.toml");
         fs::write(&path, configuration).expect("a file can be made in the temporary directory");
         // One bpffs is everybody's: a name that no other test has.
@@ -140,6 +151,7 @@ impl<'a> Steer<'a> {
             // Of a service manager that may run the tests.
             .env_remove("NOTIFY_SOCKET")
             .env_remove("STEER_SOCKET")
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(stdout)
             .stderr(stderr);

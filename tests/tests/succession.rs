@@ -256,7 +256,7 @@ fn nothing_is_lost_when_the_daemon_ends_at_any_of_its_effects() {
             for when in ["before", "after"] {
                 let point = format!("{when}:{kind}:{count}");
                 steer.kill();
-                steer.environment = vec![("STEER_CRASH_AT".to_owned(), point.clone())];
+                steer.environment = vec![("STEER_CRASH_AT".to_owned(), point.clone().into())];
                 steer.start_daemon();
                 let socket = steer.socket();
                 let is_over = AtomicBool::new(false);

@@ -3,6 +3,7 @@
 mod bench;
 mod build_ebpf;
 mod capabilities;
+mod dist;
 mod ebpf_toolchain;
 mod libtest;
 mod packages;
@@ -27,6 +28,7 @@ struct Arguments {
 enum Command {
     Bench(bench::Arguments),
     BuildEbpf(build_ebpf::Arguments),
+    Dist(dist::Arguments),
     Test(test::Arguments),
 }
 
@@ -37,6 +39,7 @@ fn main() -> ExitCode {
     let outcome = workspace::Workspace::find().and_then(|workspace| match Arguments::parse().command {
         Command::Bench(arguments) => bench::main(&workspace, &arguments),
         Command::BuildEbpf(arguments) => build_ebpf::main(&workspace, &arguments),
+        Command::Dist(arguments) => dist::main(&workspace, &arguments),
         Command::Test(arguments) => test::main(&workspace, &arguments),
     });
     match outcome {

@@ -1,17 +1,24 @@
-//! What the privileged tests need from Debian.
+//! What the tests and the packaging need from Debian.
 
 use std::{env, path::Path, process::Command};
 
 use anyhow::{Context, Result, bail, ensure};
 
-/// A program that the tests call, and the Debian package that has it.
-const NEEDED: [(&str, &str); 3] = [("nft", "nftables"), ("ip", "iproute2"), ("python3", "python3")];
+/// A program that is called, and the Debian package that has it.
+pub(crate) type Needed = (&'static str, &'static str);
+
+/// What the privileged tests call.
+pub(crate) const TESTS: [Needed; 4] =
+    [("nft", "nftables"), ("ip", "iproute2"), ("python3", "python3"), ("systemd-analyze", "systemd")];
+/// What packing calls: cargo-deb has the binary's dependencies found.
+pub(crate) const PACKAGING: [Needed; 2] = [("dpkg-shlibdeps", "dpkg-dev"), ("strip", "binutils")];
 
 /// Installs with apt-get what is missing. Nothing is fetched, and the network not touched, where nothing is.
-pub(crate) fn install_missing() -> Result<()> {
-    let missing = missing(&search_path());
+pub(crate) fn install_missing(needed: &[Needed]) -> Result<()> {
+    let missing = missing(needed, &search_path());
     if missing.is_empty() {
-        println!("nftables, iproute2 and python3 are there");
+        let programs: Vec<&str> = needed.iter().map(|(program, _)| *program).collect();
+        println!("{} are there", programs.join(", "));
         return Ok(());
     }
     let list = missing.join(" ");
@@ -31,7 +38,7 @@ pub(crate) fn install_missing() -> Result<()> {
             Err(error) => bail!("missing: {list}; apt-get does not run: {error}\nhint: install them by hand"),
         }
     }
-    let left = self::missing(&search_path()).join(" ");
+    let left = self::missing(needed, &search_path()).join(" ");
     ensure!(left.is_empty(), "still missing after apt-get install: {left}\nhint: is each on PATH?");
     Ok(())
 }
@@ -42,9 +49,9 @@ fn search_path() -> Vec<std::path::PathBuf> {
     env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]).collect()
 }
 
-fn missing(search_path: &[impl AsRef<Path>]) -> Vec<&'static str> {
+fn missing(needed: &[Needed], search_path: &[impl AsRef<Path>]) -> Vec<&'static str> {
     let is_there = |program: &str| search_path.iter().any(|place| place.as_ref().join(program).exists());
-    NEEDED.iter().filter(|(program, _)| !is_there(program)).map(|(_, package)| *package).collect()
+    needed.iter().filter(|(program, _)| !is_there(program)).map(|(_, package)| *package).collect()
 }
 
 fn is_root() -> Result<bool> {
@@ -61,6 +68,6 @@ mod tests {
     fn only_what_is_not_there_is_missing() {
         let directory = tempfile::tempdir().unwrap();
         std::fs::write(directory.path().join("ip"), "").unwrap();
-        assert_eq!(missing(&[directory.path()]), ["nftables", "python3"]);
+        assert_eq!(missing(&TESTS, &[directory.path()]), ["nftables", "python3", "systemd"]);
     }
 }

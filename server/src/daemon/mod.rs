@@ -37,6 +37,7 @@ mod start;
 pub mod state;
 mod status;
 mod supervise;
+pub mod systemd;
 mod takeover;
 mod totals;
 mod tune;
@@ -156,10 +157,12 @@ async fn serve_groups(
         tokio::spawn(lasting.clone().look_after());
     }
     tokio::spawn(stop_on_signal(daemon.clone(), lasting.is_some())?);
+    tokio::spawn(systemd::report(daemon.clone()));
     let _scrapes = metrics.map(|listener| scrape::start(listener, daemon.clone()));
     let shutdown = async move {
         // The sender lives as long as the daemon: an error cannot come first.
         let _ = is_stopped.wait_for(|stopped| *stopped).await;
+        systemd::stopping();
     };
     serve(control, daemon.clone(), access, shutdown).await?;
     if daemon.leaves() {
@@ -199,7 +202,10 @@ async fn reload_on_signal(daemon: Daemon, mut hangup: Signal, at_once: bool) {
     // Those that come while one is carried out are one.
     let mut is_due = at_once;
     while std::mem::take(&mut is_due) || hangup.recv().await.is_some() {
-        match daemon.reload(None).await {
+        systemd::reloading();
+        let result = daemon.reload(None).await;
+        systemd::reloaded();
+        match result {
             Ok(Response::Reload(reload)) => reload::log(&reload),
             Ok(_) => {}
             Err(Fault { message, hint, .. }) => {

@@ -22,8 +22,8 @@ const THIS_PROGRAM: &str = "/proc/self/exe";
 /// The first descriptor that is passed, as systemd has it.
 pub(super) const LISTEN_FDS_START: RawFd = 3;
 
-/// Variables that would tell the worker about the daemon's own start.
-const NOT_PASSED_ON: [&str; 8] = [
+/// Variables that would tell the worker about the daemon's own start: what a service manager says to its service.
+const NOT_PASSED_ON: [&str; 22] = [
     "LISTEN_FDS",
     "LISTEN_PID",
     "LISTEN_PIDFDID",
@@ -31,6 +31,20 @@ const NOT_PASSED_ON: [&str; 8] = [
     "NOTIFY_SOCKET",
     "WATCHDOG_PID",
     "WATCHDOG_USEC",
+    "FDSTORE",
+    "MAINPID",
+    "MANAGERPID",
+    "SYSTEMD_EXEC_PID",
+    "INVOCATION_ID",
+    "JOURNAL_STREAM",
+    "CREDENTIALS_DIRECTORY",
+    "RUNTIME_DIRECTORY",
+    "STATE_DIRECTORY",
+    "CACHE_DIRECTORY",
+    "LOGS_DIRECTORY",
+    "CONFIGURATION_DIRECTORY",
+    "MEMORY_PRESSURE_WATCH",
+    "MEMORY_PRESSURE_WRITE",
     "STEER_LOAD_FD",
 ];
 

@@ -1,0 +1,238 @@
+//! Tells the service manager how the daemon is: the `sd_notify` protocol, as its sender. Without NOTIFY_SOCKET, which says who
+//! listens, nothing is said.
+
+use std::{
+    env,
+    ffi::OsStr,
+    io,
+    os::{
+        linux::net::SocketAddrExt,
+        unix::{
+            ffi::OsStrExt,
+            net::{SocketAddr, UnixDatagram},
+        },
+    },
+    time::Duration,
+};
+
+use sd_notify::NotifyState;
+use tokio::{
+    sync::mpsc,
+    time::{MissedTickBehavior, interval, timeout},
+};
+
+use crate::control::{
+    Controller,
+    api::{Fault, Request, Response, Status},
+};
+
+/// How often the groups are looked at while not all of them serve yet: READY is to come at once.
+const STARTING: Duration = Duration::from_millis(50);
+/// How old the status line may get, where no watchdog asks more often.
+const SERVING: Duration = Duration::from_secs(5);
+
+/// Says READY once every group's program is attached; then how many workers work, and feeds the watchdog, for as long as
+/// every group's task answers. Never returns where somebody listens.
+///
+/// It runs on the daemon's one loop on purpose: what holds that up keeps the watchdog from being fed, too.
+pub(super) async fn report(daemon: impl Controller) {
+    if env::var_os("NOTIFY_SOCKET").is_none() {
+        return;
+    }
+    let period = period(sd_notify::watchdog_enabled());
+    let mut told = Told::default();
+    while !told.ready {
+        told.say(look(&daemon, period).await);
+        tokio::time::sleep(STARTING).await;
+    }
+    let mut ticks = interval(period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        told.say(look(&daemon, period).await);
+    }
+}
+
+/// Says that the configuration is being read again; [`reloaded`] has to follow.
+pub fn reloading() {
+    // systemd 253 and later (Type=notify-reload) wants the time; the ones before ignore it.
+    let time = NotifyState::monotonic_usec_now().ok();
+    notify(&[NotifyState::Reloading].into_iter().chain(time).collect::<Vec<_>>());
+}
+
+/// Says that it was read, and taken or refused: the daemon serves either way.
+pub fn reloaded() {
+    notify(&[NotifyState::Ready]);
+}
+
+/// Says that the daemon ends. From here on the service manager gives it no longer than TimeoutStopSec=, so it comes after every
+/// drain.
+pub(super) fn stopping() {
+    notify(&[NotifyState::Stopping]);
+}
+
+/// What was said last.
+#[derive(Debug, Default)]
+struct Told {
+    /// Somebody has heard that it is ready.
+    ready: bool,
+    status: String,
+}
+
+/// What one look at the groups found.
+enum Look {
+    /// Each has answered.
+    Answered(Status),
+    /// One has ended, as all do when the daemon is stopped: nothing hangs.
+    Ended(Fault),
+    /// One has not answered in this time.
+    Silent(Duration),
+}
+
+async fn look(daemon: &impl Controller, patience: Duration) -> Look {
+    // Nothing is sent to it: a status is one answer.
+    let (answers, _) = mpsc::channel(1);
+    match timeout(patience, daemon.call(Request::Status { group: None }, answers)).await {
+        Ok(Ok(Response::Status(status))) => Look::Answered(status),
+        Ok(Ok(_)) => Look::Silent(patience),
+        Ok(Err(fault)) => Look::Ended(fault),
+        Err(_) => Look::Silent(patience),
+    }
+}
+
+impl Told {
+    fn say(&mut self, look: Look) {
+        let states = self.states(look);
+        if states.is_empty() {
+            return;
+        }
+        let says_ready = states.iter().any(|state| matches!(state, NotifyState::Ready));
+        let is_heard =
+            notify(&states.into_iter().chain([NotifyState::Status(&self.status)]).collect::<Vec<_>>());
+        self.ready |= says_ready && is_heard;
+    }
+
+    /// What is to be said beside the status line; nothing where that would be a lie.
+    fn states(&mut self, look: Look) -> Vec<NotifyState<'static>> {
+        let status = match look {
+            Look::Answered(status) => status,
+            Look::Ended(fault) => {
+                self.status = fault.message;
+                return vec![NotifyState::Watchdog];
+            }
+            Look::Silent(patience) => {
+                tracing::error!("a group has not answered within {patience:?}: the watchdog is not fed");
+                return Vec::new();
+            }
+        };
+        self.status = summary(&status);
+        let mut states = vec![NotifyState::Watchdog];
+        if !self.ready && is_serving(&status) {
+            states.push(NotifyState::Ready);
+        }
+        states
+    }
+}
+
+/// Half of what the watchdog allows, as its protocol recommends, or more often.
+fn period(watchdog: Option<Duration>) -> Duration {
+    watchdog.map_or(SERVING, |limit| (limit / 2).min(SERVING))
+}
+
+/// Whether every group's first table is published: its program is attached then.
+fn is_serving(status: &Status) -> bool {
+    status.groups.iter().all(|group| group.epoch > 0)
+}
+
+/// The status line.
+fn summary(status: &Status) -> String {
+    let workers = || status.groups.iter().flat_map(|group| &group.workers);
+    let working = workers().filter(|worker| worker.state == "working").count();
+    let groups = match status.groups.len() {
+        1 => "1 group".to_owned(),
+        count => format!("{count} groups"),
+    };
+    format!("{groups}, {working} of {} workers working", workers().count())
+}
+
+/// Sends the states, and says whether somebody got them. An error is no reason to stop serving: whoever listened may be gone.
+///
+/// Not by `sd_notify::notify`, which waits for room in the listener's queue: a service manager that hangs would take the daemon's
+/// one loop along.
+fn notify(states: &[NotifyState<'_>]) -> bool {
+    let Some(listener) = env::var_os("NOTIFY_SOCKET") else { return false };
+    let lines: String = states.iter().map(|state| format!("{state}\n")).collect();
+    match send(&listener, &lines) {
+        Ok(()) => true,
+        Err(error) => {
+            tracing::warn!("cannot tell the service manager: {error}");
+            false
+        }
+    }
+}
+
+fn send(listener: &OsStr, lines: &str) -> io::Result<()> {
+    let address = match listener.as_bytes() {
+        [b'@', name @ ..] => SocketAddr::from_abstract_name(name)?,
+        path => SocketAddr::from_pathname(OsStr::from_bytes(path))?,
+    };
+    let socket = UnixDatagram::unbound()?;
+    socket.set_nonblocking(true)?;
+    socket.send_to_addr(lines.as_bytes(), &address).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{cli::render::fixtures, control::api::FaultKind};
+
+    fn status(epoch: u64) -> Status {
+        let mut status = fixtures::status();
+        status.groups.iter_mut().for_each(|group| group.epoch = epoch);
+        status
+    }
+
+    fn said(told: &mut Told, look: Look) -> Vec<String> {
+        told.states(look).iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn ready_is_said_until_it_is_heard_and_not_before_every_group_has_a_table() {
+        let mut told = Told::default();
+        let mut half = status(1);
+        half.groups.push(status(0).groups.remove(0));
+        assert_eq!(said(&mut told, Look::Answered(half)), ["WATCHDOG=1"]);
+        assert_eq!(said(&mut told, Look::Answered(status(1))), ["WATCHDOG=1", "READY=1"]);
+        told.ready = true;
+        assert_eq!(said(&mut told, Look::Answered(status(2))), ["WATCHDOG=1"]);
+    }
+
+    #[test]
+    fn a_silent_group_keeps_the_watchdog_from_being_fed_and_one_that_has_ended_does_not() {
+        let mut told = Told::default();
+        assert!(said(&mut told, Look::Silent(SERVING)).is_empty());
+        let fault =
+            Fault { kind: FaultKind::Refused, message: "the group web has ended".to_owned(), hint: None };
+        assert_eq!(said(&mut told, Look::Ended(fault)), ["WATCHDOG=1"]);
+        assert_eq!(told.status, "the group web has ended");
+    }
+
+    #[test]
+    fn the_status_line_counts_groups_and_workers() {
+        let mut status = status(1);
+        status.groups[0].workers.iter_mut().for_each(|worker| worker.state = "working".to_owned());
+        let workers = status.groups[0].workers.len();
+        assert_eq!(summary(&status), format!("1 group, {workers} of {workers} workers working"));
+        status.groups[0].workers[0].state = "lost".to_owned();
+        status.groups.push(status.groups[0].clone());
+        let (working, all) = (2 * (workers - 1), 2 * workers);
+        assert_eq!(summary(&status), format!("2 groups, {working} of {all} workers working"));
+    }
+
+    #[test]
+    fn the_watchdog_is_fed_twice_in_its_time_or_more_often() {
+        assert_eq!(period(Some(Duration::from_secs(4))), Duration::from_secs(2));
+        assert_eq!(period(Some(Duration::from_secs(600))), SERVING);
+        assert_eq!(period(None), SERVING);
+    }
+}

@@ -1,0 +1,60 @@
+//! `cargo xtask dist`: the Debian package.
+
+mod cargo_deb;
+mod layout;
+mod tree;
+mod trial;
+
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::{packages, workspace::Workspace};
+
+/// Make the Debian package: the binary, its unit, manual pages, completions, examples.
+///
+/// Installs what it needs, cargo-deb among it, into the target directory or, as root, from Debian; or says what is missing.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// The package's version, where it is not that of the workspace
+    #[arg(long, value_name = "VERSION")]
+    deb_version: Option<String>,
+    /// Try it instead, on a real systemd and under load: install, restart, kill, upgrade, remove. As root; a few minutes
+    #[arg(long = "try", conflicts_with = "deb_version")]
+    is_trial: bool,
+    /// Of the trial, only the tests whose name contains this
+    #[arg(requires = "is_trial")]
+    filter: Option<String>,
+}
+
+/// Makes the package and prints its path.
+pub(crate) fn main(workspace: &Workspace, arguments: &Arguments) -> Result<ExitCode> {
+    packages::install_missing(&packages::PACKAGING)?;
+    if arguments.is_trial {
+        return trial::run(workspace, arguments.filter.as_deref());
+    }
+    let package = package(workspace, arguments.deb_version.as_deref(), "debian")?;
+    println!("{}", package.display());
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Builds the binary, lays out what goes with it, and packs both, into a directory of the target directory, where cargo-deb leaves
+/// no other version of the package. Returns the package's path.
+fn package(workspace: &Workspace, version: Option<&str>, directory: &str) -> Result<PathBuf> {
+    let tool = cargo_deb::prepare(workspace)?;
+    let built = workspace.cargo().args(["build", "--release", "--package", "steer"]).status()?;
+    ensure!(built.success(), "building steer failed ({built})");
+    let release = workspace.target.join("release");
+    layout::lay_out(&workspace.root.join("server"), &release.join("steer"), &release.join("steer-package"))?;
+    cargo_deb::pack(workspace, &tool, version, &workspace.target.join(directory))
+}
+
+/// Writes a file, and the directories above it.
+fn write(path: &Path, contents: &[u8]) -> Result<()> {
+    let parent = path.parent().context("a file of the package has a directory")?;
+    std::fs::create_dir_all(parent).with_context(|| format!("making {}", parent.display()))?;
+    std::fs::write(path, contents).with_context(|| format!("writing {}", path.display()))
+}
