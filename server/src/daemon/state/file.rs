@@ -185,3 +185,83 @@ fn understand(bytes: &[u8], path: &Path) -> Result<Saved, StateError> {
     }
     serde_json::from_slice(bytes).map_err(malformed)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+    use crate::{
+        config,
+        daemon::{rules::rules, totals::Totals},
+        engine::{event::Event, group::Group},
+    };
+
+    fn saved() -> Saved {
+        let place = tempfile::tempdir().unwrap();
+        let file = place.path().join("steer.toml");
+        fs::write(&file, "[[group]]\nname = 'web'\nlisten = ['127.0.0.1:80']\nworkers = { count = 3 }\n")
+            .unwrap();
+        let settings = config::load(&file).unwrap().groups.remove(0);
+        let mut engine = Group::new(rules(&settings, [1, 2]));
+        engine.handle(5, Event::Tick);
+        engine.handle(6, Event::HoldMade { slot: engine.hold_slots()[0] });
+        Saved {
+            format: FORMAT,
+            maps: MAPS,
+            version: "0.1.0".to_owned(),
+            boot: "this".to_owned(),
+            settings,
+            engine,
+            addresses: Vec::new(),
+            holders: Vec::new(),
+            processes: Vec::new(),
+            totals: (&Totals::default()).into(),
+            strangers: 0,
+            last_operation: 7,
+            last_event: 9,
+        }
+    }
+
+    #[test]
+    fn what_was_written_is_read_in_the_same_boot() {
+        let place = tempfile::tempdir().unwrap();
+        let directory = place.path().join("state");
+        let saved = saved();
+        let file = StateFile::new(&directory, &saved.settings.name).unwrap();
+        assert_eq!(file.read("this").unwrap(), None);
+        file.write(&saved).unwrap();
+        assert_eq!(StateFile::groups(&directory), [saved.settings.name.clone()]);
+        let read = file.read("this").unwrap().unwrap();
+        assert_eq!((&read.settings, read.last_operation), (&saved.settings, 7));
+        // What is worked out anew is not in the file.
+        assert_eq!(serde_json::to_value(&read).unwrap(), serde_json::to_value(&saved).unwrap());
+        assert_eq!(file.read("another").unwrap(), None);
+        file.remove().unwrap();
+        file.remove().unwrap();
+        assert_eq!(StateFile::groups(&directory), []);
+    }
+
+    #[test]
+    fn another_versions_file_and_what_is_none_are_refused() {
+        let place = tempfile::tempdir().unwrap();
+        let directory = place.path().join("state");
+        let saved = saved();
+        let file = StateFile::new(&directory, &saved.settings.name).unwrap();
+        let mut value = serde_json::to_value(&saved).unwrap();
+        value["maps"] = (MAPS + 1).into();
+        value["engine"] = "of another shape".into();
+        fs::write(&file.path, value.to_string()).unwrap();
+        let error = file.read("this").unwrap_err();
+        assert!(matches!(&error, StateError::OtherVersion { version, .. } if version == "0.1.0"), "{error}");
+        for text in ["", "{", "[]", "{\"format\":1}", "{\"format\":1,\"maps\":1,\"version\":\"x\"}"] {
+            fs::write(&file.path, text).unwrap();
+            assert!(matches!(file.read("this"), Err(StateError::Malformed { .. })), "{text}");
+        }
+        fs::remove_file(&file.path).unwrap();
+        std::os::unix::fs::symlink("/dev/zero", &file.path).unwrap();
+        assert!(matches!(file.read("this"), Err(StateError::System { .. })));
+        fs::set_permissions(&directory, fs::Permissions::from_mode(0o755)).unwrap();
+        assert!(matches!(StateFile::new(&directory, &saved.settings.name), Err(StateError::NotOurs { .. })));
+    }
+}
