@@ -93,6 +93,19 @@ impl<'a> Steer<'a> {
         configuration: &str,
         environment: &[(String, OsString)],
     ) -> Self {
+        let steer = Self::started_in(namespace, configuration, environment);
+        steer.until_working();
+        steer
+    }
+
+    /// [`Self::configured`], but waits for nothing.
+    #[track_caller]
+    pub fn started(namespace: &'a Namespace, configuration: &str) -> Self {
+        Self::started_in(namespace, configuration, &[])
+    }
+
+    #[track_caller]
+    fn started_in(namespace: &'a Namespace, configuration: &str, environment: &[(String, OsString)]) -> Self {
         let mut steer = Self::not_started(namespace, &binary(), "daemon");
         steer.environment = environment.to_vec();
         let path = steer.path("steer.toml");
@@ -104,7 +117,6 @@ impl<'a> Steer<'a> {
         steer.arguments = ["--config", &path, "--pins", &pins_said].map(str::to_owned).to_vec();
         steer.pins = Some(pins);
         steer.start_daemon();
-        steer.until_working();
         steer
     }
 
@@ -167,6 +179,15 @@ impl<'a> Steer<'a> {
         self.until("all workers work", START, |status| {
             let mut workers = status.groups.iter().flat_map(|group| &group.workers).peekable();
             workers.peek().is_some() && workers.all(|worker| worker.state == "working")
+        })
+    }
+
+    /// Waits until this many workers are `working`, which may take long where there are many.
+    #[track_caller]
+    pub fn until_all_work(&self, count: usize, deadline: Duration) -> Status {
+        self.until("all workers work", deadline, |status| {
+            let workers = status.groups.iter().flat_map(|group| &group.workers);
+            workers.filter(|worker| worker.state == "working").count() == count
         })
     }
 

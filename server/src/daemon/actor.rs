@@ -38,10 +38,10 @@ use super::{
     reload::Proposal, running::Running, settings::GroupSettings, totals::Totals, tune::Tune, waiter::Waiter,
 };
 
-/// How often the group looks for what nobody tells: lost listeners, strangers, an occupied hold.
+/// How often the group looks for what nobody tells: lost listeners, an occupied hold.
 const SUPERVISION: Duration = Duration::from_millis(250);
 
-/// How often it looks whether somebody has undone what it did in the kernel.
+/// How often it looks whether somebody has undone what it did in the kernel, and for strangers.
 const MENDING: Duration = Duration::from_secs(1);
 
 /// How often it looks for signs of readiness that nobody sends, while a worker is starting.
@@ -50,6 +50,15 @@ const READINESS: Duration = Duration::from_millis(5);
 /// How often it samples the queues for the policy `least-loaded`: together with the window of [`stall`](super::stall), often
 /// enough for 50 ms.
 const SAMPLING: Duration = Duration::from_millis(8);
+
+/// How many of a group's workers work.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Counts {
+    /// Whether its first table is published: its program is attached then.
+    pub(super) is_serving: bool,
+    pub(super) working: usize,
+    pub(super) workers: usize,
+}
 
 /// What can be sent to a group's task.
 #[derive(Debug)]
@@ -64,6 +73,8 @@ pub(super) enum Message {
     Status { processes: Arc<Processes>, answer: oneshot::Sender<Result<GroupStatus, Fault>> },
     /// Someone asks why the group is not ready, if it is not.
     Readiness(oneshot::Sender<Option<String>>),
+    /// Someone asks how many workers work, which needs nothing else.
+    Count(oneshot::Sender<Result<Counts, Fault>>),
     /// Someone asks for the table, and where clients go.
     Table { clients: Vec<SocketAddr>, to: Option<SocketAddr>, answer: oneshot::Sender<Result<Table, Fault>> },
     /// Someone asks for the policy.
@@ -179,6 +190,7 @@ impl Actor {
             // Whoever asked may be gone.
             Message::Status { processes, answer } => drop(answer.send(self.status(&processes))),
             Message::Readiness(answer) => drop(answer.send(self.unready())),
+            Message::Count(answer) => drop(answer.send(Ok(self.counts()))),
             Message::Table { clients, to, answer } => drop(answer.send(self.table(&clients, to))),
             Message::Policy(answer) => drop(answer.send(Ok(self.policy_report()))),
             Message::Tune(tune) => self.tune(tune),

@@ -18,7 +18,7 @@ use crate::{
     sockets::{
         address::ListenAddress,
         listener::{ListenerError, make_listener},
-        options,
+        options::{self, Listening},
     },
 };
 
@@ -163,6 +163,11 @@ impl Endpoint {
     /// Any listener of the group: in what makes a group, they are all alike.
     pub(super) fn any_listener(&self) -> Option<&OwnedFd> {
         self.listeners.values().map(|listener| &listener.descriptor).next()
+    }
+
+    /// What the listener of each slot says of itself.
+    pub(super) fn listening(&self) -> Result<BTreeMap<Slot, Listening>, options::SocketError> {
+        self.listeners.iter().map(|(&slot, own)| Ok((slot, options::listening(&own.descriptor)?))).collect()
     }
 
     /// The cookie of a slot's listener.

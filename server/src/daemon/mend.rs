@@ -3,7 +3,7 @@
 use super::{actor::Actor, describe::describe, persistence::Persistence};
 
 impl Actor {
-    /// One look at everything of the group that others can take away: its pins, its program, its slots.
+    /// One look at everything of the group that others can take away: its pins, its program, its slots; and at who joins it.
     pub(super) fn mend(&mut self) {
         for endpoint in &mut self.endpoints {
             let mended = match endpoint.mend() {
@@ -18,6 +18,7 @@ impl Actor {
                 self.journal.add("mended", &self.settings.name, None, None, detail);
             }
         }
+        self.look_for_strangers();
         if self.persistence.as_ref().is_some_and(Persistence::is_failing) {
             self.save(None);
         }

@@ -43,7 +43,7 @@ mod totals;
 mod tune;
 mod waiter;
 
-use std::process::ExitCode;
+use std::{cell::LazyCell, process::ExitCode};
 
 use anyhow::Context as _;
 use tokio::{
@@ -59,6 +59,7 @@ use crate::{
         serve,
     },
     metrics::MetricsListener,
+    sockets::procfs::Processes,
     workers::{
         limits::{Limit, Resource},
         output::OutputSink,
@@ -88,6 +89,7 @@ pub const DEFAULT_PINS: &str = "/sys/fs/bpf/steer";
 pub fn run(groups: Vec<GroupSettings>, setup: Setup) -> anyhow::Result<ExitCode> {
     let access = resolve_access(&setup.access)?;
     let limits = raise_descriptor_limit();
+    return_large_memory();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -124,11 +126,12 @@ async fn serve_groups(
         lasting: lasting.clone(),
     };
     let left = lasting.as_ref().map(|lasting| lasting.left(&groups)).transpose()?.unwrap_or_default();
+    let processes: LazyCell<Processes> = LazyCell::new(Processes::now);
     let mut opened = Vec::new();
     let mut program = "none";
     for settings in groups.iter().cloned().chain(left) {
         let name = settings.name.clone();
-        let (actor, sender, kind) = open::open(settings, &shared)?;
+        let (actor, sender, kind) = open::open(settings, &shared, &processes)?;
         tracing::info!("{name} serves {} with the program {kind}", actor.addresses());
         program = kind;
         opened.push((actor, sender));
@@ -215,6 +218,20 @@ async fn reload_on_signal(daemon: Daemon, mut hangup: Signal, at_once: bool) {
         }
     }
 }
+
+/// Has what is larger than this go back to the kernel as soon as it is let go, in bytes. Tables and what they are worked out from
+/// are made now and then and are large; by default the first that is let go has those after it come from heaps, of which each
+/// thread that publishes has its own, and which keep them.
+#[cfg(target_env = "gnu")]
+fn return_large_memory() {
+    const LARGE: i32 = 64 << 10;
+    // SAFETY: a setting of the allocator. One that is refused leaves it as it was.
+    unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE) };
+}
+
+/// Other allocators have no such heaps.
+#[cfg(not(target_env = "gnu"))]
+fn return_large_memory() {}
 
 /// The daemon holds a descriptor for each listener: the soft limit, 1024 by tradition, is for `select`. What it was goes to the
 /// workers, which may be programs that `select`.

@@ -1,6 +1,6 @@
 //! Opens a group: everything that can be wrong with it is found here, before anything is started.
 
-use std::{os::fd::AsFd as _, sync::Arc};
+use std::{cell::LazyCell, os::fd::AsFd as _, sync::Arc};
 
 use anyhow::Context as _;
 
@@ -10,7 +10,7 @@ use tokio::{sync::mpsc, task::JoinHandle};
 
 use crate::{
     engine::group::Group,
-    sockets::{address::ListenAddress, diag::Diag, holder},
+    sockets::{address::ListenAddress, diag::Diag, holder, procfs::Processes},
     workers::{notify::NotifySocket, spawn::require_program, user::ResolvedUser},
 };
 
@@ -43,10 +43,11 @@ impl AddressServed {
 }
 
 /// Opens a group, or takes it over from a daemon that is gone, as it was configured then. What it returns runs with
-/// [`Actor::run`]; the sender reaches it.
+/// [`Actor::run`]; the sender reaches it. `processes` are looked at where a group is taken over, once for all groups.
 pub(super) fn open(
     configured: GroupSettings,
     shared: &Shared,
+    processes: &LazyCell<Processes>,
 ) -> anyhow::Result<(Actor, mpsc::UnboundedSender<Message>, &'static str)> {
     let lasting = shared.lasting.as_ref();
     let persistence = lasting.map(|lasting| lasting.group(&configured.name)).transpose()?;
@@ -129,7 +130,7 @@ pub(super) fn open(
         is_released: false,
     };
     if let Some(saved) = &saved {
-        actor.restore(saved);
+        actor.restore(saved, processes);
     }
     Ok((actor, sender, program))
 }

@@ -25,7 +25,7 @@ use crate::{
 };
 
 use super::{
-    actor::Actor,
+    actor::{Actor, Counts},
     describe::describe,
     settings::{Mode, RestartKind, WhenEmpty},
     totals::{migrated_in, selected},
@@ -153,6 +153,13 @@ impl Actor {
             workers.iter().map(|worker| format!("{name}/{} {}", worker.index, worker.state.as_str()));
         let states: Vec<String> = states.collect();
         Some(format!("the group {name} has no working worker: {}", states.join(", ")))
+    }
+
+    /// How many workers work, as the engine knows.
+    pub(super) fn counts(&self) -> Counts {
+        let workers = self.engine.workers();
+        let working = workers.iter().filter(|worker| worker.state == State::Working).count();
+        Counts { is_serving: self.engine.epoch() > 0, working, workers: workers.len() }
     }
 
     /// The table that is published, or about to be.

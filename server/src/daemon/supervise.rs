@@ -1,10 +1,14 @@
 //! Looks for what nobody tells: listeners that do not serve any more, connections in a hold that has ended, strangers.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use crate::{
     engine::event::{Event, GenerationId, Slot},
-    sockets::{diag::ListenerInfo, procfs},
+    sockets::{
+        diag::ListenerInfo,
+        options::{self, Listening},
+        procfs,
+    },
 };
 
 use super::{actor::Actor, describe::describe};
@@ -14,31 +18,28 @@ use super::{actor::Actor, describe::describe};
 const UNATTENDED_MAX: u32 = 2;
 
 impl Actor {
-    /// One look at the listeners of every address.
+    /// One look at every listener that the daemon has a descriptor of: they are asked one by one, which takes no walk of the
+    /// kernel's listeners.
     pub(super) fn supervise(&mut self) {
-        let mut listening = Vec::new();
+        let mut seen = Vec::new();
         for endpoint in &self.endpoints {
-            match self.diag.listeners(endpoint.address) {
-                Ok(listeners) => listening.push(listeners),
+            match endpoint.listening() {
+                Ok(listening) => seen.push(listening),
                 Err(error) => {
                     tracing::warn!("cannot see the listeners of {}: {}", endpoint.address, describe(&error));
                     return;
                 }
             }
         }
-        self.count_strangers(&listening);
         self.look_at_cpus();
         for (generation, slot) in self.engine.serving() {
-            if let Some(why) = self.lost_listener(generation, slot, &listening) {
+            if let Some(why) = self.lost_listener(generation, slot, &seen) {
                 self.feed(Event::ListenerLost { generation, why });
             }
         }
         let queue = |slot: Slot| {
-            let own = self.endpoints.iter().zip(&listening).filter_map(|(endpoint, listeners)| {
-                let cookie = endpoint.cookie(slot)?;
-                listeners.iter().find(|listener| listener.cookie == cookie)
-            });
-            own.map(|listener| listener.unaccepted).sum::<u32>()
+            let own = seen.iter().filter_map(|listening| listening.get(&slot));
+            own.map(|listening| listening.unaccepted).sum::<u32>()
         };
         let is_occupied =
             !self.engine.is_holding() && self.engine.hold_slot().is_some_and(|slot| queue(slot) > 0);
@@ -51,24 +52,41 @@ impl Actor {
         &mut self,
         generation: GenerationId,
         slot: Slot,
-        listening: &[Vec<ListenerInfo>],
+        seen: &[BTreeMap<Slot, Listening>],
     ) -> Option<String> {
         let running = self.generations.get_mut(&generation)?;
         let mut is_unattended = false;
-        for (endpoint, listeners) in self.endpoints.iter().zip(listening) {
-            let cookie = endpoint.cookie(slot)?;
-            let Some(listener) = listeners.iter().find(|listener| listener.cookie == cookie) else {
+        for (endpoint, listening) in self.endpoints.iter().zip(seen) {
+            let listening = listening.get(&slot)?;
+            if !listening.listens {
                 return Some(format!("its listener on {} was shut down", endpoint.address));
-            };
+            }
             // The daemon's own descriptor keeps a listener open that the worker has closed, so the kernel goes on
             // queueing: only /proc tells that nobody will accept. It is read where connections wait.
             let process = running.process.as_ref()?;
-            is_unattended |= listener.unaccepted > 0
-                && !procfs::socket_inodes_of(&process.tree()).contains(&u64::from(listener.inode));
+            is_unattended |= listening.unaccepted > 0 && {
+                let inode = options::inode(endpoint.listener(slot)?).ok()?;
+                !procfs::socket_inodes_of(&process.tree()).contains(&inode)
+            };
         }
         running.unattended = if is_unattended { running.unattended + 1 } else { 0 };
         (running.unattended >= UNATTENDED_MAX)
             .then(|| "connections wait in its listener, which none of its processes holds open".to_owned())
+    }
+
+    /// One look at who else listens at the group's addresses. They get nothing, so nothing hangs on when it is seen.
+    pub(super) fn look_for_strangers(&mut self) {
+        let mut listening = Vec::new();
+        for endpoint in &self.endpoints {
+            match self.diag.listeners(endpoint.address) {
+                Ok(listeners) => listening.push(listeners),
+                Err(error) => {
+                    tracing::warn!("cannot see who listens at {}: {}", endpoint.address, describe(&error));
+                    return;
+                }
+            }
+        }
+        self.count_strangers(&listening);
     }
 
     fn count_strangers(&mut self, listening: &[Vec<ListenerInfo>]) {

@@ -16,14 +16,13 @@ use std::{
 };
 
 use sd_notify::NotifyState;
-use tokio::{
-    sync::mpsc,
-    time::{MissedTickBehavior, interval, timeout},
-};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 
-use crate::control::{
-    Controller,
-    api::{Fault, Request, Response, Status},
+use crate::control::api::Fault;
+
+use super::{
+    actor::{Counts, Message},
+    controller::Daemon,
 };
 
 /// How often the groups are looked at while not all of them serve yet: READY is to come at once.
@@ -35,7 +34,7 @@ const SERVING: Duration = Duration::from_secs(5);
 /// every group's task answers. Never returns where somebody listens.
 ///
 /// It runs on the daemon's one loop on purpose: what holds that up keeps the watchdog from being fed, too.
-pub(super) async fn report(daemon: impl Controller) {
+pub(super) async fn report(daemon: Daemon) {
     if env::var_os("NOTIFY_SOCKET").is_none() {
         return;
     }
@@ -82,22 +81,28 @@ struct Told {
 /// What one look at the groups found.
 enum Look {
     /// Each has answered.
-    Answered(Status),
+    Answered(Vec<Counts>),
     /// One has ended, as all do when the daemon is stopped: nothing hangs.
     Ended(Fault),
     /// One has not answered in this time.
     Silent(Duration),
 }
 
-async fn look(daemon: &impl Controller, patience: Duration) -> Look {
-    // Nothing is sent to it: a status is one answer.
-    let (answers, _) = mpsc::channel(1);
-    match timeout(patience, daemon.call(Request::Status { group: None }, answers)).await {
-        Ok(Ok(Response::Status(status))) => Look::Answered(status),
-        Ok(Ok(_)) => Look::Silent(patience),
+async fn look(daemon: &Daemon, patience: Duration) -> Look {
+    match timeout(patience, count(daemon)).await {
+        Ok(Ok(groups)) => Look::Answered(groups),
         Ok(Err(fault)) => Look::Ended(fault),
         Err(_) => Look::Silent(patience),
     }
+}
+
+/// Asks every group for what its task knows: no connection is looked at.
+async fn count(daemon: &Daemon) -> Result<Vec<Counts>, Fault> {
+    let mut groups = Vec::new();
+    for name in daemon.names() {
+        groups.push(daemon.ask(&name, Message::Count).await?);
+    }
+    Ok(groups)
 }
 
 impl Told {
@@ -114,8 +119,8 @@ impl Told {
 
     /// What is to be said beside the status line; nothing where that would be a lie.
     fn states(&mut self, look: Look) -> Vec<NotifyState<'static>> {
-        let status = match look {
-            Look::Answered(status) => status,
+        let groups = match look {
+            Look::Answered(groups) => groups,
             Look::Ended(fault) => {
                 self.status = fault.message;
                 return vec![NotifyState::Watchdog];
@@ -125,9 +130,9 @@ impl Told {
                 return Vec::new();
             }
         };
-        self.status = summary(&status);
+        self.status = summary(&groups);
         let mut states = vec![NotifyState::Watchdog];
-        if !self.ready && is_serving(&status) {
+        if !self.ready && is_serving(&groups) {
             states.push(NotifyState::Ready);
         }
         states
@@ -140,19 +145,19 @@ fn period(watchdog: Option<Duration>) -> Duration {
 }
 
 /// Whether every group's first table is published: its program is attached then.
-fn is_serving(status: &Status) -> bool {
-    status.groups.iter().all(|group| group.epoch > 0)
+fn is_serving(groups: &[Counts]) -> bool {
+    groups.iter().all(|group| group.is_serving)
 }
 
 /// The status line.
-fn summary(status: &Status) -> String {
-    let workers = || status.groups.iter().flat_map(|group| &group.workers);
-    let working = workers().filter(|worker| worker.state == "working").count();
-    let groups = match status.groups.len() {
+fn summary(groups: &[Counts]) -> String {
+    let sum = |count: fn(&Counts) -> usize| groups.iter().map(count).sum::<usize>();
+    let (working, workers) = (sum(|group| group.working), sum(|group| group.workers));
+    let groups = match groups.len() {
         1 => "1 group".to_owned(),
         count => format!("{count} groups"),
     };
-    format!("{groups}, {working} of {} workers working", workers().count())
+    format!("{groups}, {working} of {workers} workers working")
 }
 
 /// Sends the states, and says whether somebody got them. An error is no reason to stop serving: whoever listened may be gone.
@@ -184,12 +189,10 @@ fn send(listener: &OsStr, lines: &str) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{cli::render::fixtures, control::api::FaultKind};
+    use crate::control::api::FaultKind;
 
-    fn status(epoch: u64) -> Status {
-        let mut status = fixtures::status();
-        status.groups.iter_mut().for_each(|group| group.epoch = epoch);
-        status
+    fn group(is_serving: bool) -> Counts {
+        Counts { is_serving, working: 2, workers: 3 }
     }
 
     fn said(told: &mut Told, look: Look) -> Vec<String> {
@@ -199,12 +202,11 @@ mod tests {
     #[test]
     fn ready_is_said_until_it_is_heard_and_not_before_every_group_has_a_table() {
         let mut told = Told::default();
-        let mut half = status(1);
-        half.groups.push(status(0).groups.remove(0));
+        let half = vec![group(true), group(false)];
         assert_eq!(said(&mut told, Look::Answered(half)), ["WATCHDOG=1"]);
-        assert_eq!(said(&mut told, Look::Answered(status(1))), ["WATCHDOG=1", "READY=1"]);
+        assert_eq!(said(&mut told, Look::Answered(vec![group(true)])), ["WATCHDOG=1", "READY=1"]);
         told.ready = true;
-        assert_eq!(said(&mut told, Look::Answered(status(2))), ["WATCHDOG=1"]);
+        assert_eq!(said(&mut told, Look::Answered(vec![group(true)])), ["WATCHDOG=1"]);
     }
 
     #[test]
@@ -219,14 +221,8 @@ mod tests {
 
     #[test]
     fn the_status_line_counts_groups_and_workers() {
-        let mut status = status(1);
-        status.groups[0].workers.iter_mut().for_each(|worker| worker.state = "working".to_owned());
-        let workers = status.groups[0].workers.len();
-        assert_eq!(summary(&status), format!("1 group, {workers} of {workers} workers working"));
-        status.groups[0].workers[0].state = "lost".to_owned();
-        status.groups.push(status.groups[0].clone());
-        let (working, all) = (2 * (workers - 1), 2 * workers);
-        assert_eq!(summary(&status), format!("2 groups, {working} of {all} workers working"));
+        assert_eq!(summary(&[group(true)]), "1 group, 2 of 3 workers working");
+        assert_eq!(summary(&[group(true), group(true)]), "2 groups, 4 of 6 workers working");
     }
 
     #[test]

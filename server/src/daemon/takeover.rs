@@ -10,7 +10,7 @@ use crate::{
         event::{Event, GenerationId, Slot},
         view::Stage,
     },
-    sockets::{options, pidfd},
+    sockets::{diag::ListenerInfo, options, pidfd, procfs::Processes},
     workers::process::Process,
 };
 
@@ -23,7 +23,7 @@ use super::{
 
 impl Actor {
     /// Finds everything of a saved group that is not in the engine. To be followed by [`resume`](Self::resume).
-    pub(super) fn find_again(&mut self, saved: &Saved) {
+    pub(super) fn find_again(&mut self, saved: &Saved, processes: &Processes) {
         for (generation, slot, _) in self.engine.generations() {
             let mut running = Running::new(slot, self.settings.ready);
             running.reach = self.reach_of(generation);
@@ -38,8 +38,10 @@ impl Actor {
             self.generations.insert(generation, running);
         }
         for (index, address) in saved.addresses.iter().enumerate() {
+            // Without an answer only what is kept is found, and what is not is lost.
+            let listening = self.diag.listeners(address.address).unwrap_or_default();
             for (&slot, &cookie) in &address.listeners {
-                if let Some(listener) = self.find_listener(index, slot, cookie) {
+                if let Some(listener) = self.find_listener(index, slot, cookie, &listening, processes) {
                     self.endpoints[index].adopt(slot, listener, cookie);
                 }
             }
@@ -57,17 +59,26 @@ impl Actor {
     }
 
     /// The listener with this cookie: among those that are kept, or of the generation whose slot it is.
-    fn find_listener(&mut self, address: usize, slot: Slot, cookie: u64) -> Option<OwnedFd> {
+    fn find_listener(
+        &self,
+        address: usize,
+        slot: Slot,
+        cookie: u64,
+        listening: &[ListenerInfo],
+        processes: &Processes,
+    ) -> Option<OwnedFd> {
         let is_it = |listener: &OwnedFd| options::socket_cookie(listener).is_ok_and(|found| found == cookie);
         let kept = self.persistence.as_ref().and_then(|persistence| persistence.kept_hold(address, slot));
         if let Some(kept) = kept.filter(&is_it) {
             return Some(kept);
         }
         let holder = self.engine.holder(slot)?;
-        let process = self.generations.get(&holder)?.process.clone()?;
-        let listeners = self.diag.listeners(self.endpoints[address].address).ok()?;
-        let listener = listeners.iter().find(|listener| listener.cookie == cookie)?;
-        let (pid, descriptor) = pidfd::find_listener(&process.tree(), u64::from(listener.inode))?;
+        let process = self.generations.get(&holder)?.process.as_ref()?;
+        let inode = u64::from(listening.iter().find(|listener| listener.cookie == cookie)?.inode);
+        let among = |tree: Vec<u32>| pidfd::find_listener(&tree, inode);
+        // Held by one that was started after the look that all groups share, or not at all: looked for once more.
+        let found = among(process.tree_among(processes)).or_else(|| among(process.tree()));
+        let (pid, descriptor) = found?;
         let holder = pidfd::open(pid).ok()?;
         pidfd::take_fd(holder, descriptor).ok().filter(is_it)
     }
@@ -167,12 +178,12 @@ impl Actor {
     }
 
     /// Everything that a fresh actor has not: see [`Saved`].
-    pub(super) fn restore(&mut self, saved: &Saved) {
+    pub(super) fn restore(&mut self, saved: &Saved, processes: &Processes) {
         self.totals = saved.totals.clone().into();
         self.strangers = saved.strangers;
         self.last_operation = saved.last_operation;
         self.journal.count_from(saved.last_event);
-        self.find_again(saved);
+        self.find_again(saved, processes);
         self.forget_what_is_nobodys(saved);
     }
 }

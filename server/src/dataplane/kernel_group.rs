@@ -281,6 +281,9 @@ impl KernelGroup {
 /// they are then.
 fn load_object(slots: u32, kind: ProgramKind) -> Result<Ebpf, DataplaneError> {
     let mut ebpf = EbpfLoader::new()
+        // The program reads no structure of the kernel's own: without relocations to work out, the kernel's types, some 10 MB to
+        // parse for each address, are not looked at.
+        .btf(None)
         .map_max_entries(names::LISTENERS, slots)
         .map_max_entries(names::COUNTERS, slots)
         .map_max_entries(names::SHOWN, slots)

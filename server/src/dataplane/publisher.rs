@@ -13,13 +13,13 @@ pub struct Publisher {
     tables: [Array<MapData, Table>; 2],
     /// Which of the two is published, or would be.
     published: usize,
-    /// Where a layout is written before it goes into a map; too large for a stack.
-    scratch: Box<Table>,
+    /// The number of the last table that was given to [`publish`](Self::publish).
+    epoch: u64,
 }
 
 impl std::fmt::Debug for Publisher {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Publisher").field("epoch", &self.scratch.epoch).finish_non_exhaustive()
+        f.debug_struct("Publisher").field("epoch", &self.epoch).finish_non_exhaustive()
     }
 }
 
@@ -32,9 +32,7 @@ impl Publisher {
                 source,
             })
         };
-        // SAFETY: `Table` is `repr(C)` of integers: all zeroes is a value.
-        let scratch = unsafe { Box::<Table>::new_zeroed().assume_init() };
-        Ok(Self { outer, tables: [create()?, create()?], published: 0, scratch })
+        Ok(Self { outer, tables: [create()?, create()?], published: 0, epoch: 0 })
     }
 
     /// Publishes a layout. When it returns, no run of the program reads an older table.
@@ -45,8 +43,12 @@ impl Publisher {
     pub fn publish(&mut self, layout: &Layout) -> Result<(), DataplaneError> {
         let error = |operation| move |source| DataplaneError::Map { operation, map: names::TABLE, source };
         let next = 1 - self.published;
-        layout.write(&mut self.scratch);
-        self.tables[next].set(0, self.scratch.as_ref(), 0).map_err(error("write a table for"))?;
+        self.epoch = layout.epoch;
+        // Too large for a stack, and for every group to keep one.
+        // SAFETY: `Table` is `repr(C)` of integers: all zeroes is a value.
+        let mut table = unsafe { Box::<Table>::new_zeroed().assume_init() };
+        layout.write(&mut table);
+        self.tables[next].set(0, table.as_ref(), 0).map_err(error("write a table for"))?;
         self.outer.set(0, &self.tables[next], 0).map_err(error("publish in"))?;
         self.published = next;
         Ok(())

@@ -8,7 +8,7 @@ use std::{
 };
 
 use aya::Pod;
-use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, munmap};
 
 /// A mapping of an array that was created with BPF_F_MMAPABLE (Linux 5.5). It keeps the map's memory, not its descriptor.
 ///
@@ -27,12 +27,16 @@ unsafe impl<T: Sync> Sync for SharedArray<T> {}
 
 impl<T: Pod> SharedArray<T> {
     /// Maps an array of `count` values. Their size is a multiple of 8, as the kernel lays them.
+    ///
+    /// Children do not inherit it: a fork would copy the page tables of every group's mappings, for an exec to throw them away.
     pub(crate) fn map(array: BorrowedFd<'_>, count: usize) -> io::Result<Self> {
         const { assert!(size_of::<T>().is_multiple_of(8)) };
         let length = count * size_of::<T>();
         let access = ProtFlags::READ | ProtFlags::WRITE;
         // SAFETY: a new mapping, at an address that the kernel chooses.
         let start = unsafe { mmap(ptr::null_mut(), length, access, MapFlags::SHARED, array, 0) }?;
+        // SAFETY: the mapping that was just made. A refusal costs each fork time and nothing else.
+        let _ = unsafe { madvise(start, length, Advice::LinuxDontFork) };
         let start = NonNull::new(start.cast()).ok_or(io::ErrorKind::AddrNotAvailable)?;
         Ok(Self { start, length, count, values: PhantomData })
     }

@@ -10,7 +10,7 @@ mod plan;
 #[cfg(test)]
 mod tests;
 
-use std::{path::PathBuf, time::Instant};
+use std::{cell::LazyCell, path::PathBuf, time::Instant};
 
 use anyhow::Context as _;
 use tokio::{
@@ -26,6 +26,7 @@ use crate::{
     },
     engine::event::{Command, Millis},
     names::GroupName,
+    sockets::procfs::Processes,
 };
 
 use super::{
@@ -211,7 +212,9 @@ async fn open_all(added: Vec<GroupSettings>, shared: &Shared) -> Result<Vec<Open
     let mut opened = Vec::new();
     for settings in added {
         let (name, shared) = (settings.name.clone(), shared.clone());
-        let result = spawn_blocking(move || open(settings, &shared)).await.map_err(panicked)?;
+        let result = spawn_blocking(move || open(settings, &shared, &LazyCell::new(Processes::now)))
+            .await
+            .map_err(panicked)?;
         match result.with_context(|| format!("cannot open the group {name}")) {
             Ok((actor, sender, _)) => opened.push((actor, sender)),
             Err(error) => {

@@ -6,6 +6,7 @@
 mod connects;
 mod contender;
 mod handover;
+mod idle;
 mod policy;
 mod program;
 mod rate;
@@ -50,11 +51,13 @@ enum Name {
     Stall,
     /// How long a change of policy takes, and what thousands of them leave behind
     Policy,
+    /// What an idle daemon of 100 groups costs, and how long starting and taking over take
+    Idle,
 }
 
 fn main() -> Result<ExitCode> {
     let arguments = Arguments::parse();
-    let all = [Name::Program, Name::Rate, Name::Handover, Name::Table, Name::Stall, Name::Policy];
+    let all = [Name::Program, Name::Rate, Name::Handover, Name::Table, Name::Stall, Name::Policy, Name::Idle];
     let wanted: Vec<Name> = arguments.name.map_or_else(|| all.to_vec(), |name| vec![name]);
     let mut reports = Vec::new();
     for name in wanted {
@@ -65,6 +68,7 @@ fn main() -> Result<ExitCode> {
             Name::Table => table::run(arguments.quick),
             Name::Stall => stall::run(namespace, arguments.quick),
             Name::Policy => policy::run(namespace, arguments.quick),
+            Name::Idle => idle::run(namespace, arguments.quick),
         })?;
         if !arguments.json {
             println!("{report}");
