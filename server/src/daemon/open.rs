@@ -7,6 +7,7 @@ use thiserror::Error;
 use tokio::sync::mpsc;
 
 use crate::{
+    dataplane::kernel_group::ProgramKind,
     engine::{
         drain::Limits,
         group::{Group, Rules},
@@ -69,6 +70,8 @@ pub(super) fn open(
         refuse_shared(address)?;
         endpoints.push(Endpoint::open(address, owner, SLOTS_DEFAULT)?);
     }
+    let migrates = endpoints.iter().all(|endpoint| endpoint.kernel.kind() == ProgramKind::SelectOrMigrate);
+    let settings = as_kernel_allows(settings, migrates);
     let program = endpoints.first().map_or("none", |endpoint| endpoint.kernel.kind().as_str());
     let mut notify_path = control_socket.as_os_str().to_owned();
     notify_path.push(format!(".{}.notify", settings.name));
@@ -81,6 +84,7 @@ pub(super) fn open(
         workers: settings.workers,
         replace: settings.restart == RestartKind::Replace,
         hold: settings.when_empty == WhenEmpty::Hold,
+        migrates,
         start: millis(deadlines.start),
         drain: millis(deadlines.drain),
         limits: Limits { settle: millis(deadlines.settle), stop: millis(deadlines.stop) },
@@ -109,6 +113,23 @@ pub(super) fn open(
         last_operation: 0,
     };
     Ok((actor, sender, program))
+}
+
+/// Without migration nothing that the holding listener took could leave it: the group refuses instead, and that is said.
+fn as_kernel_allows(settings: GroupSettings, migrates: bool) -> GroupSettings {
+    if migrates {
+        return settings;
+    }
+    let name = &settings.name;
+    tracing::warn!(
+        "{name}: this kernel cannot migrate connections: what a worker has not accepted is reset at a drain's deadline or \
+         when it crashes (hint: Linux 5.14 or later)"
+    );
+    if settings.when_empty == WhenEmpty::Refuse {
+        return settings;
+    }
+    tracing::warn!("{name}: it cannot hold connections either: they are refused while no worker works");
+    GroupSettings { when_empty: WhenEmpty::Refuse, ..settings }
 }
 
 /// Refuses an address that another's SO_REUSEPORT sockets serve: to bind beside them would take half of their

@@ -212,13 +212,13 @@ impl Drain {
         changes
     }
 
-    /// The listener is down.
-    pub fn listener_shut(&mut self, moved: BTreeMap<Receiver, u64>) {
+    /// The listener is down. Where the kernel `migrates`, what it held has moved; else it was reset.
+    pub fn listener_shut(&mut self, moved: BTreeMap<Receiver, u64>, migrates: bool) {
         if self.shut != Shut::Done {
             self.shut = Shut::Done;
             self.moved = moved;
-            // What was seen in the queue has moved with it.
-            if let Some(last) = &mut self.last {
+            // What was seen in the queue has moved with it, and is not left.
+            if let Some(last) = self.last.as_mut().filter(|_| migrates) {
                 last.unaccepted = 0;
             }
         }

@@ -95,7 +95,7 @@ impl Group {
             migrated: drain.moved.clone(),
             exit: generation.exit.clone(),
             steps: drain.steps.clone(),
-            message: drain_message(drain, generation),
+            message: drain_message(drain, generation, self.rules.migrates),
         };
         let operation = drain.operation;
         let kind = match outcome {
@@ -111,8 +111,9 @@ impl Group {
     pub(super) fn listener_shut(&mut self, id: GenerationId, moved: &Moved) {
         // Asked now: by the end of the drain the receivers' slots may be others'.
         let receivers = self.receivers(moved);
+        let migrates = self.rules.migrates;
         let Some(drain) = self.drain_mut(id).filter(|drain| drain.shut == Shut::Asked) else { return };
-        drain.listener_shut(receivers);
+        drain.listener_shut(receivers, migrates);
         self.hold_received(moved);
     }
 
@@ -142,7 +143,7 @@ impl Group {
     }
 }
 
-fn drain_message(drain: &Drain, generation: &Generation) -> Option<String> {
+fn drain_message(drain: &Drain, generation: &Generation, migrates: bool) -> Option<String> {
     let lost = match &drain.cause {
         Cause::Lost(why) => Some(why.clone()),
         Cause::Asked if drain.deserted => Some("its process ended before it was told to".to_owned()),
@@ -155,10 +156,13 @@ fn drain_message(drain: &Drain, generation: &Generation) -> Option<String> {
             left.handshakes, left.unaccepted, left.connections
         )
     });
+    let unaccepted = drain.last.map_or(0, |last| last.unaccepted);
+    let reset = (!migrates && unaccepted > 0)
+        .then(|| format!("{unaccepted} unaccepted connections were reset: this kernel cannot migrate them"));
     let killed = drain.kill_sent.map(|_| match generation.exit {
         Some(_) => "it did not end when told to, and was killed".to_owned(),
         None => "its process has not ended although it was killed".to_owned(),
     });
-    let parts: Vec<String> = [lost, late, killed].into_iter().flatten().collect();
+    let parts: Vec<String> = [lost, late, reset, killed].into_iter().flatten().collect();
     (!parts.is_empty()).then(|| parts.join("; "))
 }

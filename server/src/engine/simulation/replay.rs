@@ -37,6 +37,7 @@ pub(super) fn rules(workers: u32) -> Rules {
         workers,
         replace: false,
         hold: true,
+        migrates: true,
         start: 30_000,
         drain: 400,
         limits,
