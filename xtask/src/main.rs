@@ -9,6 +9,7 @@ mod packages;
 mod rustc_wrapper;
 mod summary;
 mod test;
+mod vm;
 mod workspace;
 
 use std::process::ExitCode;
@@ -28,6 +29,7 @@ enum Command {
     Bench(bench::Arguments),
     BuildEbpf(build_ebpf::Arguments),
     Test(test::Arguments),
+    Vm(vm::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -38,6 +40,7 @@ fn main() -> ExitCode {
         Command::Bench(arguments) => bench::main(&workspace, &arguments),
         Command::BuildEbpf(arguments) => build_ebpf::main(&workspace, &arguments),
         Command::Test(arguments) => test::main(&workspace, &arguments),
+        Command::Vm(arguments) => vm::main(&workspace, &arguments),
     });
     match outcome {
         Ok(code) => code,

@@ -1,17 +1,25 @@
-//! What the privileged tests need from Debian.
+//! What the privileged tests and other kernels need from Debian.
 
-use std::{env, path::Path, process::Command};
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Context, Result, bail, ensure};
 
-/// A program that the tests call, and the Debian package that has it.
-const NEEDED: [(&str, &str); 3] = [("nft", "nftables"), ("ip", "iproute2"), ("python3", "python3")];
+/// A program, and the Debian package that has it.
+pub(crate) type Needed = (&'static str, &'static str);
+
+/// What the privileged tests call.
+pub(crate) const FOR_TESTS: [Needed; 3] = [("nft", "nftables"), ("ip", "iproute2"), ("python3", "python3")];
 
 /// Installs with apt-get what is missing. Nothing is fetched, and the network not touched, where nothing is.
-pub(crate) fn install_missing() -> Result<()> {
-    let missing = missing(&search_path());
+pub(crate) fn install_missing(needed: &[Needed]) -> Result<()> {
+    let missing = missing(needed, &search_path());
     if missing.is_empty() {
-        println!("nftables, iproute2 and python3 are there");
+        let there: Vec<_> = needed.iter().map(|(_, package)| *package).collect();
+        println!("{} are there", there.join(", "));
         return Ok(());
     }
     let list = missing.join(" ");
@@ -31,20 +39,26 @@ pub(crate) fn install_missing() -> Result<()> {
             Err(error) => bail!("missing: {list}; apt-get does not run: {error}\nhint: install them by hand"),
         }
     }
-    let left = self::missing(&search_path()).join(" ");
+    let left = self::missing(needed, &search_path()).join(" ");
     ensure!(left.is_empty(), "still missing after apt-get install: {left}\nhint: is each on PATH?");
     Ok(())
 }
 
+/// Where a program is.
+pub(crate) fn program(name: &str) -> Result<PathBuf> {
+    let mut all = search_path().into_iter().map(|place| place.join(name));
+    all.find(|path| path.exists()).with_context(|| format!("{name} is not on PATH"))
+}
+
 /// `PATH` and the directories of the administrator's programs, which a user's `PATH` may lack.
-fn search_path() -> Vec<std::path::PathBuf> {
+fn search_path() -> Vec<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]).collect()
 }
 
-fn missing(search_path: &[impl AsRef<Path>]) -> Vec<&'static str> {
+fn missing(needed: &[Needed], search_path: &[impl AsRef<Path>]) -> Vec<&'static str> {
     let is_there = |program: &str| search_path.iter().any(|place| place.as_ref().join(program).exists());
-    NEEDED.iter().filter(|(program, _)| !is_there(program)).map(|(_, package)| *package).collect()
+    needed.iter().filter(|(program, _)| !is_there(program)).map(|(_, package)| *package).collect()
 }
 
 fn is_root() -> Result<bool> {
@@ -61,6 +75,6 @@ mod tests {
     fn only_what_is_not_there_is_missing() {
         let directory = tempfile::tempdir().unwrap();
         std::fs::write(directory.path().join("ip"), "").unwrap();
-        assert_eq!(missing(&[directory.path()]), ["nftables", "python3"]);
+        assert_eq!(missing(&FOR_TESTS, &[directory.path()]), ["nftables", "python3"]);
     }
 }
