@@ -118,6 +118,8 @@ pub struct Drain {
     pub shut: Shut,
     /// Who received what it held.
     pub moved: BTreeMap<Receiver, u64>,
+    /// Unaccepted connections that the kernel reset with the listener, as last seen: 0 where it migrates them.
+    pub reset: u64,
     /// Whether the deadline came before the end.
     pub late: bool,
     /// As found last before the deadline, where that came before the end.
@@ -170,6 +172,7 @@ impl Drain {
             kill_sent: None,
             shut: Shut::Not,
             moved: BTreeMap::new(),
+            reset: 0,
             late: false,
             at_deadline: None,
             deserted: false,
@@ -217,8 +220,9 @@ impl Drain {
         if self.shut != Shut::Done {
             self.shut = Shut::Done;
             self.moved = moved;
-            // What was seen in the queue has moved with it, and is not left.
-            if let Some(last) = self.last.as_mut().filter(|_| migrates) {
+            // What was seen in the queue is not left: it has moved, or is counted here and seen by no later look.
+            if let Some(last) = &mut self.last {
+                self.reset = if migrates { 0 } else { last.unaccepted };
                 last.unaccepted = 0;
             }
         }

@@ -86,16 +86,18 @@ impl Group {
             (false, Cause::Asked) if drain.deserted => Outcome::Lost,
             (false, Cause::Asked) => Outcome::Drained,
         };
+        let mut ended = drain.last.unwrap_or_default();
+        ended.unaccepted += drain.reset;
         let receipt = Receipt {
             generation: id,
             successor: drain.successor,
             outcome,
             began: drain.began.unwrap_or_default(),
-            ended: drain.last.unwrap_or_default(),
+            ended,
             migrated: drain.moved.clone(),
             exit: generation.exit.clone(),
             steps: drain.steps.clone(),
-            message: drain_message(drain, generation, self.rules.migrates),
+            message: drain_message(drain, generation),
         };
         let operation = drain.operation;
         let kind = match outcome {
@@ -143,7 +145,7 @@ impl Group {
     }
 }
 
-fn drain_message(drain: &Drain, generation: &Generation, migrates: bool) -> Option<String> {
+fn drain_message(drain: &Drain, generation: &Generation) -> Option<String> {
     let lost = match &drain.cause {
         Cause::Lost(why) => Some(why.clone()),
         Cause::Asked if drain.deserted => Some("its process ended before it was told to".to_owned()),
@@ -156,9 +158,9 @@ fn drain_message(drain: &Drain, generation: &Generation, migrates: bool) -> Opti
             left.handshakes, left.unaccepted, left.connections
         )
     });
-    let unaccepted = drain.last.map_or(0, |last| last.unaccepted);
-    let reset = (!migrates && unaccepted > 0)
-        .then(|| format!("{unaccepted} unaccepted connections were reset: this kernel cannot migrate them"));
+    let reset = (drain.reset > 0).then(|| {
+        format!("{} unaccepted connections were reset: this kernel cannot migrate them", drain.reset)
+    });
     let killed = drain.kill_sent.map(|_| match generation.exit {
         Some(_) => "it did not end when told to, and was killed".to_owned(),
         None => "its process has not ended although it was killed".to_owned(),

@@ -103,6 +103,7 @@ impl Archive {
         if root.is_dir() {
             fs::remove_dir_all(&root).with_context(|| format!("removing {}", root.display()))?;
         }
+        fs::create_dir_all(&root).with_context(|| format!("making {}", root.display()))?;
         for name in [image.name.as_str()].into_iter().chain(parts) {
             let package = self.download(&format!("{name}={version}"))?;
             let unpacked = Command::new("dpkg-deb").arg("-x").args([&package, &root]).status();
@@ -121,7 +122,7 @@ impl Archive {
         // 'URI' NAME SIZE SUM
         let name = uris.split_whitespace().nth(1).with_context(|| format!("apt knows no {package}"))?;
         let packages = self.directory.join("packages");
-        fs::create_dir_all(&packages)?;
+        fs::create_dir_all(&packages).with_context(|| format!("making {}", packages.display()))?;
         let mut command = self.apt("apt-get");
         let output = command.args(["download", package]).current_dir(&packages).output();
         let output = output.context("running apt-get download")?;

@@ -9,14 +9,14 @@ mod qemu;
 mod report;
 mod stanza;
 
-use std::process::ExitCode;
+use std::{path::Path, process::ExitCode};
 
 use anyhow::{Result, ensure};
 
 use crate::{
     packages::{self, Needed},
     vm::{
-        archive::Archive,
+        archive::{Archive, Fetched},
         build::Build,
         kernels::{KERNELS, Kernel},
         matrix::{Column, Matrix},
@@ -70,23 +70,24 @@ pub(crate) fn main(workspace: &Workspace, arguments: &Arguments) -> Result<ExitC
     let mut matrix = Matrix::new(build.plan.iter().map(|planned| planned.name.clone()).collect());
     for kernel in chosen {
         println!("\n== Linux {} ==", kernel.name);
-        matrix.push(match run(kernel, &archive, &build, &directory) {
-            Ok(column) => column,
+        let fetched = match archive.fetch(kernel) {
+            Ok(fetched) => fetched,
             Err(error) => {
                 println!("skipped: {error:#}");
-                Column::skipped(kernel.name, &format!("{error:#}"))
+                matrix.push(Column::skipped(kernel.name, &format!("{error:#}")));
+                continue;
             }
-        });
+        };
+        matrix.push(run(kernel, &fetched, &build, &directory)?);
     }
     println!("\n{matrix}");
     ensure!(matrix.ran(), "no kernel ran\nhint: see the reasons above");
     Ok(if matrix.failed() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// One kernel: an error is a reason why its tests could not begin.
-fn run(kernel: &Kernel, archive: &Archive, build: &Build, directory: &std::path::Path) -> Result<Column> {
-    let fetched = archive.fetch(kernel)?;
-    let image = image::make(&fetched, build, &directory.join(kernel.name))?;
+/// Boots one kernel with the tests.
+fn run(kernel: &Kernel, fetched: &Fetched, build: &Build, directory: &Path) -> Result<Column> {
+    let image = image::make(fetched, build, &directory.join(kernel.name))?;
     let guest = qemu::run(&image)?;
     Ok(Column::of(kernel.name, &fetched.version, &build.plan, &report::read(&guest.lines), &guest.end))
 }

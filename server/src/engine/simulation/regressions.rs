@@ -296,6 +296,9 @@ fn a_receipt_says_what_was_reset_where_the_kernel_cannot_migrate() {
         world.tell(Event::Observed { generation, first_instant, observation });
         world.pass(401);
         world.tell(Event::ListenerShut { generation, moved: BTreeMap::new() });
+        // What is looked at while it stops has nothing of it any more.
+        world.pass(200);
+        world.tell(Event::Observed { generation, first_instant, observation: Observation::default() });
         world.exit(generation);
         world.pass(200);
         let receipts: Vec<_> = world
