@@ -17,6 +17,7 @@ use steer_tests::{
     load::{Load, assert_nothing_lost},
     netns, process,
     receipts::{check_sums, group_of, receipt_of, until_event},
+    scripts::{shell, steer_without},
     site::{WILDCARD, client_address},
     steer::{self, Steer},
     workers::Workers,
@@ -70,6 +71,27 @@ fn check_says_what_this_kernel_gives() {
         assert!(of("migration").remedy.as_deref().unwrap_or_default().contains("5.14"));
         assert!(of("select-or-migrate").remedy.as_deref().unwrap_or_default().contains("is reset"));
         println!("not supported: {}: {}", of("migration").name, of("migration").detail);
+    }
+}
+
+#[test]
+fn a_limit_of_locked_memory_is_named_where_maps_count_as_that() {
+    let place = tempfile::tempdir().expect("a temporary directory can be made");
+    // aya raises the limit where it may: only without this capability does it hold.
+    let steer = steer_without(place.path(), "sys_resource");
+    let script = shell(place.path(), "locked", &format!("ulimit -l 64; exec {} \"$@\"", steer.display()));
+    let output = Command::new(script).args(["check", "--json"]).output().expect("the script runs");
+    let text = String::from_utf8_lossy(&output.stdout);
+    let report: serde_json::Value = serde_json::from_str(&text).expect("a report");
+    let probes: Vec<Probe> = serde_json::from_value(report["probes"].clone()).expect("probes");
+    let select = probes.iter().find(|probe| probe.name == "select").expect("it is probed");
+    if select.verdict == Verdict::Ok {
+        assert_eq!(output.status.code(), Some(0), "{text}");
+        println!("maps do not count as locked memory");
+    } else {
+        assert_eq!((output.status.code(), select.verdict), (Some(1), Verdict::Fail), "{text}");
+        assert!(select.remedy.as_deref().unwrap_or_default().contains("LimitMEMLOCK="), "{select:?}");
+        println!("not supported: maps beyond the limit of locked memory; refused with the limit's name");
     }
 }
 

@@ -14,7 +14,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::vm::{
-    kernels::{Kernel, Suite},
+    kernels::{KERNELS, Kernel, Suite},
     stanza::{self, Package},
 };
 
@@ -43,13 +43,13 @@ pub(crate) struct Fetched {
 }
 
 impl Archive {
-    /// Fetches the lists of the kernels' suites, unless the ones there are of today.
-    pub(crate) fn open(directory: &Path, kernels: &[&Kernel]) -> Result<Self> {
+    /// Fetches the lists of all kernels' suites, whichever are asked for today, unless the ones there are a day old at most.
+    pub(crate) fn open(directory: &Path) -> Result<Self> {
         let directory = directory.join("apt");
         fs::create_dir_all(directory.join("lists/partial"))?;
         fs::create_dir_all(directory.join("cache/archives/partial"))?;
         let mut archive = Self { directory, packages: vec![], missing: vec![] };
-        let wanted: BTreeSet<Suite> = kernels.iter().flat_map(|kernel| kernel.suites).copied().collect();
+        let wanted: BTreeSet<Suite> = KERNELS.iter().flat_map(|kernel| kernel.suites).copied().collect();
         archive.update(&sources(&archives()?, &wanted, Path::new(KEYRING).exists())?)?;
         archive.packages = archive.kernels()?;
         Ok(archive)

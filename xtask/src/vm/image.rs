@@ -20,7 +20,7 @@ use crate::{
 const INIT: &str = include_str!("init.sh");
 
 /// What the tests call beside busybox's, with the libraries that each needs.
-const PROGRAMS: [&str; 3] = ["nft", "ip", "python3"];
+const PROGRAMS: [&str; 4] = ["nft", "ip", "python3", "setpriv"];
 
 /// What the tests need of a kernel and Debian builds as modules; one that a kernel has built in, or part of another, is
 /// not there. The counter of nf_tables was a module of its own up to 5.17.

@@ -77,15 +77,16 @@ pub(crate) fn choose(names: &[String]) -> Result<Vec<&'static Kernel>> {
 impl Kernel {
     /// The newest of the packages that is an image of this kernel.
     pub(crate) fn newest<'a>(&self, packages: &'a [Package]) -> Option<&'a Package> {
-        let patch = |package: &Package| {
-            let is_image = package.name.starts_with("linux-image-") && package.name.ends_with("-cloud-amd64");
-            // The one without a version in its name is of no kernel of its own.
-            let is_image = is_image && package.name.split('-').count() > 4;
+        let age = |package: &Package| {
+            let name = package.name.strip_prefix("linux-image-")?.strip_suffix("-cloud-amd64")?;
+            // One without a whole version in its name has no kernel of its own, and depends on the newest.
+            upstream(name)?;
             let (major, minor, patch) = upstream(&package.version)?;
-            let fits = is_image && (major, minor) == self.series && self.patch.contains(&patch);
-            fits.then_some(patch)
+            // Of one kernel in two suites, the one that is not built for an older suite.
+            let is_own = !package.version.contains('~');
+            ((major, minor) == self.series && self.patch.contains(&patch)).then_some((patch, is_own))
         };
-        packages.iter().filter(|package| patch(package).is_some()).max_by_key(|package| patch(package))
+        packages.iter().filter(|package| age(package).is_some()).max_by_key(|package| age(package))
     }
 
     /// What it is in words, for when no package is found.
@@ -122,6 +123,9 @@ mod tests {
             package("linux-image-6.1.0-48-cloud-amd64", "6.1.172-1"),
             package("linux-image-6.1.0-56-cloud-amd64", "6.1.192-2"),
             package("linux-image-6.1.0-50-cloud-amd64", "6.1.176-1"),
+            package("linux-image-6.12.117+deb13-cloud-amd64", "6.12.117-1"),
+            package("linux-image-6.12.117+deb12-cloud-amd64", "6.12.117-1~deb12u1"),
+            package("linux-image-6.12-cloud-amd64", "6.12.117-2"),
             package("linux-image-6.1.0-99-amd64", "6.1.999-1"),
             package("linux-image-cloud-amd64", "6.1.998-1"),
             package("linux-image-7.3-cloud-amd64", "7.3~rc7-1~exp1"),
@@ -132,6 +136,7 @@ mod tests {
         };
         assert_eq!(found("6.1.170"), Some("6.1.170-3"));
         assert_eq!(found("6.1"), Some("6.1.192-2"));
+        assert_eq!(found("6.12"), Some("6.12.117-1"));
         assert_eq!(found("7.2"), None);
     }
 

@@ -65,7 +65,7 @@ pub(crate) fn main(workspace: &Workspace, arguments: &Arguments) -> Result<ExitC
     let needed: Vec<Needed> = packages::FOR_TESTS.into_iter().chain(NEEDED).collect();
     packages::install_missing(&needed)?;
     let directory = workspace.target.join("vm");
-    let archive = Archive::open(&directory, &chosen)?;
+    let archive = Archive::open(&directory)?;
     let build = Build::make(workspace, arguments.test.as_deref())?;
     let mut matrix = Matrix::new(build.plan.iter().map(|planned| planned.name.clone()).collect());
     for kernel in chosen {
