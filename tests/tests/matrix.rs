@@ -82,7 +82,9 @@ fn a_limit_of_locked_memory_is_named_where_maps_count_as_that() {
     let script = shell(place.path(), "locked", &format!("ulimit -l 64; exec {} \"$@\"", steer.display()));
     let output = Command::new(script).args(["check", "--json"]).output().expect("the script runs");
     let text = String::from_utf8_lossy(&output.stdout);
-    let report: serde_json::Value = serde_json::from_str(&text).expect("a report");
+    let said = String::from_utf8_lossy(&output.stderr);
+    let report: serde_json::Value =
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("no report: {error}: {text}{said}"));
     let probes: Vec<Probe> = serde_json::from_value(report["probes"].clone()).expect("probes");
     let select = probes.iter().find(|probe| probe.name == "select").expect("it is probed");
     if select.verdict == Verdict::Ok {

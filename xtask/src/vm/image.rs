@@ -55,8 +55,10 @@ pub(crate) fn make(fetched: &Fetched, build: &Build, directory: &Path) -> Result
         strip(binary, &root.join("tests").join(target))?;
     }
     for program in PROGRAMS {
-        copy_with_libraries(&installed(program)?, program, &root)?;
+        copy_with_libraries(&installed(program)?, &root.join("usr/bin").join(program), &root)?;
     }
+    // Scripts of tests are for this host's shell: busybox's runs its own programs even where others are on PATH.
+    copy_with_libraries(Path::new("/bin/sh"), &root.join("bin/sh"), &root)?;
     copy_python(&root)?;
     let release = modules(&fetched.root, &root.join("modules"))?;
     fs::write(root.join("plan"), plan(&build.plan))?;
@@ -94,8 +96,8 @@ fn strip(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-fn copy_with_libraries(program: &Path, name: &str, root: &Path) -> Result<()> {
-    copy(program, &root.join("usr/bin").join(name))?;
+fn copy_with_libraries(program: &Path, to: &Path, root: &Path) -> Result<()> {
+    copy(program, to)?;
     let output = Command::new("ldd").arg(program).output().context("running ldd")?;
     for library in libraries(&String::from_utf8_lossy(&output.stdout)) {
         copy(Path::new(library), &root.join(library.trim_start_matches('/')))?;

@@ -84,7 +84,11 @@ impl Kernel {
             let (major, minor, patch) = upstream(&package.version)?;
             // Of one kernel in two suites, the one that is not built for an older suite.
             let is_own = !package.version.contains('~');
-            ((major, minor) == self.series && self.patch.contains(&patch)).then_some((patch, is_own))
+            ((major, minor) == self.series && self.patch.contains(&patch)).then_some((
+                patch,
+                is_own,
+                package.version.clone(),
+            ))
         };
         packages.iter().filter(|package| age(package).is_some()).max_by_key(|package| age(package))
     }
@@ -122,6 +126,7 @@ mod tests {
             package("linux-image-6.1.0-47-cloud-amd64", "6.1.170-3"),
             package("linux-image-6.1.0-48-cloud-amd64", "6.1.172-1"),
             package("linux-image-6.1.0-56-cloud-amd64", "6.1.192-2"),
+            package("linux-image-6.1.0-55-cloud-amd64", "6.1.192-1"),
             package("linux-image-6.1.0-50-cloud-amd64", "6.1.176-1"),
             package("linux-image-6.12.117+deb13-cloud-amd64", "6.12.117-1"),
             package("linux-image-6.12.117+deb12-cloud-amd64", "6.12.117-1~deb12u1"),
