@@ -29,7 +29,7 @@ use crate::{
 /// Fetches kernels with apt, from the mirror that apt on this host is configured with, into the target directory, and
 /// checks their signatures as apt does; installs what is missing, as root, from Debian. Each kernel boots from memory
 /// with the daemon and the tests, statically linked, and has no network but its own loopback. Emulation is slow:
-/// expect five to twenty minutes for each kernel. Ends with 1 if a test failed, or if no kernel could run.
+/// expect two to six minutes for each kernel, beside the build. Ends with 1 if a test failed, or if no kernel could run.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// Which kernels, by the names that `--list` prints [default: all]
