@@ -10,6 +10,7 @@ mod packages;
 mod rustc_wrapper;
 mod summary;
 mod test;
+mod vm;
 mod workspace;
 
 use std::process::ExitCode;
@@ -30,6 +31,7 @@ enum Command {
     BuildEbpf(build_ebpf::Arguments),
     Dist(dist::Arguments),
     Test(test::Arguments),
+    Vm(vm::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -41,6 +43,7 @@ fn main() -> ExitCode {
         Command::BuildEbpf(arguments) => build_ebpf::main(&workspace, &arguments),
         Command::Dist(arguments) => dist::main(&workspace, &arguments),
         Command::Test(arguments) => test::main(&workspace, &arguments),
+        Command::Vm(arguments) => vm::main(&workspace, &arguments),
     });
     match outcome {
         Ok(code) => code,

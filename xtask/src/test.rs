@@ -70,8 +70,8 @@ fn obstacle(summary: &mut Summary, arguments: &Arguments) -> Result<Option<Strin
             "missing {missing}\nhint: run as root, or leave them out with --no-privileged"
         )));
     }
-    let setup =
-        summary.stage("setup", || packages::install_missing(&packages::TESTS).map(|()| Counts::default()));
+    let setup = summary
+        .stage("setup", || packages::install_missing(&packages::FOR_TESTS).map(|()| Counts::default()));
     Ok((setup.failed > 0).then(|| "the setup failed, see above".into()))
 }
 

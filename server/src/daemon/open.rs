@@ -9,7 +9,8 @@ use thiserror::Error;
 use tokio::{sync::mpsc, task::JoinHandle};
 
 use crate::{
-    engine::group::Group,
+    dataplane::kernel_group::ProgramKind,
+    engine::group::{Group, Rules},
     sockets::{address::ListenAddress, diag::Diag, holder},
     workers::{notify::NotifySocket, spawn::require_program, user::ResolvedUser},
 };
@@ -20,7 +21,7 @@ use super::{
     endpoint::Endpoint,
     persistence::Persistence,
     rules::rules,
-    settings::{GroupSettings, Mode},
+    settings::{GroupSettings, Mode, WhenEmpty},
     shared::Shared,
     totals::Totals,
 };
@@ -94,10 +95,15 @@ pub(super) fn open(
             }
         }
     }
+    let migrates = endpoints.iter().all(|endpoint| endpoint.kernel.kind() == ProgramKind::SelectOrMigrate);
+    let settings = as_kernel_allows(settings, migrates);
     let program = endpoints.first().map_or("none", |endpoint| endpoint.kernel.kind().as_str());
     let engine = match &saved {
         Some(saved) => saved.engine.clone(),
-        None => Group::new(rules(&settings, settings.seed.map_or_else(random_seed, Ok)?)),
+        None => {
+            let seed = settings.seed.map_or_else(random_seed, Ok)?;
+            Group::new(Rules { migrates, ..rules(&settings, seed) })
+        }
     };
     let notify = Arc::new(notify);
     let (sender, messages) = mpsc::unbounded_channel();
@@ -132,6 +138,23 @@ pub(super) fn open(
         actor.restore(saved);
     }
     Ok((actor, sender, program))
+}
+
+/// Without migration nothing that the holding listener took could leave it: the group refuses instead, and that is said.
+fn as_kernel_allows(settings: GroupSettings, migrates: bool) -> GroupSettings {
+    if migrates {
+        return settings;
+    }
+    let name = &settings.name;
+    tracing::warn!(
+        "{name}: this kernel cannot migrate connections: what a worker has not accepted is reset at a drain's deadline or \
+         when it crashes (hint: Linux 5.14 or later)"
+    );
+    if settings.when_empty == WhenEmpty::Refuse {
+        return settings;
+    }
+    tracing::warn!("{name}: it cannot hold connections either: they are refused while no worker works");
+    GroupSettings { when_empty: WhenEmpty::Refuse, ..settings }
 }
 
 /// Refuses an address that another's SO_REUSEPORT sockets serve: to bind beside them would take half of their

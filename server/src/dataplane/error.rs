@@ -74,9 +74,10 @@ impl DataplaneError {
         let errno = self.errno()?;
         match (self, errno) {
             // EACCES is the verifier's answer, and is not about privilege.
-            (Self::Load(_) | Self::Program { .. }, libc::EPERM) => {
-                Some("loading the program needs CAP_BPF: run as root, or give the process that capability")
-            }
+            (Self::Load(_) | Self::Program { .. }, libc::EPERM) => Some(
+                "loading the program needs CAP_BPF: run as root, or give the process that capability; before Linux 5.11 \
+                     its maps are locked memory too: raise LimitMEMLOCK= or `ulimit -l`",
+            ),
             (Self::Put { .. }, 524) => Some(
                 "the listener is an MPTCP socket, which the kernel cannot steer; for Go programs set GODEBUG=multipathtcp=0",
             ),
