@@ -111,7 +111,7 @@ fn kill_over_and_over(name: &str, configured: &str, scales: bool) {
             }
             for _ in 0..kills() {
                 // The instant is what is drawn: nothing is waited for.
-                thread::sleep(Duration::from_micros(drawn.below(150_000)));
+                thread::sleep(Duration::from_micros(drawn.below(300_000)));
                 steer.kill();
                 thread::sleep(Duration::from_micros(drawn.below(3) * drawn.below(10_000)));
                 steer.start_daemon();
