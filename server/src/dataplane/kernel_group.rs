@@ -217,7 +217,7 @@ impl KernelGroup {
     /// Detaches whatever program the group that `member` is in has.
     pub fn detach(&self, member: BorrowedFd<'_>) -> Result<(), DataplaneError> {
         SkReuseport::detach(member)
-            .map_err(|source| DataplaneError::Program { program: self.kind.symbol(), source: source.into() })
+            .map_err(|source| DataplaneError::Program { program: self.kind.symbol(), source })
     }
 
     /// Puts a listener into a slot, in place of what was there, atomically.

@@ -231,7 +231,7 @@ mod tests {
         let file = StateFile::new(&directory, &saved.settings.name).unwrap();
         assert_eq!(file.read("this").unwrap(), None);
         file.write(&saved).unwrap();
-        assert_eq!(StateFile::groups(&directory), [saved.settings.name.clone()]);
+        assert_eq!(StateFile::groups(&directory), std::slice::from_ref(&saved.settings.name));
         let read = file.read("this").unwrap().unwrap();
         assert_eq!((&read.settings, read.last_operation), (&saved.settings, 7));
         // What is worked out anew is not in the file.
