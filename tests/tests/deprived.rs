@@ -149,7 +149,11 @@ fn a_start_without_descriptors_loses_nothing_that_is_held() {
             steer.start_daemon();
             let runs = wait::until("it runs or has ended", SOON, || {
                 let runs = steer.is_running();
-                if !runs || steer.command(["status"]).code == Some(0) { Ok(runs) } else { Err(steer.messages()) }
+                if !runs || steer.command(["status"]).code == Some(0) {
+                    Ok(runs)
+                } else {
+                    Err(steer.messages())
+                }
             });
             if !runs {
                 let code = steer.wait(SOON).code();
@@ -208,7 +212,10 @@ fn a_daemon_whose_descriptors_are_all_used_serves_on() {
         assert_eq!(steer.worker_pids(), before);
         control.restart_all();
         let tally = traffic.end();
-        println!("full-table: descriptors: {used}, connections: {}, failed: {}", tally.connections, tally.failed);
+        println!(
+            "full-table: descriptors: {used}, connections: {}, failed: {}",
+            tally.connections, tally.failed
+        );
         steer.stop(SOON);
     });
 }

@@ -9,6 +9,7 @@ use crate::{
         client::ClientError,
         socket::BindError,
     },
+    dataplane::error::DataplaneError,
     metrics::{MetricsAddressError, MetricsListenerError},
     names::NameError,
     policy::PolicyError,
@@ -94,10 +95,11 @@ pub fn of_receipts<'a>(receipts: impl IntoIterator<Item = &'a Receipt>) -> Exit 
 /// cannot open any more files has that to mend, whatever it wanted with them.
 pub fn classify(error: &anyhow::Error) -> (Exit, Option<String>) {
     let (exit, hint) = known(error);
-    let is_full = error
-        .chain()
-        .filter_map(|cause| cause.downcast_ref::<io::Error>())
-        .any(|cause| matches!(cause.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)));
+    let errno = |cause: &(dyn std::error::Error + 'static)| match cause.downcast_ref::<DataplaneError>() {
+        Some(error) => error.errno(),
+        None => cause.downcast_ref::<io::Error>()?.raw_os_error(),
+    };
+    let is_full = error.chain().any(|cause| matches!(errno(cause), Some(libc::EMFILE | libc::ENFILE)));
     let raise = "raise the limit of open files: LimitNOFILE= in the unit, `ulimit -n` in a shell";
     (exit, if is_full { Some(raise.to_owned()) } else { hint })
 }

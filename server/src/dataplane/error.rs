@@ -110,6 +110,10 @@ impl DataplaneError {
             if let Some(io) = error.downcast_ref::<io::Error>() {
                 return io.raw_os_error();
             }
+            // It speaks for the error inside, which is no source of it.
+            if let Some(MapError::IoError(io)) = error.downcast_ref::<MapError>() {
+                return io.raw_os_error();
+            }
             cause = error.source();
         }
         None

@@ -297,7 +297,10 @@ fn load_object(slots: u32, kind: ProgramKind) -> Result<Ebpf, DataplaneError> {
         .load(OBJECT)
         .map_err(DataplaneError::Load)?;
     load_program(&mut ebpf, kind)?;
-    follow_log(&mut ebpf);
+    // A task that waits for what never comes would hold its map for ever.
+    if log_level() > 0 {
+        follow_log(&mut ebpf);
+    }
     Ok(ebpf)
 }
 
