@@ -18,6 +18,9 @@ impl Actor {
                 self.journal.add("mended", &self.settings.name, None, None, detail);
             }
         }
+        if let Some(Err(error)) = self.persistence.as_ref().map(Persistence::lock_again) {
+            tracing::warn!("cannot lock the pins: {error:#}");
+        }
         if self.persistence.as_ref().is_some_and(Persistence::is_failing) {
             self.save(None);
         }

@@ -148,7 +148,10 @@ impl Actor {
         else {
             return;
         };
-        running.has_told = true;
+        // Whoever says it over and over costs nothing more.
+        if std::mem::replace(&mut running.has_told, true) {
+            return;
+        }
         self.save(None);
         self.ready_if_complete(generation);
     }

@@ -26,10 +26,14 @@ impl Actor {
                 }
             }
         }
-        self.count_strangers(&listening);
+        // Without it, workers would seem to have let go of their listeners.
+        let sees_processes = procfs::require_room().is_ok();
+        if sees_processes {
+            self.count_strangers(&listening);
+        }
         self.look_at_cpus();
         for (generation, slot) in self.engine.serving() {
-            if let Some(why) = self.lost_listener(generation, slot, &listening) {
+            if let Some(why) = self.lost_listener(generation, slot, &listening, sees_processes) {
                 self.feed(Event::ListenerLost { generation, why });
             }
         }
@@ -52,6 +56,7 @@ impl Actor {
         generation: GenerationId,
         slot: Slot,
         listening: &[Vec<ListenerInfo>],
+        sees_processes: bool,
     ) -> Option<String> {
         let running = self.generations.get_mut(&generation)?;
         let mut is_unattended = false;
@@ -63,7 +68,8 @@ impl Actor {
             // The daemon's own descriptor keeps a listener open that the worker has closed, so the kernel goes on
             // queueing: only /proc tells that nobody will accept. It is read where connections wait.
             let process = running.process.as_ref()?;
-            is_unattended |= listener.unaccepted > 0
+            is_unattended |= sees_processes
+                && listener.unaccepted > 0
                 && !procfs::socket_inodes_of(&process.tree()).contains(&u64::from(listener.inode));
         }
         running.unattended = if is_unattended { running.unattended + 1 } else { 0 };

@@ -7,8 +7,8 @@ use std::{
 };
 
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
-    SendFlags, recvmsg, sendmsg,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
 };
 
 /// Longer names are refused, in bytes.
@@ -93,7 +93,8 @@ pub(super) fn send(socket: impl AsFd, bytes: &[u8], descriptor: Option<BorrowedF
     Ok(())
 }
 
-/// Receives one datagram; nothing where the other side is gone. The descriptor is closed on exec.
+/// Receives one datagram; nothing where the other side is gone. One that is too long is empty, which says nothing. The
+/// descriptor is closed on exec.
 pub(super) fn receive(socket: impl AsFd) -> io::Result<Option<(Vec<u8>, Option<OwnedFd>)>> {
     let mut bytes = [0; NAME_MAX + 1];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
@@ -105,6 +106,9 @@ pub(super) fn receive(socket: impl AsFd) -> io::Result<Option<(Vec<u8>, Option<O
         if let RecvAncillaryMessage::ScmRights(descriptors) = message {
             descriptor = descriptors.last();
         }
+    }
+    if received.flags.contains(ReturnFlags::TRUNC) {
+        return Ok(Some((Vec::new(), None)));
     }
     Ok((received.bytes > 0).then(|| (bytes[..received.bytes].to_vec(), descriptor)))
 }

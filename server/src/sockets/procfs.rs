@@ -5,7 +5,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    fs,
+    fs, io,
     os::fd::RawFd,
 };
 
@@ -161,6 +161,13 @@ pub fn sockets_of(pid: u32) -> Vec<(RawFd, u64)> {
 
 fn parse_socket_link(target: &str) -> Option<u64> {
     target.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
+}
+
+/// Fails where there is no room for the descriptors that a look takes, at a directory and at a file of it. The looks here then find
+/// nothing, and whoever draws conclusions from that has to ask this first.
+pub fn require_room() -> io::Result<()> {
+    let _directory = fs::File::open("/proc/self/fd")?;
+    fs::File::open("/proc/self/stat").map(drop)
 }
 
 /// The inodes of all sockets that any of the processes holds. One `readlink` for each of their descriptors: for
