@@ -16,8 +16,10 @@ mod tests {
 
     use super::*;
 
+    type Check = fn(&[u8]);
+
     /// Runs each seed of a target and tells how many there are.
-    fn run(target: &str, check: fn(&[u8])) -> usize {
+    fn run(target: &str, check: Check) -> usize {
         let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds").join(target);
         let seeds: Vec<_> = fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().path()).collect();
         for seed in &seeds {
@@ -29,7 +31,7 @@ mod tests {
 
     #[test]
     fn every_seed_passes() {
-        let targets: [(&str, fn(&[u8])); 6] = [
+        let targets: [(&str, Check); 6] = [
             ("config", config),
             ("control", control),
             ("diag", diag),
