@@ -5,6 +5,7 @@ mod build_ebpf;
 mod capabilities;
 mod dist;
 mod ebpf_toolchain;
+mod fuzz;
 mod libtest;
 mod packages;
 mod rustc_wrapper;
@@ -30,6 +31,7 @@ enum Command {
     Bench(bench::Arguments),
     BuildEbpf(build_ebpf::Arguments),
     Dist(dist::Arguments),
+    Fuzz(fuzz::Arguments),
     Test(test::Arguments),
     Vm(vm::Arguments),
 }
@@ -42,6 +44,7 @@ fn main() -> ExitCode {
         Command::Bench(arguments) => bench::main(&workspace, &arguments),
         Command::BuildEbpf(arguments) => build_ebpf::main(&workspace, &arguments),
         Command::Dist(arguments) => dist::main(&workspace, &arguments),
+        Command::Fuzz(arguments) => fuzz::main(&workspace, &arguments),
         Command::Test(arguments) => test::main(&workspace, &arguments),
         Command::Vm(arguments) => vm::main(&workspace, &arguments),
     });

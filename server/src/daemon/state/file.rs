@@ -196,7 +196,7 @@ impl StateFile {
 }
 
 /// The state that the bytes are. Another version's is not read beyond that.
-fn understand(bytes: &[u8], path: &Path) -> Result<Saved, StateError> {
+pub(super) fn understand(bytes: &[u8], path: &Path) -> Result<Saved, StateError> {
     let malformed = |source| StateError::Malformed { path: path.to_owned(), source };
     let Version { format, maps, version } = serde_json::from_slice(bytes).map_err(malformed)?;
     if (format, maps) != (u64::from(FORMAT), u64::from(MAPS)) {
