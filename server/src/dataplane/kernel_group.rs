@@ -221,7 +221,7 @@ impl KernelGroup {
     /// Detaches whatever program the group that `member` is in has. That it has none, as another has detached it, is no error.
     pub fn detach(&self, member: BorrowedFd<'_>) -> Result<(), DataplaneError> {
         let detached = SkReuseport::detach(member)
-            .map_err(|source| DataplaneError::Program { program: self.kind.symbol(), source: source.into() });
+            .map_err(|source| DataplaneError::Program { program: self.kind.symbol(), source });
         match detached {
             Err(error) if error.errno() == Some(libc::ENOENT) => Ok(()),
             detached => detached,
