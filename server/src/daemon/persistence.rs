@@ -67,13 +67,15 @@ impl Persistence {
         pins: &Path,
         keeper: SharedKeeper,
     ) -> anyhow::Result<Self> {
+        // First, so that nothing is made yet where it is refused.
+        let file = StateFile::new(states, group)?;
         let directory = pins.join(group.as_str());
         pins::prepare(pins)?;
         let is_new = !directory.exists();
         pins::make(&directory)?;
         let lock = lock(group, &directory)?;
         Ok(Self {
-            file: StateFile::new(states, group)?,
+            file,
             group: group.clone(),
             keeper,
             pins: directory,
