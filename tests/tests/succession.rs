@@ -145,8 +145,13 @@ fn kill_over_and_over(name: &str, configured: &str, scales: bool) {
         assert_eq!(tally.failed, 0, "{:#?}", tally.first_failures);
         assert_counted_once(&status_after);
         assert!(status_after.counters.asked.connection >= tally.connections, "{status_after:?}");
-        // The daemon, its keeper, and one process for each worker.
-        let processes = steer.processes();
+        // The daemon, its keeper, and one process for each worker: another's that was to be told to stop as its daemon died is
+        // ended when its time for that is over.
+        let processes = wait::until("each worker has one process", SOON, || {
+            let processes = steer.processes();
+            let described = || steer_tests::process::describe(&processes);
+            if processes.len() <= workers + 2 { Ok(processes.clone()) } else { Err(described()) }
+        });
         assert_eq!(processes.len(), workers + 2, "{}", steer_tests::process::describe(&processes));
         steer.stop(SOON);
         assert!(!steer.pins().expect("it has pins").join("web").exists());
