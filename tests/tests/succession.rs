@@ -253,7 +253,10 @@ const EFFECTS: [(&str, u32); 12] = [
 fn nothing_is_lost_when_the_daemon_ends_at_any_of_its_effects() {
     netns::run("succession-effects", |namespace| {
         // Of one worker, so that connections are held whenever it is replaced.
-        let probed = configuration(1, "restart = \"replace\"\nready = \"probe\"");
+        // It does not say that it is ready: it is to be probed.
+        let command = format!("[\"env\", \"-u\", \"NOTIFY_SOCKET\", {:?}, \"worker\"]", binary());
+        let probed =
+            configuration(1, &format!("restart = \"replace\"\nready = \"probe\"\ncommand = {command}"));
         let mut steer = Steer::configured(namespace, &probed);
         let load = Load::start(pool(64, 16), 16);
         let mut points = 0;
