@@ -233,6 +233,45 @@ fn everything_is_as_it_was_and_a_second_daemon_is_refused() {
     });
 }
 
+#[test]
+fn a_configuration_that_changed_while_there_was_no_daemon_counts_from_the_next_on() {
+    netns::run("succession-changed", |namespace| {
+        let other = "\n[[group]]\nname = \"other\"\nlisten = [\"127.0.0.1:8090\"]\nworkers = { count = 1 }\n";
+        let mut steer = Steer::configured(namespace, &(configuration(2, "") + other));
+        let pids = |status: &GroupStatus| status.workers.iter().map(|worker| worker.pid).collect::<Vec<_>>();
+        let before = Control::new(&steer.socket()).status();
+        let load = Load::start(pool(64, 16), 16);
+        // One more worker, another policy, and a group less.
+        steer.kill();
+        let changed = configuration(3, "").replace("[group.workers]", "policy = \"source\"\n[group.workers]");
+        fs::write(steer.path("steer.toml"), changed).expect("it can be written");
+        steer.start_daemon();
+        let status = steer.until("the group is as configured", SOON, |status| {
+            let [group] = &status.groups[..] else { return false };
+            group.policy.starts_with("source")
+                && group.workers.len() == 3
+                && group.workers.iter().all(|worker| worker.state == "working")
+        });
+        assert_eq!(pids(&status.groups[0])[..2], pids(&before)[..]);
+        // What cannot be changed leaves everything as it was.
+        steer.kill();
+        let impossible = configuration(1, "").replace("[::]:8082", "[::]:8083");
+        fs::write(steer.path("steer.toml"), impossible).expect("it can be written");
+        steer.start_daemon();
+        let after = until_settled(&steer, 3);
+        assert_eq!(pids(&after), pids(&status.groups[0]));
+        wait::until("it is said", SOON, || {
+            let messages = steer.messages();
+            if messages.contains("its addresses are a group's for life") { Ok(()) } else { Err(messages) }
+        });
+        load.wait_for(1_000);
+        let tally = load.end();
+        println!("changed: connections: {}, failed: {}", tally.connections, tally.failed);
+        assert_eq!(tally.failed, 0, "{:#?}", tally.first_failures);
+        steer.stop(SOON);
+    });
+}
+
 /// Every kind of effect, and how many of it there are before the one at which the daemon ends.
 const EFFECTS: [(&str, u32); 12] = [
     ("make-hold", 1),

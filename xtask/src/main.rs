@@ -3,6 +3,7 @@
 mod bench;
 mod build_ebpf;
 mod capabilities;
+mod cargo_tool;
 mod dist;
 mod ebpf_toolchain;
 mod fuzz;

@@ -1,6 +1,5 @@
 //! `cargo xtask fuzz`: the fuzz targets of `server/fuzz/`, one after another.
 
-mod cargo_fuzz;
 mod figures;
 
 use std::{
@@ -13,7 +12,13 @@ use std::{
 use anyhow::{Context, Result, ensure};
 
 use self::figures::Figures;
-use crate::workspace::Workspace;
+use crate::{
+    cargo_tool::{self, Tool},
+    workspace::Workspace,
+};
+
+/// Of the release that the layout of `server/fuzz/` is written for.
+const CARGO_FUZZ: Tool = Tool { name: "fuzz", release: "0.13.2", takes: "about a minute" };
 
 /// How long one run of a target may take, in seconds: none takes a thousandth of it, so more is a loop without an end.
 const RUN_MAX: u32 = 10;
@@ -37,7 +42,7 @@ pub(crate) struct Arguments {
 pub(crate) fn main(workspace: &Workspace, arguments: &Arguments) -> Result<ExitCode> {
     let place = Place::new(workspace);
     let targets = wanted(place.targets()?, arguments.target.as_deref())?;
-    let tool = cargo_fuzz::prepare(workspace)?;
+    let tool = cargo_tool::prepare(workspace, CARGO_FUZZ)?;
     let built = place.command(workspace, &tool, "build")?.args(["--release", "--debug-assertions"]).status();
     let built = built.context("running cargo fuzz build")?;
     ensure!(built.success(), "building the fuzz targets failed ({built})");
