@@ -32,9 +32,17 @@ use crate::{flow::Flow, surroundings::Kernel};
 #[btf_map]
 static LISTENERS: ReusePortSockArray<{ SLOTS_DEFAULT as usize }> = ReusePortSockArray::new();
 
+/// The value of an inner map, as words. The program's inner maps must equal the template that is made of this, and
+/// the daemon makes them without BTF. From 5.15 to 6.1 a template whose value is a struct differs from those: the kernel has
+/// looked through it for a timer (`timer_off`). An array is not looked through.
+type Words<const SIZE: usize> = [u64; SIZE];
+const TABLE_WORDS: usize = size_of::<Table>() / 8;
+const CELL_WORDS: usize = size_of::<Cell>() / 8;
+const _: () = assert!(8 * TABLE_WORDS == size_of::<Table>() && 8 * CELL_WORDS == size_of::<Cell>());
+
 /// The published table: one entry, whose swap publishes the next.
 #[btf_map]
-static TABLE: ArrayOfMaps<Array<Table, 1>, 1> = ArrayOfMaps::new();
+static TABLE: ArrayOfMaps<Array<Words<TABLE_WORDS>, 1>, 1> = ArrayOfMaps::new();
 
 /// What was counted, by slot. As large as [`LISTENERS`].
 #[btf_map]
@@ -48,8 +56,10 @@ static SHOWN: Array<Shown, { SLOTS_DEFAULT as usize }, { BPF_F_MMAPABLE as usize
 /// What each slot's worker says of itself: a map of its own for each generation, so that it can share that memory and no
 /// other's. As large as [`LISTENERS`].
 #[btf_map]
-static CELLS: ArrayOfMaps<Array<Cell, 1, { BPF_F_MMAPABLE as usize }>, { SLOTS_DEFAULT as usize }> =
-    ArrayOfMaps::new();
+static CELLS: ArrayOfMaps<
+    Array<Words<CELL_WORDS>, 1, { BPF_F_MMAPABLE as usize }>,
+    { SLOTS_DEFAULT as usize },
+> = ArrayOfMaps::new();
 
 /// Selects for new connections and datagrams, and for connections whose listener has stopped.
 #[sk_reuseport(migrate)]
@@ -71,7 +81,7 @@ pub fn select(ctx: SkReuseportContext) -> u32 {
 #[inline(always)]
 fn select_packet<const COARSE_CLOCK: bool>(ctx: &SkReuseportContext) -> u32 {
     let Some((asked, ports)) = flow::transport(ctx) else { return drop_packet(ctx, Asked::Segment) };
-    let Some(table) = TABLE.get_value(0, &0) else { return drop_packet(ctx, asked) };
+    let Some(table) = table() else { return drop_packet(ctx, asked) };
     let Some(flow) = flow::of_packet(ctx, ports, table) else { return drop_packet(ctx, asked) };
     steer::<COARSE_CLOCK>(ctx, table, flow, asked)
 }
@@ -80,11 +90,19 @@ fn select_packet<const COARSE_CLOCK: bool>(ctx: &SkReuseportContext) -> u32 {
 #[inline(never)]
 fn migrate(ctx: &SkReuseportContext) -> u32 {
     let asked = Asked::Migration;
-    let Some(table) = TABLE.get_value(0, &0) else { return drop_packet(ctx, asked) };
+    let Some(table) = table() else { return drop_packet(ctx, asked) };
     let flow = ctx.migrating_sk().and_then(|sock| flow::of_socket(&sock, table));
     let Some(flow) = flow else { return drop_packet(ctx, asked) };
     // Kernels that migrate have the coarse clock.
     steer::<true>(ctx, table, flow, asked)
+}
+
+/// The published table.
+#[inline(always)]
+fn table() -> Option<&'static Table> {
+    // SAFETY: the value has the size of a table, is aligned to 8 as one is, and any bit pattern is a value; it stays for
+    // as long as this run, which a publication waits for.
+    TABLE.get_value(0, &0).map(|words| unsafe { &*core::ptr::from_ref(words).cast::<Table>() })
 }
 
 /// Walks the choice chain and counts the run. The flow that a starting worker is probed with goes to that worker, which no

@@ -4,7 +4,11 @@ use aya_ebpf::{
     helpers::{bpf_get_smp_processor_id, bpf_ktime_get_coarse_ns, bpf_ktime_get_ns},
     programs::SkReuseportContext,
 };
-use server_common::{choice::Surroundings, counters::Asked, load::Load};
+use server_common::{
+    choice::Surroundings,
+    counters::Asked,
+    load::{Cell, Load},
+};
 
 use crate::{CELLS, LISTENERS, SHOWN};
 
@@ -26,8 +30,8 @@ impl<const COARSE_CLOCK: bool> Surroundings for Kernel<'_, COARSE_CLOCK> {
         // SAFETY: the map has given the pointer, which stays valid for the run; any bit pattern is a value.
         let shown = SHOWN.get_ptr(slot as u32).map(|shown| unsafe { shown.read_volatile() });
         let cell = CELLS.get_value(slot as u32, &0).map(|cell| {
-            // SAFETY: as above.
-            unsafe { core::ptr::from_ref(cell).read_volatile() }
+            // SAFETY: as above; the words are a cell's.
+            unsafe { core::ptr::from_ref(cell).cast::<Cell>().read_volatile() }
         });
         Load::of(shown.unwrap_or_default(), cell, || {
             // SAFETY: takes nothing.

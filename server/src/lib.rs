@@ -12,6 +12,9 @@ pub mod daemon;
 pub mod dataplane;
 pub mod demo;
 pub mod engine;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod host;
 pub mod keeper;
 pub mod load;

@@ -3,7 +3,7 @@
 
 use std::{
     collections::BTreeMap,
-    io::{Read, Write},
+    io::{ErrorKind, Read, Write},
     net::{IpAddr, SocketAddr, TcpStream},
     time::Duration,
 };
@@ -124,6 +124,14 @@ impl Client {
     pub fn ask_for(&mut self, path: &str) {
         let sent = self.stream.write_all(&request_for(self.server, path));
         sent.unwrap_or_else(|error| panic!("asking {} from {}: {error}", self.server, self.address));
+    }
+
+    /// Reads to the end of the connection: whether that is a reset before any answer.
+    #[track_caller]
+    pub fn is_reset(mut self) -> bool {
+        let mut answer = Vec::new();
+        let read = self.stream.read_to_end(&mut answer);
+        matches!(read, Err(error) if error.kind() == ErrorKind::ConnectionReset) && answer.is_empty()
     }
 
     /// Reads the whole answer, to the end of the connection. Panics where none comes, with what came instead.

@@ -5,11 +5,12 @@ use std::{
     os::{fd::AsFd, unix::fs::MetadataExt},
     process::Command,
     thread,
+    time::Duration,
 };
 
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe};
 
-use crate::process;
+use crate::{process, wait};
 
 /// The prefix of which every address can be bound and connected to on the namespace's `lo`, as all of `127.0.0.0/8` can.
 pub const IPV6_PREFIX: &str = "fd00:57ee:7::/64";
@@ -132,6 +133,16 @@ impl Namespace {
         })
     }
 
+    /// The processes that will be there until somebody ends them. One that is ending has no memory any more, and is still in
+    /// its namespace for a moment.
+    fn lasting(&self) -> Vec<u32> {
+        wait::until("no process is ending", Duration::from_secs(10), || {
+            let (ending, lasting): (Vec<u32>, Vec<u32>) =
+                self.processes().into_iter().partition(|pid| process::is_in_exec(*pid));
+            if ending.is_empty() { Ok(lasting) } else { Err(process::describe(&ending)) }
+        })
+    }
+
     fn holds_this_thread(&self) -> bool {
         let own = self.file.metadata().expect("an open namespace has metadata");
         let here = fs::metadata("/proc/thread-self/ns/net").expect("a thread can see its own namespace");
@@ -141,7 +152,7 @@ impl Namespace {
 
 impl Drop for Namespace {
     fn drop(&mut self) {
-        let left = self.processes();
+        let left = if thread::panicking() { self.processes() } else { self.lasting() };
         if left.is_empty() {
             return;
         }

@@ -128,6 +128,7 @@ pub fn wait_for(child: &mut Child, deadline: Duration) -> Option<ExitStatus> {
         return Some(status);
     }
     let pidfd = pidfd(child.id())?;
+    let deadline = wait::patient(deadline);
     let began = std::time::Instant::now();
     loop {
         let left = deadline.saturating_sub(began.elapsed());

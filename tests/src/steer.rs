@@ -35,7 +35,10 @@ pub struct Steer<'a> {
     directory: TempDir,
     daemon: Option<Child>,
     command: &'static str,
-    arguments: Vec<String>,
+    /// After the command and its socket.
+    pub arguments: Vec<String>,
+    /// What starts the daemon, and becomes it: a program with its arguments, before those of `steer`.
+    pub launcher: Vec<String>,
     /// Set for the daemon, and so for its workers.
     pub environment: Vec<(String, OsString)>,
     /// Its pins, where it makes some.
@@ -106,8 +109,16 @@ impl<'a> Steer<'a> {
 
     #[track_caller]
     fn started_in(namespace: &'a Namespace, configuration: &str, environment: &[(String, OsString)]) -> Self {
-        let mut steer = Self::not_started(namespace, &binary(), "daemon");
+        let mut steer = Self::service(namespace, &binary(), configuration);
         steer.environment = environment.to_vec();
+        steer.start_daemon();
+        steer
+    }
+
+    /// `BINARY daemon --socket ... --config FILE --pins ...` in the namespace, with what the file says; not started.
+    #[track_caller]
+    pub fn service(namespace: &'a Namespace, binary: &Path, configuration: &str) -> Self {
+        let mut steer = Self::not_started(namespace, binary, "daemon");
         let path = steer.path("steer.toml");
         fs::write(&path, configuration).expect("a file can be made in the temporary directory");
         // One bpffs is everybody's: a name that no other test has.
@@ -116,7 +127,6 @@ impl<'a> Steer<'a> {
         let [path, pins_said] = [&path, &pins].map(|path| path.to_string_lossy().into_owned());
         steer.arguments = ["--config", &path, "--pins", &pins_said].map(str::to_owned).to_vec();
         steer.pins = Some(pins);
-        steer.start_daemon();
         steer
     }
 
@@ -131,6 +141,7 @@ impl<'a> Steer<'a> {
             daemon: None,
             command,
             arguments: Vec::new(),
+            launcher: Vec::new(),
             environment: Vec::new(),
             pins: None,
         }
@@ -153,8 +164,11 @@ impl<'a> Steer<'a> {
         let open = |name| File::options().create(true).append(true).open(self.path(name));
         let stdout = open("stdout").expect("a file can be made in the temporary directory");
         let stderr = open("stderr").expect("a file can be made in the temporary directory");
-        let mut command = Command::new(&self.binary);
+        let own = self.binary.to_string_lossy().into_owned();
+        let words: Vec<&String> = self.launcher.iter().chain([&own]).collect();
+        let mut command = Command::new(words[0]);
         command
+            .args(&words[1..])
             .args([self.command, "--socket"])
             .arg(self.socket())
             .args(&self.arguments)
@@ -321,7 +335,7 @@ impl<'a> Steer<'a> {
     }
 
     /// Looks without reaping, which would need to change the child.
-    fn is_running(&self) -> bool {
+    pub fn is_running(&self) -> bool {
         let Some(daemon) = &self.daemon else { return false };
         process::has_not_ended(daemon)
     }

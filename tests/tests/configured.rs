@@ -79,7 +79,8 @@ fn all_groups_of_a_configuration_run_and_who_is_named_may_change_them() {
         assert_eq!(limit(steer.pid(), "Max open files"), [hard.clone(), hard.clone()]);
         assert_eq!(limit(pid, "Max core file size"), ["0", "0"]);
         // What each said of itself before it became the sample worker, which raises its own soft limit.
-        let messages = steer.messages();
+        // Where the daemon's own output goes, without a word of the daemon's.
+        let messages = steer.printed();
         assert!(messages.contains("api/0 may open 256 of 4096 files"), "{messages}");
         let inherited = format!("web/1 may open 512 of {} files", hard);
         assert!(messages.contains(&inherited), "as the daemon was started: {inherited}: {messages}");

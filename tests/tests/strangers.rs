@@ -1,9 +1,8 @@
 //! Nobody gets traffic by accident: neither a socket that joins the group unasked, nor a worker that drains.
 
 use std::{
-    io::{ErrorKind, Write},
-    net::{SocketAddr, TcpListener, TcpStream},
-    os::fd::AsRawFd,
+    io::Write,
+    net::{SocketAddr, TcpStream},
     thread,
     time::Duration,
 };
@@ -14,48 +13,11 @@ use steer_tests::{
     load::{LISTEN, Load, Prediction, arguments, assert_nothing_lost, pool},
     netns,
     steer::Steer,
+    strangers::{accepted, detach_program, join},
 };
 
 const SEED: &str = "5eed0000000000000000000000000005";
 const SOON: Duration = Duration::from_secs(60);
-
-/// A listener of this process, which runs as the same user as the daemon, in the kernel's group of an address.
-fn join(address: &str) -> TcpListener {
-    let address: SocketAddr = address.parse().expect("an address");
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).expect("a socket");
-    socket.set_reuse_port(true).expect("SO_REUSEPORT");
-    socket.bind(&address.into()).expect("it may join");
-    socket.listen(1024).expect("it listens");
-    socket.set_nonblocking(true).expect("non-blocking");
-    socket.into()
-}
-
-fn accepted(listener: &TcpListener) -> usize {
-    let mut count = 0;
-    loop {
-        match listener.accept() {
-            Ok(_) => count += 1,
-            Err(error) if error.kind() == ErrorKind::WouldBlock => return count,
-            Err(error) => panic!("accept: {error}"),
-        }
-    }
-}
-
-/// Takes the program from the group that a socket is in, as any member may.
-fn detach_program(member: &TcpListener) {
-    let nothing: libc::c_int = 0;
-    // SAFETY: the option reads no value; a pointer to an int and its size are valid for any option.
-    let result = unsafe {
-        libc::setsockopt(
-            member.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_DETACH_REUSEPORT_BPF,
-            (&raw const nothing).cast(),
-            size_of::<libc::c_int>() as libc::socklen_t,
-        )
-    };
-    assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
-}
 
 #[test]
 fn a_stranger_in_the_group_gets_nothing_and_is_seen() {

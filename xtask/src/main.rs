@@ -3,13 +3,16 @@
 mod bench;
 mod build_ebpf;
 mod capabilities;
+mod cargo_tool;
 mod dist;
 mod ebpf_toolchain;
+mod fuzz;
 mod libtest;
 mod packages;
 mod rustc_wrapper;
 mod summary;
 mod test;
+mod vm;
 mod workspace;
 
 use std::process::ExitCode;
@@ -29,7 +32,9 @@ enum Command {
     Bench(bench::Arguments),
     BuildEbpf(build_ebpf::Arguments),
     Dist(dist::Arguments),
+    Fuzz(fuzz::Arguments),
     Test(test::Arguments),
+    Vm(vm::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -40,7 +45,9 @@ fn main() -> ExitCode {
         Command::Bench(arguments) => bench::main(&workspace, &arguments),
         Command::BuildEbpf(arguments) => build_ebpf::main(&workspace, &arguments),
         Command::Dist(arguments) => dist::main(&workspace, &arguments),
+        Command::Fuzz(arguments) => fuzz::main(&workspace, &arguments),
         Command::Test(arguments) => test::main(&workspace, &arguments),
+        Command::Vm(arguments) => vm::main(&workspace, &arguments),
     });
     match outcome {
         Ok(code) => code,

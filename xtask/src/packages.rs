@@ -1,6 +1,10 @@
-//! What the tests and the packaging need from Debian.
+//! What the tests, the packaging and other kernels need from Debian.
 
-use std::{env, path::Path, process::Command};
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -8,7 +12,7 @@ use anyhow::{Context, Result, bail, ensure};
 pub(crate) type Needed = (&'static str, &'static str);
 
 /// What the privileged tests call.
-pub(crate) const TESTS: [Needed; 4] =
+pub(crate) const FOR_TESTS: [Needed; 4] =
     [("nft", "nftables"), ("ip", "iproute2"), ("python3", "python3"), ("systemd-analyze", "systemd")];
 /// What packing calls: cargo-deb has the binary's dependencies found.
 pub(crate) const PACKAGING: [Needed; 2] = [("dpkg-shlibdeps", "dpkg-dev"), ("strip", "binutils")];
@@ -43,8 +47,14 @@ pub(crate) fn install_missing(needed: &[Needed]) -> Result<()> {
     Ok(())
 }
 
+/// Where a program is.
+pub(crate) fn program(name: &str) -> Result<PathBuf> {
+    let mut all = search_path().into_iter().map(|place| place.join(name));
+    all.find(|path| path.exists()).with_context(|| format!("{name} is not on PATH"))
+}
+
 /// `PATH` and the directories of the administrator's programs, which a user's `PATH` may lack.
-fn search_path() -> Vec<std::path::PathBuf> {
+fn search_path() -> Vec<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]).collect()
 }
@@ -68,6 +78,6 @@ mod tests {
     fn only_what_is_not_there_is_missing() {
         let directory = tempfile::tempdir().unwrap();
         std::fs::write(directory.path().join("ip"), "").unwrap();
-        assert_eq!(missing(&TESTS, &[directory.path()]), ["nftables", "python3", "systemd"]);
+        assert_eq!(missing(&FOR_TESTS, &[directory.path()]), ["nftables", "python3", "systemd"]);
     }
 }

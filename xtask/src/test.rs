@@ -34,10 +34,12 @@ pub(crate) fn main(workspace: &Workspace, arguments: &Arguments) -> Result<ExitC
     let mut summary = Summary::default();
     let obstacle = obstacle(&mut summary, arguments)?;
     if arguments.filter.is_none() {
-        // The eBPF crate is a workspace of its own; its lints need its target, its format does not.
+        // The eBPF crate is a workspace of its own; its lints need its target, its format does not. So are the fuzz targets.
         let ebpf = ["--manifest-path", "server-ebpf/Cargo.toml", "--check"];
+        let targets = ["--manifest-path", "server/fuzz/Cargo.toml", "--check"];
         summary.stage("format", || component(workspace, "fmt", &["--all", "--check"]));
         summary.stage("format of server-ebpf", || component(workspace, "fmt", &ebpf));
+        summary.stage("format of server/fuzz", || component(workspace, "fmt", &targets));
         let lints = ["--workspace", "--all-targets", "--", "-D", "warnings"];
         summary.stage("lints", || component(workspace, "clippy", &lints));
     }
@@ -70,8 +72,8 @@ fn obstacle(summary: &mut Summary, arguments: &Arguments) -> Result<Option<Strin
             "missing {missing}\nhint: run as root, or leave them out with --no-privileged"
         )));
     }
-    let setup =
-        summary.stage("setup", || packages::install_missing(&packages::TESTS).map(|()| Counts::default()));
+    let setup = summary
+        .stage("setup", || packages::install_missing(&packages::FOR_TESTS).map(|()| Counts::default()));
     Ok((setup.failed > 0).then(|| "the setup failed, see above".into()))
 }
 

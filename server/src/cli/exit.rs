@@ -9,6 +9,7 @@ use crate::{
         client::ClientError,
         socket::BindError,
     },
+    dataplane::error::DataplaneError,
     metrics::{MetricsAddressError, MetricsListenerError},
     names::NameError,
     policy::PolicyError,
@@ -90,8 +91,20 @@ pub fn of_receipts<'a>(receipts: impl IntoIterator<Item = &'a Receipt>) -> Exit 
     })
 }
 
-/// The exit code of an error, and the way out where one is known. The outermost error that knows decides.
+/// The exit code of an error, and the way out where one is known. The outermost error that knows decides; but a process that
+/// cannot open any more files has that to mend, whatever it wanted with them.
 pub fn classify(error: &anyhow::Error) -> (Exit, Option<String>) {
+    let (exit, hint) = known(error);
+    let errno = |cause: &(dyn std::error::Error + 'static)| match cause.downcast_ref::<DataplaneError>() {
+        Some(error) => error.errno(),
+        None => cause.downcast_ref::<io::Error>()?.raw_os_error(),
+    };
+    let is_full = error.chain().any(|cause| matches!(errno(cause), Some(libc::EMFILE | libc::ENFILE)));
+    let raise = "raise the limit of open files: LimitNOFILE= in the unit, `ulimit -n` in a shell";
+    (exit, if is_full { Some(raise.to_owned()) } else { hint })
+}
+
+fn known(error: &anyhow::Error) -> (Exit, Option<String>) {
     for cause in error.chain() {
         if let Some(error) = cause.downcast_ref::<ClientError>() {
             return (error.into(), error.hint());

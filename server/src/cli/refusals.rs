@@ -6,8 +6,9 @@ use super::exit::Exit;
 use crate::{
     daemon::{open::AddressServed, persistence::PinsInUse, state::StateError},
     dataplane::{error::DataplaneError, pins::PinsError},
+    keeper::KeeperError,
     sockets::{diag::DiagError, listener::ListenerError, netns::NetnsError, pidfd::PidfdError},
-    workers::{discover::Refusal, spawn::SpawnError, user::UserError},
+    workers::{discover::Refusal, notify::NotifyError, spawn::SpawnError, user::UserError},
 };
 
 /// The exit code and the way out of one error in a chain of causes, where its type is known.
@@ -28,6 +29,11 @@ pub(super) fn classify(cause: &(dyn Error + 'static)) -> Option<(Exit, Option<St
     } else if let Some(error) = cause.downcast_ref::<StateError>() {
         let is_system = matches!(error, StateError::System { .. });
         Some((if is_system { Exit::Failed } else { Exit::Refused }, owned(Some(error.hint()))))
+    } else if let Some(error) = cause.downcast_ref::<KeeperError>() {
+        let exit = if error.is_conflict() { Exit::Refused } else { Exit::Failed };
+        Some((exit, owned(Some(error.hint()))))
+    } else if let Some(error) = cause.downcast_ref::<NotifyError>() {
+        Some((if error.is_conflict() { Exit::Refused } else { Exit::Failed }, owned(Some(error.hint()))))
     } else if let Some(error) = cause.downcast_ref::<UserError>() {
         let is_unknown = matches!(error, UserError::Unknown(_));
         Some((if is_unknown { Exit::NoSuch } else { Exit::Failed }, error.hint()))

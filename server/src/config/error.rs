@@ -74,6 +74,12 @@ impl ConfigError {
         Self { other: Some((other, what_is_there.into())), ..self }
     }
 
+    /// Where it is: the place, and the other one that has a part in it.
+    #[cfg(any(test, fuzzing))]
+    pub(super) fn places(&self) -> impl Iterator<Item = &Place> {
+        self.place.iter().chain(self.other.iter().map(|(place, _)| place))
+    }
+
     /// What is wrong.
     pub fn message(&self) -> &str {
         &self.message

@@ -7,6 +7,8 @@
 mod between;
 mod error;
 mod files;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod group;
 mod keys;
 mod section;

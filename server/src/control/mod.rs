@@ -8,6 +8,8 @@ pub mod api;
 pub mod client;
 mod connection;
 mod dispatch;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod hangup;
 pub mod server;
 pub mod socket;

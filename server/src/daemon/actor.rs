@@ -171,6 +171,15 @@ impl Actor {
         self.close().await;
     }
 
+    /// Gives up a group that never ran, and leaves behind what was there before it and nothing else.
+    pub(super) async fn abandon(self) {
+        if let (Some(persistence), false) = (&self.persistence, self.is_taken_over) {
+            self.notify.remove();
+            persistence.undo();
+        }
+        self.close().await;
+    }
+
     /// Lets everything go: once this is over, another group can have its name and its addresses.
     pub(super) async fn close(mut self) {
         // It holds the notification socket, whose path goes with it.

@@ -10,7 +10,7 @@ use crate::{
         event::{Event, GenerationId, Millis, Moved, Slot},
         layout::Layout,
     },
-    sockets::diag::Diag,
+    sockets::{diag::Diag, procfs},
     workers::process::{Process, ProcessError},
 };
 
@@ -186,10 +186,13 @@ impl Actor {
     fn observe(&mut self, generation: GenerationId, first_instant: Option<Millis>) -> Option<Event> {
         let running = self.generations.get(&generation)?;
         let now = self.clock.now();
-        match observe(&mut self.diag, &self.endpoints, running, now, first_instant) {
+        let seen = procfs::require_room()
+            .map_err(anyhow::Error::from)
+            .and_then(|()| Ok(observe(&mut self.diag, &self.endpoints, running, now, first_instant)?));
+        match seen {
             Ok(observation) => Some(Event::Observed { generation, first_instant, observation }),
             Err(error) => {
-                tracing::warn!("cannot see what is left at {generation:?}: {}", describe(&error));
+                tracing::warn!("cannot see what is left at {generation:?}: {error:#}");
                 if let Ok(diag) = Diag::open() {
                     self.diag = diag;
                 }

@@ -19,6 +19,9 @@ impl Actor {
             }
         }
         self.look_for_strangers();
+        if let Some(Err(error)) = self.persistence.as_ref().map(Persistence::lock_again) {
+            tracing::warn!("cannot lock the pins: {error:#}");
+        }
         if self.persistence.as_ref().is_some_and(Persistence::is_failing) {
             self.save(None);
         }

@@ -68,6 +68,7 @@ use crate::{
 };
 
 use self::{
+    actor::Actor,
     clock::Clock,
     controller::Daemon,
     journal::Journal,
@@ -131,7 +132,15 @@ async fn serve_groups(
     let mut program = "none";
     for settings in groups.iter().cloned().chain(left) {
         let name = settings.name.clone();
-        let (actor, sender, kind) = open::open(settings, &shared, &processes)?;
+        let (actor, sender, kind) = match open::open(settings, &shared, &processes) {
+            Ok(group) => group,
+            Err(error) => {
+                for (actor, _) in opened {
+                    Actor::abandon(actor).await;
+                }
+                return Err(error);
+            }
+        };
         tracing::info!("{name} serves {} with the program {kind}", actor.addresses());
         program = kind;
         opened.push((actor, sender));

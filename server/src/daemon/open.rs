@@ -1,6 +1,6 @@
 //! Opens a group: everything that can be wrong with it is found here, before anything is started.
 
-use std::{cell::LazyCell, os::fd::AsFd as _, sync::Arc};
+use std::{cell::LazyCell, fs::File, io, os::fd::AsFd as _, sync::Arc};
 
 use anyhow::Context as _;
 
@@ -9,7 +9,8 @@ use thiserror::Error;
 use tokio::{sync::mpsc, task::JoinHandle};
 
 use crate::{
-    engine::group::Group,
+    dataplane::kernel_group::ProgramKind,
+    engine::group::{Group, Rules},
     sockets::{address::ListenAddress, diag::Diag, holder, procfs::Processes},
     workers::{notify::NotifySocket, spawn::require_program, user::ResolvedUser},
 };
@@ -20,10 +21,14 @@ use super::{
     endpoint::Endpoint,
     persistence::Persistence,
     rules::rules,
-    settings::{GroupSettings, Mode},
+    settings::{GroupSettings, Mode, WhenEmpty},
     shared::Shared,
+    state::Saved,
     totals::Totals,
 };
+
+/// Descriptors that a daemon needs for more than its groups' listeners and processes: clients, events, what it asks the kernel with.
+const ROOM_BESIDE: usize = 24;
 
 /// Somebody serves the address already, and would share it with us.
 #[derive(Debug, Error)]
@@ -52,7 +57,45 @@ pub(super) fn open(
     let lasting = shared.lasting.as_ref();
     let persistence = lasting.map(|lasting| lasting.group(&configured.name)).transpose()?;
     let saved = persistence.as_ref().map(Persistence::saved).transpose()?.flatten();
-    let settings = saved.as_ref().map_or(configured, |saved| saved.settings.clone());
+    let (mut actor, sender, program) =
+        match assemble(configured, shared, persistence.as_ref(), saved.as_ref()) {
+            Ok(assembled) => assembled,
+            Err(error) => {
+                if let (Some(persistence), None) = (&persistence, &saved) {
+                    persistence.undo();
+                }
+                return Err(error);
+            }
+        };
+    actor.persistence = persistence;
+    if let Some(saved) = &saved {
+        require_room(saved)?;
+        actor.restore(saved, processes);
+    }
+    Ok((actor, sender, program))
+}
+
+/// Fails where there is no room for the descriptors of a group that is taken over: what cannot be opened would be taken for gone, and
+/// replaced.
+fn require_room(saved: &Saved) -> anyhow::Result<()> {
+    let listeners: usize = saved.addresses.iter().map(|address| address.listeners.len()).sum();
+    // Of a process, its pidfd and what waits for it; of a listener, what is taken and what is kept of it.
+    let count = 2 * (saved.processes.len() + listeners) + ROOM_BESIDE;
+    let null = File::open("/dev/null")?;
+    let taken: io::Result<Vec<File>> = (0..count).map(|_| null.try_clone()).collect();
+    taken.map(drop).with_context(|| {
+        format!("cannot take over the group {}: no room for {count} descriptors", saved.settings.name)
+    })
+}
+
+/// Puts together all of a group but what makes it outlive its daemon, which is still to be told what was found.
+fn assemble(
+    configured: GroupSettings,
+    shared: &Shared,
+    persistence: Option<&Persistence>,
+    saved: Option<&Saved>,
+) -> anyhow::Result<(Actor, mpsc::UnboundedSender<Message>, &'static str)> {
+    let settings = saved.map_or(configured, |saved| saved.settings.clone());
     let user = settings.user.as_deref().map(ResolvedUser::resolve).transpose()?;
     // The kernel lets only sockets of one owner into a group: where workers bind themselves, that is their user.
     let owner = match settings.mode {
@@ -69,18 +112,18 @@ pub(super) fn open(
     }
     let mut notify_path = shared.socket.as_os_str().to_owned();
     notify_path.push(format!(".{}.notify", settings.name));
-    let kept = saved.as_ref().and_then(|_| persistence.as_ref()?.kept_notify());
+    let kept = saved.and_then(|_| persistence?.kept_notify());
     let mut notify = match kept {
         Some(socket) => NotifySocket::take_over(notify_path, socket)?,
         None => NotifySocket::bind(notify_path)?,
     };
-    if let Some(persistence) = &persistence {
+    if let Some(persistence) = persistence {
         notify = notify.lasting();
         persistence.keep_notify(notify.as_fd())?;
     }
-    let pins = |address| persistence.as_ref().map(|persistence| persistence.pins(address));
+    let pins = |address| persistence.map(|persistence| persistence.pins(address));
     let mut endpoints = Vec::new();
-    match &saved {
+    match saved {
         Some(saved) => {
             for (index, address) in saved.addresses.iter().enumerate() {
                 let pins = pins(index).unwrap_or_default();
@@ -95,16 +138,21 @@ pub(super) fn open(
             }
         }
     }
+    let migrates = endpoints.iter().all(|endpoint| endpoint.kernel.kind() == ProgramKind::SelectOrMigrate);
+    let settings = as_kernel_allows(settings, migrates);
     let program = endpoints.first().map_or("none", |endpoint| endpoint.kernel.kind().as_str());
-    let engine = match &saved {
+    let engine = match saved {
         Some(saved) => saved.engine.clone(),
-        None => Group::new(rules(&settings, settings.seed.map_or_else(random_seed, Ok)?)),
+        None => {
+            let seed = settings.seed.map_or_else(random_seed, Ok)?;
+            Group::new(Rules { migrates, ..rules(&settings, seed) })
+        }
     };
     let notify = Arc::new(notify);
     let (sender, messages) = mpsc::unbounded_channel();
     let listening = listen_for_readiness(notify.clone(), sender.clone());
     let cells = CellKeeper::new(endpoints.iter().map(|endpoint| endpoint.kernel.cells()).collect());
-    let mut actor = Actor {
+    let actor = Actor {
         settings: Arc::new(settings),
         engine,
         clock: shared.clock,
@@ -125,14 +173,28 @@ pub(super) fn open(
         messages,
         waiters: Default::default(),
         last_operation: 0,
-        persistence,
+        persistence: None,
         is_taken_over: saved.is_some(),
         is_released: false,
     };
-    if let Some(saved) = &saved {
-        actor.restore(saved, processes);
-    }
     Ok((actor, sender, program))
+}
+
+/// Without migration nothing that the holding listener took could leave it: the group refuses instead, and that is said.
+fn as_kernel_allows(settings: GroupSettings, migrates: bool) -> GroupSettings {
+    if migrates {
+        return settings;
+    }
+    let name = &settings.name;
+    tracing::warn!(
+        "{name}: this kernel cannot migrate connections: what a worker has not accepted is reset at a drain's deadline or \
+         when it crashes (hint: Linux 5.14 or later)"
+    );
+    if settings.when_empty == WhenEmpty::Refuse {
+        return settings;
+    }
+    tracing::warn!("{name}: it cannot hold connections either: they are refused while no worker works");
+    GroupSettings { when_empty: WhenEmpty::Refuse, ..settings }
 }
 
 /// Refuses an address that another's SO_REUSEPORT sockets serve: to bind beside them would take half of their

@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File},
     io,
-    os::fd::BorrowedFd,
+    os::{fd::BorrowedFd, unix::fs::MetadataExt},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
@@ -51,10 +51,12 @@ pub(super) struct Persistence {
     keeper: SharedKeeper,
     pins: PathBuf,
     boot: String,
+    /// Whether nothing of the group was there before.
+    is_new: bool,
     /// Why the state could not be written, while it cannot.
     failing: std::cell::RefCell<Option<String>>,
     /// Held for as long as this daemon has the group.
-    _lock: File,
+    lock: std::cell::RefCell<File>,
 }
 
 impl Persistence {
@@ -65,24 +67,32 @@ impl Persistence {
         pins: &Path,
         keeper: SharedKeeper,
     ) -> anyhow::Result<Self> {
+        // First, so that nothing is made yet where it is refused.
+        let file = StateFile::new(states, group)?;
         let directory = pins.join(group.as_str());
         pins::prepare(pins)?;
-        fs::create_dir(&directory).or_else(|error| match error.kind() {
-            io::ErrorKind::AlreadyExists => Ok(()),
-            _ => Err(error),
-        })?;
-        let lock = File::open(&directory)?;
-        flock(&lock, FlockOperation::NonBlockingLockExclusive)
-            .map_err(|_| PinsInUse { group: group.clone(), directory: directory.clone() })?;
+        let is_new = !directory.exists();
+        pins::make(&directory)?;
+        let lock = lock(group, &directory)?;
         Ok(Self {
-            file: StateFile::new(states, group)?,
+            file,
             group: group.clone(),
             keeper,
             pins: directory,
             boot: boot()?,
+            is_new,
             failing: Default::default(),
-            _lock: lock,
+            lock: lock.into(),
         })
+    }
+
+    /// Locks the directory of the pins where that was made again: the one that was locked is gone.
+    pub(super) fn lock_again(&self) -> anyhow::Result<()> {
+        let (own, found) = (self.lock.borrow().metadata()?.ino(), fs::metadata(&self.pins)?.ino());
+        if own != found {
+            self.lock.replace(lock(&self.group, &self.pins)?);
+        }
+        Ok(())
     }
 
     /// What was saved in this boot.
@@ -143,6 +153,13 @@ impl Persistence {
         names.iter().for_each(|name| self.release(name));
         if let Err(error) = pins::remove(&self.pins) {
             tracing::warn!("{}", describe(&error));
+        }
+    }
+
+    /// Removes what was made for a group that could not be opened, or was given up before it ran. What was there before stays.
+    pub(super) fn undo(&self) {
+        if self.is_new {
+            self.remove();
         }
     }
 
@@ -216,6 +233,13 @@ impl Actor {
             _ => {}
         }
     }
+}
+
+fn lock(group: &GroupName, directory: &Path) -> anyhow::Result<File> {
+    let lock = File::open(directory)?;
+    flock(&lock, FlockOperation::NonBlockingLockExclusive)
+        .map_err(|_| PinsInUse { group: group.clone(), directory: directory.to_owned() })?;
+    Ok(lock)
 }
 
 /// The kernel's name for this boot.

@@ -78,7 +78,9 @@ impl Actor {
     pub(super) fn probed(&mut self, generation: GenerationId, connected: io::Result<TcpStream>) {
         let again = match connected {
             Ok(connection) => {
-                if let Some(running) = self.generations.get_mut(&generation) {
+                if let Some(running) =
+                    self.generations.get_mut(&generation).filter(|running| !running.is_ready)
+                {
                     running.probe = ProbeState::Connected { _connection: connection };
                 }
                 None

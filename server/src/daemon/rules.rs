@@ -27,6 +27,7 @@ pub(super) fn rules(settings: &GroupSettings, seed: Seed) -> Rules {
         weights,
         replace,
         hold,
+        migrates: true,
         start,
         drain,
         limits,

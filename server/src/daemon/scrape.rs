@@ -101,7 +101,9 @@ impl Daemon {
             .map(|name| {
                 let (sender, answer) = oneshot::channel();
                 // One that has ended drops the question, which the answer's end tells of.
-                let _ = self.group(&name).map(|group| group.send(Message::Readiness(sender)));
+                if let Ok(group) = self.group(&name) {
+                    let _ = group.send(Message::Readiness(sender));
+                }
                 (name, answer)
             })
             .collect();

@@ -148,7 +148,10 @@ impl Actor {
         else {
             return;
         };
-        running.has_told = true;
+        // Whoever says it over and over costs nothing more.
+        if std::mem::replace(&mut running.has_told, true) {
+            return;
+        }
         self.save(None);
         self.ready_if_complete(generation);
     }
@@ -224,6 +227,8 @@ impl Actor {
         let has_listeners = self.endpoints.iter().all(|endpoint| endpoint.listener(slot).is_some());
         if has_told && has_listeners && !running.is_ready {
             running.is_ready = true;
+            // A worker that said so before it had accepted its probe: the connection is nobody's any more.
+            running.probe = ProbeState::None;
             if self.engine.policy() == Policy::Cpu {
                 self.look_at_cpus_for(|id| id == generation);
             }

@@ -31,9 +31,11 @@ impl Actor {
                 }
             }
         }
+        // Without it, workers would seem to have let go of their listeners.
+        let sees_processes = procfs::require_room().is_ok();
         self.look_at_cpus();
         for (generation, slot) in self.engine.serving() {
-            if let Some(why) = self.lost_listener(generation, slot, &seen) {
+            if let Some(why) = self.lost_listener(generation, slot, &seen, sees_processes) {
                 self.feed(Event::ListenerLost { generation, why });
             }
         }
@@ -53,6 +55,7 @@ impl Actor {
         generation: GenerationId,
         slot: Slot,
         seen: &[BTreeMap<Slot, Listening>],
+        sees_processes: bool,
     ) -> Option<String> {
         let running = self.generations.get_mut(&generation)?;
         let mut is_unattended = false;
@@ -64,7 +67,7 @@ impl Actor {
             // The daemon's own descriptor keeps a listener open that the worker has closed, so the kernel goes on
             // queueing: only /proc tells that nobody will accept. It is read where connections wait.
             let process = running.process.as_ref()?;
-            is_unattended |= listening.unaccepted > 0 && {
+            is_unattended |= sees_processes && listening.unaccepted > 0 && {
                 let inode = options::inode(endpoint.listener(slot)?).ok()?;
                 !procfs::socket_inodes_of(&process.tree()).contains(&inode)
             };

@@ -125,8 +125,8 @@ impl Actor {
             self.ready_if_complete(generation);
         }
         let workers = self.generations.values().filter(|running| !running.has_exited).count();
-        let plural = if workers == 1 { "process" } else { "processes" };
-        let detail = format!("another daemon's, with {workers} {plural} that run");
+        let running = if workers == 1 { "process that runs" } else { "processes that run" };
+        let detail = format!("another daemon's, with {workers} {running}");
         self.journal.add("taken-over", &name, None, None, detail);
     }
 

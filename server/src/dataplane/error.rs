@@ -1,6 +1,6 @@
 //! What can go wrong between the daemon and the kernel's maps and programs.
 
-use std::io;
+use std::{io, path::PathBuf};
 
 use aya::{EbpfError, maps::MapError, pin::PinError, programs::ProgramError};
 use thiserror::Error;
@@ -44,6 +44,16 @@ pub enum DataplaneError {
     /// Program and maps could not be pinned.
     #[error(transparent)]
     Pins(#[from] PinsError),
+    /// What an earlier daemon had pinned is not there any more.
+    #[error("the pin of the {kind} `{name}` is gone from {}", directory.display())]
+    Unpinned {
+        /// `map` or `program`.
+        kind: &'static str,
+        /// Its name.
+        name: &'static str,
+        /// Where it was.
+        directory: PathBuf,
+    },
     /// A pin could not be made.
     #[error("cannot pin `{name}`")]
     Pin {
@@ -71,12 +81,19 @@ impl DataplaneError {
         if let Self::Pins(error) = self {
             return Some(error.hint());
         }
+        if let Self::Unpinned { .. } = self {
+            return Some(
+                "the group serves on under its last table, and cannot be managed any more: end its workers, remove its file \
+                 from the directory of states beside the control socket, and start the daemon again",
+            );
+        }
         let errno = self.errno()?;
         match (self, errno) {
             // EACCES is the verifier's answer, and is not about privilege.
-            (Self::Load(_) | Self::Program { .. }, libc::EPERM) => {
-                Some("loading the program needs CAP_BPF: run as root, or give the process that capability")
-            }
+            (Self::Load(_) | Self::Program { .. }, libc::EPERM) => Some(
+                "loading the program needs CAP_BPF: run as root, or give the process that capability; before Linux 5.11 \
+                     its maps are locked memory too: raise LimitMEMLOCK= or `ulimit -l`",
+            ),
             (Self::Put { .. }, 524) => Some(
                 "the listener is an MPTCP socket, which the kernel cannot steer; for Go programs set GODEBUG=multipathtcp=0",
             ),
@@ -92,6 +109,10 @@ impl DataplaneError {
         let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(self);
         while let Some(error) = cause {
             if let Some(io) = error.downcast_ref::<io::Error>() {
+                return io.raw_os_error();
+            }
+            // It speaks for the error inside, which is no source of it.
+            if let Some(MapError::IoError(io)) = error.downcast_ref::<MapError>() {
                 return io.raw_os_error();
             }
             cause = error.source();

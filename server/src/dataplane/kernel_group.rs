@@ -117,8 +117,12 @@ impl KernelGroup {
     pub fn open(directory: &Path) -> Result<(Self, Publisher), DataplaneError> {
         let kinds = [ProgramKind::SelectOrMigrate, ProgramKind::Select];
         let is_there = |kind: &ProgramKind| directory.join(kind.symbol()).exists();
-        let missing = DataplaneError::Missing { kind: "program", name: names::SELECT_OR_MIGRATE };
-        let kind = kinds.into_iter().find(is_there).ok_or(missing)?;
+        let gone = |kind, name| DataplaneError::Unpinned { kind, name, directory: directory.to_owned() };
+        if let Some(map) = pins::MAPS.into_iter().find(|map| !directory.join(map).exists()) {
+            return Err(gone("map", map));
+        }
+        let kind = kinds.into_iter().find(is_there);
+        let kind = kind.ok_or_else(|| gone("program", names::SELECT_OR_MIGRATE))?;
         let open = |map| {
             let error = move |source| DataplaneError::Map { operation: "open the pin of", map, source };
             MapData::from_pin(directory.join(map)).map_err(error)
@@ -214,10 +218,14 @@ impl KernelGroup {
             .map_err(|source| DataplaneError::Program { program: self.kind.symbol(), source })
     }
 
-    /// Detaches whatever program the group that `member` is in has.
+    /// Detaches whatever program the group that `member` is in has. That it has none, as another has detached it, is no error.
     pub fn detach(&self, member: BorrowedFd<'_>) -> Result<(), DataplaneError> {
-        SkReuseport::detach(member)
-            .map_err(|source| DataplaneError::Program { program: self.kind.symbol(), source: source.into() })
+        let detached = SkReuseport::detach(member)
+            .map_err(|source| DataplaneError::Program { program: self.kind.symbol(), source });
+        match detached {
+            Err(error) if error.errno() == Some(libc::ENOENT) => Ok(()),
+            detached => detached,
+        }
     }
 
     /// Puts a listener into a slot, in place of what was there, atomically.
@@ -292,7 +300,10 @@ fn load_object(slots: u32, kind: ProgramKind) -> Result<Ebpf, DataplaneError> {
         .load(OBJECT)
         .map_err(DataplaneError::Load)?;
     load_program(&mut ebpf, kind)?;
-    follow_log(&mut ebpf);
+    // A task that waits for what never comes would hold its map for ever.
+    if log_level() > 0 {
+        follow_log(&mut ebpf);
+    }
     Ok(ebpf)
 }
 

@@ -24,6 +24,12 @@ pub(super) const MAPS: [&str; 5] =
 /// Pins could not be made or found.
 #[derive(Debug, Error)]
 pub enum PinsError {
+    /// The place is none for pins, and can be made none.
+    #[error("cannot keep pins in {path}: it is in no bpffs")]
+    NotInBpffs {
+        /// Where the pins were to be.
+        path: PathBuf,
+    },
     /// There is no bpffs, and it could not be mounted.
     #[error("cannot keep pins in {path}: it is not in a bpffs, and none can be mounted at {BPFFS}")]
     NoBpffs {
@@ -60,6 +66,9 @@ impl PinsError {
     /// The way out, for a `hint:` line.
     pub fn hint(&self) -> &'static str {
         match self {
+            Self::NotInBpffs { .. } => {
+                "name a directory below a bpffs, such as /sys/fs/bpf/steer; `findmnt -t bpf` shows where there is one"
+            }
             Self::NoBpffs { .. } => "mount it: mount -t bpf bpf /sys/fs/bpf",
             Self::System { .. } => {
                 "the daemon needs the right to write there; pins can be put elsewhere in a bpffs"
@@ -91,7 +100,7 @@ pub fn prepare(root: &Path) -> Result<(), PinsError> {
 }
 
 /// Makes a directory for pins, where there is none.
-pub(super) fn make(directory: &Path) -> Result<(), PinsError> {
+pub fn make(directory: &Path) -> Result<(), PinsError> {
     fs::DirBuilder::new().mode(0o700).recursive(true).create(directory).map_err(system("make", directory))
 }
 
@@ -110,8 +119,10 @@ fn is_bpffs(path: &Path) -> bool {
 /// Mounts bpffs where it is by convention, for pins that are to be there. Needs CAP_SYS_ADMIN.
 fn mount(root: &Path) -> Result<(), PinsError> {
     let refused = |source| PinsError::NoBpffs { path: root.to_owned(), source };
-    if !root.starts_with(BPFFS) {
-        return Err(refused(io::ErrorKind::Unsupported.into()));
+    let is_below = root.starts_with(BPFFS) && root != Path::new(BPFFS);
+    // A second one over the first would hide everybody's pins.
+    if !is_below || is_bpffs(Path::new(BPFFS)) {
+        return Err(PinsError::NotInBpffs { path: root.to_owned() });
     }
     rustix::mount::mount("bpf", BPFFS, "bpf", rustix::mount::MountFlags::empty(), None)
         .map_err(|errno| refused(errno.into()))?;

@@ -121,6 +121,8 @@ pub struct Drain {
     /// Who received what it held.
     #[serde(with = "super::pairs")]
     pub moved: BTreeMap<Receiver, u64>,
+    /// Unaccepted connections that the kernel reset with the listener, as last seen: 0 where it migrates them.
+    pub reset: u64,
     /// Whether the deadline came before the end.
     pub late: bool,
     /// As found last before the deadline, where that came before the end.
@@ -173,6 +175,7 @@ impl Drain {
             kill_sent: None,
             shut: Shut::Not,
             moved: BTreeMap::new(),
+            reset: 0,
             late: false,
             at_deadline: None,
             deserted: false,
@@ -229,13 +232,14 @@ impl Drain {
         }
     }
 
-    /// The listener is down.
-    pub fn listener_shut(&mut self, moved: BTreeMap<Receiver, u64>) {
+    /// The listener is down. Where the kernel `migrates`, what it held has moved; else it was reset.
+    pub fn listener_shut(&mut self, moved: BTreeMap<Receiver, u64>, migrates: bool) {
         if self.shut != Shut::Done {
             self.shut = Shut::Done;
             self.moved = moved;
-            // What was seen in the queue has moved with it.
+            // What was seen in the queue is not left: it has moved, or is counted here and seen by no later look.
             if let Some(last) = &mut self.last {
+                self.reset = if migrates { 0 } else { last.unaccepted };
                 last.unaccepted = 0;
             }
         }

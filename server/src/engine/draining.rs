@@ -86,12 +86,14 @@ impl Group {
             (false, Cause::Asked) if drain.deserted => Outcome::Lost,
             (false, Cause::Asked) => Outcome::Drained,
         };
+        let mut ended = drain.last.unwrap_or_default();
+        ended.unaccepted += drain.reset;
         let receipt = Receipt {
             generation: id,
             successor: drain.successor,
             outcome,
             began: drain.began.unwrap_or_default(),
-            ended: drain.last.unwrap_or_default(),
+            ended,
             migrated: drain.moved.clone(),
             exit: generation.exit.clone(),
             steps: drain.steps.iter().map(|(step, took)| (step.name(), *took)).collect(),
@@ -111,8 +113,9 @@ impl Group {
     pub(super) fn listener_shut(&mut self, id: GenerationId, moved: &Moved) {
         // Asked now: by the end of the drain the receivers' slots may be others'.
         let receivers = self.receivers(moved);
+        let migrates = self.rules.migrates;
         let Some(drain) = self.drain_mut(id).filter(|drain| drain.shut == Shut::Asked) else { return };
-        drain.listener_shut(receivers);
+        drain.listener_shut(receivers, migrates);
         self.hold_received(moved);
     }
 
@@ -155,10 +158,13 @@ fn drain_message(drain: &Drain, generation: &Generation) -> Option<String> {
             left.handshakes, left.unaccepted, left.connections
         )
     });
+    let reset = (drain.reset > 0).then(|| {
+        format!("{} unaccepted connections were reset: this kernel cannot migrate them", drain.reset)
+    });
     let killed = drain.kill_sent.map(|_| match generation.exit {
         Some(_) => "it did not end when told to, and was killed".to_owned(),
         None => "its process has not ended although it was killed".to_owned(),
     });
-    let parts: Vec<String> = [lost, late, killed].into_iter().flatten().collect();
+    let parts: Vec<String> = [lost, late, reset, killed].into_iter().flatten().collect();
     (!parts.is_empty()).then(|| parts.join("; "))
 }

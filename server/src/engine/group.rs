@@ -36,6 +36,8 @@ pub struct Rules {
     pub replace: bool,
     /// Whether connections are held while no worker works; otherwise they are refused.
     pub hold: bool,
+    /// Whether the kernel migrates what a stopped listener holds (Linux 5.14); otherwise it resets that.
+    pub migrates: bool,
     /// From start to ready.
     pub start: Millis,
     /// From a drain's begin to its deadline, where a command says nothing else.

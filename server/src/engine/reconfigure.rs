@@ -56,7 +56,9 @@ impl Group {
     ) -> Result<(), Failure> {
         self.check_reconfiguration(&change)?;
         let Reconfiguration { policy, weights, workers, timeout, conduct } = change;
-        let is_published = policy.is_some() || !weights.is_empty() || conduct.hold != self.rules.hold;
+        let is_published = policy.is_some()
+            || !weights.is_empty()
+            || (conduct.hold && self.rules.migrates) != self.rules.hold;
         self.take_over_rules(conduct);
         self.note("reconfigured", None, "as the configuration says now");
         if let Some(policy) = policy {
@@ -89,7 +91,7 @@ impl Group {
     fn take_over_rules(&mut self, conduct: Conduct) {
         let Conduct { weights, replace, hold, start, drain, limits } = conduct;
         let rules = &mut self.rules;
-        (rules.weights, rules.replace, rules.hold) = (weights, replace, hold);
+        (rules.weights, rules.replace, rules.hold) = (weights, replace, hold && rules.migrates);
         (rules.start, rules.drain, rules.limits) = (start, drain, limits);
     }
 

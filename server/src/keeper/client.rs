@@ -3,7 +3,10 @@
 use std::{
     collections::BTreeMap,
     fs, io,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::fs::FileTypeExt,
+    },
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::Duration,
@@ -14,7 +17,7 @@ use rustix::{
     net::{
         AddressFamily, RecvFlags, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, recv,
         socket_with,
-        sockopt::{Timeout, set_socket_timeout},
+        sockopt::{Timeout, set_socket_timeout, socket_peercred},
     },
 };
 use thiserror::Error;
@@ -35,6 +38,23 @@ pub struct KeeperError {
     path: PathBuf,
     #[source]
     source: io::Error,
+}
+
+impl KeeperError {
+    /// The way out, for a `hint:` line.
+    pub fn hint(&self) -> &'static str {
+        match self.source.kind() {
+            io::ErrorKind::InvalidInput | io::ErrorKind::PermissionDenied => {
+                "nothing but the daemon has to write beside its control socket: look at what is there, and who put it there"
+            }
+            _ => "the daemon must be able to write beside its control socket and to run itself once more",
+        }
+    }
+
+    /// Whether somebody else's is in its place.
+    pub fn is_conflict(&self) -> bool {
+        matches!(self.source.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::PermissionDenied)
+    }
 }
 
 /// A connection to the keeper, and what it keeps for this daemon.
@@ -58,10 +78,14 @@ impl Keeper {
         };
         let (connection, child) = match connect_to(path) {
             Ok(connection) => (connection, None),
-            Err(_) => {
+            // Only then: in place of one that serves, another would leave what that keeps with nobody to give it to.
+            Err(failed)
+                if matches!(failed.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) =>
+            {
                 let child = start(path).map_err(error("start"))?;
                 (connect_to(path).map_err(error("reach"))?, Some(child))
             }
+            Err(failed) => return Err(error("reach")(failed)),
         };
         let mut keeper = Self { path: path.to_owned(), connection, child, kept: BTreeMap::new() };
         keeper.kept = keeper.list().map_err(error("ask"))?;
@@ -122,8 +146,9 @@ impl Keeper {
 
     fn replace(&mut self) -> Result<(), KeeperError> {
         if let Some(mut child) = self.child.take() {
-            // Reaped where it is dead; one that lives without answering is not worth waiting for.
-            let _ = child.try_wait();
+            // One that lives without answering would keep for ever what nobody asks it for.
+            let _ = child.kill();
+            let _ = child.wait();
         }
         let child = start(&self.path).map_err(self.error("start"))?;
         self.connection = connect_to(&self.path).map_err(self.error("reach"))?;
@@ -150,6 +175,8 @@ impl Keeper {
         loop {
             match self.answer()? {
                 (Answer::Kept(name), Some(descriptor)) => drop(kept.insert(name, descriptor)),
+                // The kernel drops a descriptor for which there is no room.
+                (Answer::Kept(_), None) => return Err(io::Error::from_raw_os_error(libc::EMFILE)),
                 (Answer::Done, _) => return Ok(kept),
                 (answer, _) => return Err(io::Error::other(format!("its answer is {answer:?}"))),
             }
@@ -168,20 +195,29 @@ fn socket() -> io::Result<OwnedFd> {
     Ok(socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?)
 }
 
+/// Connects to what listens at the path itself, if it is this user's or root's.
 fn connect_to(path: &Path) -> io::Result<OwnedFd> {
+    if !fs::symlink_metadata(path)?.file_type().is_socket() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "what is there is no socket"));
+    }
     let socket = socket()?;
     set_socket_timeout(&socket, Timeout::Recv, Some(PATIENCE))?;
     set_socket_timeout(&socket, Timeout::Send, Some(PATIENCE))?;
     connect(&socket, &SocketAddrUnix::new(path)?)?;
+    let listens = socket_peercred(&socket)?.uid;
+    if listens != rustix::process::geteuid() && !listens.is_root() {
+        let why = format!("user {} listens there", listens.as_raw());
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
+    }
     Ok(socket)
 }
 
 fn start(path: &Path) -> io::Result<Child> {
+    let listener = socket()?;
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    let listener = socket()?;
     bind(&listener, &SocketAddrUnix::new(path)?)?;
     rustix::fs::chmod(path, Mode::from_raw_mode(0o600))?;
     listen(&listener, 4)?;

@@ -9,6 +9,8 @@
 //! the groups are to go on too, and there is none without it.
 
 mod client;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod process;
 mod wire;
 

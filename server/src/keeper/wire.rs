@@ -7,8 +7,8 @@ use std::{
 };
 
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
-    SendFlags, recvmsg, sendmsg,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
 };
 
 /// Longer names are refused, in bytes.
@@ -51,7 +51,7 @@ impl Request {
 
     pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
         let (tag, name) = bytes.split_first()?;
-        let name = std::str::from_utf8(name).ok().filter(|name| name.len() <= NAME_MAX)?;
+        let name = decode_name(name)?;
         match tag {
             b'k' if !name.is_empty() => Some(Self::Keep(name.to_owned())),
             b'd' if !name.is_empty() => Some(Self::Drop(name.to_owned())),
@@ -75,10 +75,14 @@ impl Answer {
         match bytes.split_first()? {
             (b'o', []) => Some(Self::Done),
             (b'r', []) => Some(Self::Refused),
-            (b'f', name) => Some(Self::Kept(std::str::from_utf8(name).ok()?.to_owned())),
+            (b'f', name) => Some(Self::Kept(decode_name(name)?.to_owned())),
             _ => None,
         }
     }
+}
+
+fn decode_name(bytes: &[u8]) -> Option<&str> {
+    std::str::from_utf8(bytes).ok().filter(|name| name.len() <= NAME_MAX)
 }
 
 /// Sends one datagram.
@@ -93,9 +97,11 @@ pub(super) fn send(socket: impl AsFd, bytes: &[u8], descriptor: Option<BorrowedF
     Ok(())
 }
 
-/// Receives one datagram; nothing where the other side is gone. The descriptor is closed on exec.
+/// Receives one datagram; nothing where the other side is gone. One that is too long is empty, which says nothing. The
+/// descriptor is closed on exec.
 pub(super) fn receive(socket: impl AsFd) -> io::Result<Option<(Vec<u8>, Option<OwnedFd>)>> {
-    let mut bytes = [0; NAME_MAX + 1];
+    // Room for a tag and for more than the longest name: one that was cut to it would be taken for another.
+    let mut bytes = [0; NAME_MAX + 2];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let flags = RecvFlags::CMSG_CLOEXEC;
@@ -105,6 +111,9 @@ pub(super) fn receive(socket: impl AsFd) -> io::Result<Option<(Vec<u8>, Option<O
         if let RecvAncillaryMessage::ScmRights(descriptors) = message {
             descriptor = descriptors.last();
         }
+    }
+    if received.flags.contains(ReturnFlags::TRUNC) {
+        return Ok(Some((Vec::new(), None)));
     }
     Ok((received.bytes > 0).then(|| (bytes[..received.bytes].to_vec(), descriptor)))
 }

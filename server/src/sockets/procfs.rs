@@ -3,9 +3,12 @@
 //! Everything here is a snapshot: a process can end, or fork, between two reads. What has gone is left out, never
 //! an error. Processes of other users show no descriptors without CAP_SYS_PTRACE.
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
+
 use std::{
     collections::{HashMap, HashSet},
-    fs,
+    fs, io,
     os::fd::RawFd,
 };
 
@@ -44,7 +47,7 @@ pub fn parse_stat(text: &str) -> Option<Stat> {
     Some(Stat {
         pid: pid.parse().ok()?,
         command: command.to_owned(),
-        state: fields.first()?.chars().next()?,
+        state: fields.first()?.chars().next().filter(char::is_ascii_alphabetic)?,
         parent: fields.get(1)?.parse().ok()?,
         session: fields.get(3)?.parse().ok()?,
         start_time: fields.get(19)?.parse().ok()?,
@@ -67,7 +70,10 @@ pub fn start_time(pid: u32) -> Option<u64> {
 /// The effective user of a process, also of one that has ended and is not reaped yet; nothing where there is none.
 pub fn user_of(pid: u32) -> Option<u32> {
     let bytes = fs::read(format!("/proc/{pid}/status")).ok()?;
-    let text = String::from_utf8_lossy(&bytes);
+    parse_user(&String::from_utf8_lossy(&bytes))
+}
+
+fn parse_user(text: &str) -> Option<u32> {
     // Real, effective, saved, of the file system.
     text.lines().find_map(|line| line.strip_prefix("Uid:"))?.split_ascii_whitespace().nth(1)?.parse().ok()
 }
@@ -161,6 +167,13 @@ pub fn sockets_of(pid: u32) -> Vec<(RawFd, u64)> {
 
 fn parse_socket_link(target: &str) -> Option<u64> {
     target.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
+}
+
+/// Fails where there is no room for the descriptors that a look takes, at a directory and at a file of it. The looks here then find
+/// nothing, and whoever draws conclusions from that has to ask this first.
+pub fn require_room() -> io::Result<()> {
+    let _directory = fs::File::open("/proc/self/fd")?;
+    fs::File::open("/proc/self/stat").map(drop)
 }
 
 /// The inodes of all sockets that any of the processes holds. One `readlink` for each of their descriptors: for

@@ -10,6 +10,8 @@ use std::{
         },
     },
     path::{Path, PathBuf},
+    sync::atomic::{AtomicU32, Ordering::Relaxed},
+    time::Duration,
 };
 
 use thiserror::Error;
@@ -19,6 +21,12 @@ use crate::sockets::procfs;
 
 /// Longer datagrams are ignored, in bytes; `systemd` has the same bound.
 const DATAGRAM_MAX: usize = 4096;
+
+/// How many datagrams are taken without a pause.
+const BATCH: u32 = 16;
+
+/// The pause after them: a thousand workers that are started together are heard within a second.
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// Longer texts are cut, in characters.
 const STATUS_MAX: usize = 256;
@@ -65,12 +73,31 @@ pub struct NotifyError {
     source: io::Error,
 }
 
+impl NotifyError {
+    /// The way out, for a `hint:` line.
+    pub fn hint(&self) -> &'static str {
+        match self.is_conflict() {
+            true => "remove what is there; nothing but the daemon has to write beside its control socket",
+            false => {
+                "the daemon must be able to write beside its control socket; --socket names another place"
+            }
+        }
+    }
+
+    /// Whether something else is in its place.
+    pub fn is_conflict(&self) -> bool {
+        self.source.kind() == io::ErrorKind::AddrInUse
+    }
+}
+
 /// The daemon's end of NOTIFY_SOCKET. Dropping it removes its path, unless another daemon is to go on with it.
 #[derive(Debug)]
 pub struct NotifySocket {
     path: PathBuf,
     is_lasting: bool,
     socket: UnixDatagram,
+    /// How many datagrams were received.
+    received: AtomicU32,
 }
 
 impl NotifySocket {
@@ -92,7 +119,7 @@ impl NotifySocket {
         socket.set_nonblocking(true).map_err(failed("set up"))?;
         socket2::SockRef::from(&socket).set_passcred(true).map_err(failed("set up"))?;
         let socket = UnixDatagram::from_std(socket).map_err(failed("set up"))?;
-        Ok(Self { path, is_lasting: false, socket })
+        Ok(Self { path, is_lasting: false, socket, received: AtomicU32::new(0) })
     }
 
     /// Goes on with a socket that another daemon made at `path`, and with what was written to it meanwhile.
@@ -100,7 +127,7 @@ impl NotifySocket {
         let path = path.into();
         let failed = |source| NotifyError { operation: "go on with", path: path.clone(), source };
         let socket = UnixDatagram::from_std(StdDatagram::from(socket)).map_err(failed)?;
-        Ok(Self { path, is_lasting: true, socket })
+        Ok(Self { path, is_lasting: true, socket, received: AtomicU32::new(0) })
     }
 
     /// Has the path stay when this is dropped: a duplicate of the socket is kept elsewhere.
@@ -120,8 +147,14 @@ impl NotifySocket {
     }
 
     /// The next notification that says something we act on; everything else is ignored. Cancelling loses nothing.
+    ///
+    /// Every process that reaches the path may write there, and whose it is has to be read from `/proc`: so only so many datagrams
+    /// are taken in a time, and who writes more waits, or finds the queue full.
     pub async fn receive(&self) -> Result<Notification, NotifyError> {
         loop {
+            if self.received.fetch_add(1, Relaxed) % BATCH == BATCH - 1 {
+                tokio::time::sleep(PAUSE).await;
+            }
             let received =
                 self.socket.async_io(Interest::READABLE, || receive(self.socket.as_raw_fd())).await;
             let received = received.map_err(|source| NotifyError {

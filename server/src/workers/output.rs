@@ -12,7 +12,6 @@ use std::{
     },
 };
 
-use rustix::fs::{Mode, OFlags};
 use tokio::{
     io::{AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::unix::pipe,
@@ -37,18 +36,6 @@ const QUEUE_MAX: usize = 1024;
 pub struct WorkerOutput {
     pub(super) stdout: OwnedFd,
     pub(super) stderr: OwnedFd,
-}
-
-impl WorkerOutput {
-    /// The output of a worker that another daemon started: its pipes, opened again. They hold what it wrote since
-    /// that daemon ended. Needs the right to trace the worker: the same user, or CAP_SYS_PTRACE.
-    pub fn of_running(pid: u32) -> io::Result<Self> {
-        let open = |descriptor| {
-            let path = format!("/proc/{pid}/fd/{descriptor}");
-            rustix::fs::open(path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())
-        };
-        Ok(Self { stdout: open(1)?, stderr: open(2)? })
-    }
 }
 
 /// Where workers' lines go. Clones are one.

@@ -329,8 +329,8 @@ fn output(output: Output) -> io::Result<(Option<WorkerOutput>, [OwnedFd; 2])> {
 /// A pipe for a worker's output: the end to read from, and the worker's.
 ///
 /// The worker's end is open for reading, too. A plain one would end the worker by SIGPIPE at its next line after
-/// the daemon was killed; this one has a reader for as long as the worker lives, holds what it writes, and can be
-/// opened again by the next daemon. Once it is full the worker waits, so it is made large.
+/// the daemon was killed; this one has a reader for as long as the worker lives, and holds what it writes. Once it is full the
+/// worker waits, so it is made large; workers that are to outlive the daemon have none ([`Output::Shared`]).
 fn output_pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     let (read, write) = pipe()?;
     // May be refused by `fs.pipe-user-pages-soft`; then it has the usual 64 KiB.

@@ -1,50 +1,17 @@
-//! cargo-deb: finds it, installs it where it is missing, and calls it.
+//! cargo-deb: which, and how it is called.
 
 use std::{
-    env, fs,
+    fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
 use anyhow::{Context, Result, ensure};
 
-use crate::workspace::Workspace;
+use crate::{cargo_tool::Tool, workspace::Workspace};
 
-/// The release that the package's description in `server/Cargo.toml` is written for.
-const CARGO_DEB: &str = "3.8.0";
-
-/// Finds cargo-deb on `PATH` or in the target directory, or installs it there.
-pub(super) fn prepare(workspace: &Workspace) -> Result<PathBuf> {
-    let root = workspace.target.join("tools");
-    let own = root.join("bin/cargo-deb");
-    let search = env::var_os("PATH").unwrap_or_default();
-    let on_path = env::split_paths(&search).map(|directory| directory.join("cargo-deb"));
-    if let Some(found) = on_path.chain([own.clone()]).find(|path| path.exists() && fits(path)) {
-        return Ok(found);
-    }
-    println!("installing cargo-deb {CARGO_DEB} into {} (about two minutes)", root.display());
-    let mut install = workspace.cargo();
-    install
-        .args(["install", "cargo-deb", "--version", CARGO_DEB, "--locked", "--force", "--root"])
-        .arg(&root);
-    let status = install.status().context("running cargo install cargo-deb")?;
-    ensure!(
-        status.success() && fits(&own),
-        "cargo-deb {CARGO_DEB} could not be installed\n\
-         hint: cargo install cargo-deb --version {CARGO_DEB} --locked (needs https://crates.io); one on PATH is used"
-    );
-    Ok(own)
-}
-
-fn fits(path: &Path) -> bool {
-    let output = Command::new(path).args(["deb", "--version"]).output();
-    output.is_ok_and(|output| is_release(&String::from_utf8_lossy(&output.stdout)))
-}
-
-/// Whether `cargo-deb --version` names the release: with or without the program's name before it.
-fn is_release(version: &str) -> bool {
-    version.split_whitespace().next_back() == Some(CARGO_DEB)
-}
+/// Of the release that the package's description in `server/Cargo.toml` is written for.
+pub(super) const CARGO_DEB: Tool = Tool { name: "deb", release: "3.8.0", takes: "about two minutes" };
 
 /// Packs what was built and laid out. Returns the package's path.
 pub(super) fn pack(
@@ -78,15 +45,6 @@ fn packed(printed: &str) -> Option<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_release_is_compared_whole() {
-        assert!(is_release(&format!("cargo-deb {CARGO_DEB}\n")));
-        assert!(is_release(CARGO_DEB));
-        for other in [String::new(), format!("{CARGO_DEB}1"), format!("cargo-deb {CARGO_DEB} beta")] {
-            assert!(!is_release(&other), "{other}");
-        }
-    }
 
     #[test]
     fn the_package_is_named_in_a_line_of_its_own() {

@@ -12,7 +12,8 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-use crate::{packages, workspace::Workspace};
+use self::cargo_deb::CARGO_DEB;
+use crate::{cargo_tool, packages, workspace::Workspace};
 
 /// Make the Debian package: the binary, its unit, manual pages, completions, examples.
 ///
@@ -44,7 +45,7 @@ pub(crate) fn main(workspace: &Workspace, arguments: &Arguments) -> Result<ExitC
 /// Builds the binary, lays out what goes with it, and packs both, into a directory of the target directory, where cargo-deb leaves
 /// no other version of the package. Returns the package's path.
 fn package(workspace: &Workspace, version: Option<&str>, directory: &str) -> Result<PathBuf> {
-    let tool = cargo_deb::prepare(workspace)?;
+    let tool = cargo_tool::prepare(workspace, CARGO_DEB)?;
     let built = workspace.cargo().args(["build", "--release", "--package", "steer"]).status()?;
     ensure!(built.success(), "building steer failed ({built})");
     let release = workspace.target.join("release");

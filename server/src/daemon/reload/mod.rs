@@ -228,7 +228,7 @@ async fn open_all(added: Vec<GroupSettings>, shared: &Shared) -> Result<Vec<Open
 
 async fn abandon(opened: Vec<OpenedGroup>) {
     for (actor, _) in opened {
-        actor.close().await;
+        actor.abandon().await;
     }
 }
 

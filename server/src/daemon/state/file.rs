@@ -41,6 +41,14 @@ pub enum StateError {
         /// Its mode.
         mode: u32,
     },
+    /// Something that is no file is in its place, and is not followed.
+    #[error("the state in {path} is a {found}, not a file")]
+    NotAFile {
+        /// Where.
+        path: PathBuf,
+        /// What is there.
+        found: &'static str,
+    },
     /// It is no state.
     #[error("the state in {path} cannot be understood")]
     Malformed {
@@ -73,6 +81,9 @@ impl StateError {
             Self::System { .. } => "the directory must be writable, and its disk not full",
             Self::NotOurs { .. } => {
                 "give it to the daemon's user with mode 700, or remove it: its groups then have to be stopped by hand"
+            }
+            Self::NotAFile { .. } => {
+                "nothing but the daemon has to write there: remove it, and end the workers of its group"
             }
             Self::Malformed { .. } => "remove it, after ending the workers that it tells of",
             Self::OtherVersion { .. } => {
@@ -157,8 +168,16 @@ impl StateFile {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             found => found.map_err(failed("look at"))?,
         };
-        if !found.is_file() || found.len() > SIZE_MAX {
-            return Err(failed("read")(io::ErrorKind::InvalidData.into()));
+        if !found.is_file() {
+            let found = if found.is_symlink() { "symbolic link" } else { "special file or directory" };
+            return Err(StateError::NotAFile { path: self.path.clone(), found });
+        }
+        let (owner, mode) = (found.uid(), found.mode() & 0o7777);
+        if owner != rustix::process::geteuid().as_raw() || mode & 0o022 != 0 {
+            return Err(StateError::NotOurs { path: self.path.clone(), owner, mode });
+        }
+        if found.len() > SIZE_MAX {
+            return Err(failed("read")(io::ErrorKind::FileTooLarge.into()));
         }
         let bytes = fs::read(&self.path).map_err(failed("read"))?;
         let saved = understand(&bytes, &self.path)?;
@@ -177,7 +196,7 @@ impl StateFile {
 }
 
 /// The state that the bytes are. Another version's is not read beyond that.
-fn understand(bytes: &[u8], path: &Path) -> Result<Saved, StateError> {
+pub(super) fn understand(bytes: &[u8], path: &Path) -> Result<Saved, StateError> {
     let malformed = |source| StateError::Malformed { path: path.to_owned(), source };
     let Version { format, maps, version } = serde_json::from_slice(bytes).map_err(malformed)?;
     if (format, maps) != (u64::from(FORMAT), u64::from(MAPS)) {
@@ -231,7 +250,7 @@ mod tests {
         let file = StateFile::new(&directory, &saved.settings.name).unwrap();
         assert_eq!(file.read("this").unwrap(), None);
         file.write(&saved).unwrap();
-        assert_eq!(StateFile::groups(&directory), [saved.settings.name.clone()]);
+        assert_eq!(StateFile::groups(&directory), std::slice::from_ref(&saved.settings.name));
         let read = file.read("this").unwrap().unwrap();
         assert_eq!((&read.settings, read.last_operation), (&saved.settings, 7));
         // What is worked out anew is not in the file.
@@ -260,7 +279,11 @@ mod tests {
         }
         fs::remove_file(&file.path).unwrap();
         std::os::unix::fs::symlink("/dev/zero", &file.path).unwrap();
-        assert!(matches!(file.read("this"), Err(StateError::System { .. })));
+        assert!(matches!(file.read("this"), Err(StateError::NotAFile { found: "symbolic link", .. })));
+        fs::remove_file(&file.path).unwrap();
+        file.write(&saved).unwrap();
+        fs::set_permissions(&file.path, fs::Permissions::from_mode(0o606)).unwrap();
+        assert!(matches!(file.read("this"), Err(StateError::NotOurs { mode: 0o606, .. })));
         fs::set_permissions(&directory, fs::Permissions::from_mode(0o755)).unwrap();
         assert!(matches!(StateFile::new(&directory, &saved.settings.name), Err(StateError::NotOurs { .. })));
     }

@@ -4,9 +4,13 @@
 //! It is written before anything is done that it speaks of, so it may say more than has been done, and never less.
 
 mod file;
+#[cfg(any(test, fuzzing))]
+mod fuzzing;
 mod saved;
 
 pub use self::file::StateError;
+#[cfg(any(test, fuzzing))]
+pub use self::fuzzing::check;
 pub(super) use self::{
     file::{StateFile, directory_beside},
     saved::{FORMAT, MAPS, Saved, SavedAddress, SavedProcess},

@@ -283,3 +283,35 @@ fn a_log_of_scaling_down_and_up_replays() {
     assert_eq!(world.result(1), Some(Ok(())));
     assert!(world.started(id(1, 2)).is_some());
 }
+
+#[test]
+fn a_receipt_says_what_was_reset_where_the_kernel_cannot_migrate() {
+    for (migrates, left) in [(true, 0), (false, 5)] {
+        let mut world = Replay::working(Rules { migrates, hold: false, ..rules(2) });
+        world.ask(Command::Drain { worker: 0, timeout: None });
+        world.publish();
+        let generation = id(0, 1);
+        let first_instant = world.group.drain_mut(generation).and_then(|drain| drain.first_instant);
+        let observation = Observation { unaccepted: 5, ..Observation::default() };
+        world.tell(Event::Observed { generation, first_instant, observation });
+        world.pass(401);
+        world.tell(Event::ListenerShut { generation, moved: BTreeMap::new() });
+        // What is looked at while it stops has nothing of it any more.
+        world.pass(200);
+        world.tell(Event::Observed { generation, first_instant, observation: Observation::default() });
+        world.exit(generation);
+        world.pass(200);
+        let receipts: Vec<_> = world
+            .effects
+            .iter()
+            .filter_map(|(_, effect)| match effect {
+                Effect::Receipt { receipt, .. } => Some(receipt),
+                _ => None,
+            })
+            .collect();
+        let [receipt] = receipts[..] else { panic!("one receipt: {receipts:?}") };
+        assert_eq!(receipt.ended.unaccepted, left);
+        let message = receipt.message.as_deref().unwrap_or_default();
+        assert_eq!(message.contains("5 unaccepted connections were reset"), !migrates, "{message}");
+    }
+}

@@ -38,6 +38,7 @@ pub(super) fn rules(workers: u32) -> Rules {
         weights: BTreeMap::new(),
         replace: false,
         hold: true,
+        migrates: true,
         start: 30_000,
         drain: 400,
         limits,

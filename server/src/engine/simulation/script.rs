@@ -131,6 +131,7 @@ pub(super) fn script() -> impl Strategy<Value = Script> {
         weights,
         replace,
         hold,
+        migrates: true,
         start: 300,
         drain: 800,
         limits: Limits { settle: 40, stop: 120 },

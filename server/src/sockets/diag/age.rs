@@ -7,7 +7,7 @@ const LATE_PARTS: u32 = 7;
 
 /// No age is more than this, so that it can be added and compared freely: the longest that a request socket can
 /// live is 255 retransmits (`net.ipv4.tcp_synack_retries`), 2 minutes apart.
-const AGE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+pub(super) const AGE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The longest tick of a kernel: HZ is 100 or more.
 const TICK_MAX: Duration = Duration::from_millis(10);

@@ -8,6 +8,8 @@
 //! an absence by it asks twice.
 
 mod age;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod wire;
 
 use std::{

@@ -180,20 +180,6 @@ async fn a_worker_outlives_the_reader_of_its_output() {
 }
 
 #[tokio::test]
-async fn the_next_daemon_reads_on() {
-    let Spawned { process, output } = spawn(&shell("echo early; exec sleep 60"), |_| {}).unwrap();
-    drop(output);
-    let again = WorkerOutput::of_running(process.pid()).unwrap();
-    let mut pipe = tokio::net::unix::pipe::Receiver::from_owned_fd(again.stdout).unwrap();
-    let mut text = [0; 6];
-    tokio::time::timeout(Duration::from_secs(10), pipe.read_exact(&mut text)).await.unwrap().unwrap();
-    assert_eq!(&text, b"early\n");
-    process.signal(libc::SIGKILL).unwrap();
-    process.wait().await.unwrap();
-    assert_eq!(pipe.read(&mut text).await.unwrap(), 0, "the pipe ends with its worker");
-}
-
-#[tokio::test]
 async fn the_whole_tree_gets_the_signal_also_when_its_leader_has_ended() {
     // One stays in the session; the other leaves it, and is found as a descendant only.
     let script = "sleep 60 & setsid sleep 60 & sleep 60 & echo started; exec sleep 60";
