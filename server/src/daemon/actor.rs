@@ -13,7 +13,7 @@ use tokio::{
     net::TcpStream,
     sync::{mpsc, oneshot},
     task::JoinHandle,
-    time::{Instant, MissedTickBehavior},
+    time::Instant,
 };
 
 use crate::{
@@ -34,8 +34,9 @@ use crate::{
 };
 
 use super::{
-    cells::CellKeeper, clock::Clock, crash, endpoint::Endpoint, journal::Journal, persistence::Persistence,
-    reload::Proposal, running::Running, settings::GroupSettings, totals::Totals, tune::Tune, waiter::Waiter,
+    cells::CellKeeper, clock::Clock, crash, endpoint::Endpoint, journal::Journal, neighbours::Neighbours,
+    persistence::Persistence, reload::Proposal, running::Running, settings::GroupSettings, totals::Totals,
+    tune::Tune, waiter::Waiter,
 };
 
 /// How often the group looks for what nobody tells: lost listeners, an occupied hold.
@@ -105,6 +106,7 @@ pub(super) struct Actor {
     pub(super) journal: Journal,
     pub(super) endpoints: Vec<Endpoint>,
     pub(super) diag: Diag,
+    pub(super) neighbours: Neighbours,
     pub(super) notify: Arc<NotifySocket>,
     /// The task that reads it.
     pub(super) listening: JoinHandle<()>,
@@ -134,12 +136,8 @@ pub(super) struct Actor {
 impl Actor {
     /// Runs until the group has been stopped.
     pub(super) async fn run(mut self) {
-        let mut supervision = tokio::time::interval(SUPERVISION);
-        supervision.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut mending = tokio::time::interval(MENDING);
-        mending.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut sampling = tokio::time::interval(SAMPLING);
-        sampling.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let [mut supervision, mut mending, mut sampling] =
+            [SUPERVISION, MENDING, SAMPLING].map(|period| self.clock.ticks(period));
         if self.is_taken_over {
             self.resume();
         } else {

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rustix::time::{ClockId, clock_gettime};
+use tokio::time::{Interval, MissedTickBehavior, interval_at};
 
 use crate::engine::event::Millis;
 
@@ -36,6 +37,15 @@ impl Clock {
     pub fn instant(&self, at: Millis) -> Instant {
         self.began + Duration::from_millis(at).saturating_sub(self.began_at)
     }
+
+    /// Ticks at whole multiples of a period since the boot. Those of all groups come at the same instants, so that a daemon that has
+    /// nothing to do is woken once for all of them. After one that was late the next comes at its time, which may be at once.
+    pub fn ticks(&self, period: Duration) -> Interval {
+        let next = (self.now() / millis(period) + 1) * millis(period);
+        let mut ticks = interval_at(self.instant(next).into(), period);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        ticks
+    }
 }
 
 impl Default for Clock {
@@ -52,4 +62,37 @@ pub fn millis(duration: Duration) -> Millis {
 /// Wall-clock time, in milliseconds since the epoch of Unix.
 pub fn unix_millis() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, millis)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn ticks_of_whoever_asks_come_at_multiples_of_their_period() {
+        const PERIOD: Duration = Duration::from_millis(250);
+        let clock = Clock::new();
+        let since_boot =
+            |at: tokio::time::Instant| clock.began_at + at.into_std().duration_since(clock.began);
+        for _ in 0..2 {
+            let mut ticks = clock.ticks(PERIOD);
+            let [first, second] = [ticks.tick().await, ticks.tick().await];
+            assert_eq!(second - first, PERIOD);
+            assert_eq!(since_boot(first).as_nanos() % PERIOD.as_nanos(), 0);
+            // Somebody else asks at some other time.
+            tokio::time::advance(Duration::from_millis(77)).await;
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_tick_that_was_late_moves_none_after_it() {
+        const PERIOD: Duration = Duration::from_millis(250);
+        let mut ticks = Clock::new().ticks(PERIOD);
+        let first = ticks.tick().await;
+        tokio::time::advance(PERIOD * 3 + PERIOD / 2).await;
+        ticks.tick().await;
+        let next = ticks.tick().await - first;
+        assert_eq!(next.as_nanos() % PERIOD.as_nanos(), 0);
+        assert_eq!(next, PERIOD * 4);
+    }
 }

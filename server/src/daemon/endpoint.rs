@@ -166,7 +166,7 @@ impl Endpoint {
     }
 
     /// What the listener of each slot says of itself.
-    pub(super) fn listening(&self) -> Result<BTreeMap<Slot, Listening>, options::SocketError> {
+    pub(super) fn listening(&self) -> Result<Vec<(Slot, Listening)>, options::SocketError> {
         self.listeners.iter().map(|(&slot, own)| Ok((slot, options::listening(&own.descriptor)?))).collect()
     }
 

@@ -17,6 +17,7 @@ mod journal;
 mod lasting;
 mod loads;
 mod mend;
+mod neighbours;
 mod observe;
 pub mod open;
 pub mod persistence;
@@ -73,6 +74,7 @@ use self::{
     controller::Daemon,
     journal::Journal,
     lasting::Lasting,
+    neighbours::Neighbours,
     reload::Reloader,
     settings::GroupSettings,
     setup::{Purpose, Setup},
@@ -124,6 +126,7 @@ async fn serve_groups(
         output,
         socket: setup.socket,
         limits,
+        neighbours: Neighbours::default(),
         lasting: lasting.clone(),
     };
     let left = lasting.as_ref().map(|lasting| lasting.left(&groups)).transpose()?.unwrap_or_default();

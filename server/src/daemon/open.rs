@@ -159,6 +159,7 @@ fn assemble(
         journal: shared.journal.clone(),
         endpoints,
         diag: Diag::open()?,
+        neighbours: shared.neighbours.clone(),
         notify,
         listening,
         output: shared.output.clone(),

@@ -4,7 +4,11 @@ use std::sync::Arc;
 
 use tokio::net::{TcpSocket, TcpStream};
 
-use crate::{dataplane::cells::WorkerCell, engine::event::Slot, workers::process::Process};
+use crate::{
+    dataplane::cells::WorkerCell,
+    engine::event::{Millis, Slot},
+    workers::process::Process,
+};
 
 use super::{reach::Reach, settings::Readiness, stall::Tracker};
 
@@ -33,8 +37,8 @@ pub(super) struct Running {
     pub(super) cpus: Vec<usize>,
     /// Whether it was last seen to take nothing.
     pub(super) is_stalled: bool,
-    /// How many times in a row its listener was seen with connections and without a process to accept them.
-    pub(super) unattended: u32,
+    /// Since when its listener is seen with connections and without a process to accept them.
+    pub(super) unattended_since: Option<Millis>,
 }
 
 impl Running {
@@ -52,7 +56,7 @@ impl Running {
             queue: Tracker::default(),
             cpus: Vec::new(),
             is_stalled: false,
-            unattended: 0,
+            unattended_since: None,
         }
     }
 }

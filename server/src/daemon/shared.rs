@@ -7,7 +7,7 @@ use crate::workers::{
     output::OutputSink,
 };
 
-use super::{clock::Clock, journal::Journal, lasting::Lasting};
+use super::{clock::Clock, journal::Journal, lasting::Lasting, neighbours::Neighbours};
 
 /// What a group is opened with, beside its settings; cheap to clone.
 #[derive(Debug, Clone)]
@@ -19,6 +19,8 @@ pub(super) struct Shared {
     pub(super) socket: PathBuf,
     /// The limits that the daemon was started with and has raised for itself: they are its workers'.
     pub(super) limits: Vec<(Resource, Limit)>,
+    /// Who listens beside the groups.
+    pub(super) neighbours: Neighbours,
     /// What makes the groups outlive the daemon, where they are to.
     pub(super) lasting: Option<Lasting>,
 }

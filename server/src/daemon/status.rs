@@ -204,13 +204,11 @@ impl Actor {
     }
 
     /// Unaccepted connections by slot.
-    pub(super) fn queues(&mut self) -> Result<BTreeMap<Slot, u64>, Fault> {
+    pub(super) fn queues(&self) -> Result<BTreeMap<Slot, u64>, Fault> {
         let mut queues = BTreeMap::new();
         for endpoint in &self.endpoints {
-            let listeners = self.diag.listeners(endpoint.address).map_err(|error| unreadable(&error))?;
-            for (slot, cookie) in endpoint.slots() {
-                let own = listeners.iter().find(|listener| listener.cookie == cookie);
-                *queues.entry(slot).or_default() += own.map_or(0, |own| u64::from(own.unaccepted));
+            for (slot, own) in endpoint.listening().map_err(|error| unreadable(&error))? {
+                *queues.entry(slot).or_default() += u64::from(own.unaccepted);
             }
         }
         Ok(queues)

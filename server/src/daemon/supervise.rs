@@ -1,25 +1,28 @@
 //! Looks for what nobody tells: listeners that do not serve any more, connections in a hold that has ended, strangers.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 
 use crate::{
-    engine::event::{Event, GenerationId, Slot},
+    engine::event::{Event, GenerationId, Millis, Slot},
     sockets::{
-        diag::ListenerInfo,
+        diag::{DiagError, ListenerInfo},
         options::{self, Listening},
-        procfs,
+        procfs::{self, Processes},
     },
+    workers::process::Process,
 };
 
-use super::{actor::Actor, describe::describe};
+use super::{actor::Actor, describe::describe, endpoint::Endpoint};
 
-/// How many times in a row a listener must be seen with connections and without a process, before it is taken for
-/// lost: a worker that hands its listener to its successor is without one for a moment.
-const UNATTENDED_MAX: u32 = 2;
+/// For how long a listener must be seen with connections and without a process, in milliseconds, before it is taken for lost: a
+/// worker that hands its listener to its successor is without one for a moment. Less than between two looks.
+const UNATTENDED_MAX: Millis = 200;
+
+/// What each slot's listener of one address says of itself.
+type Seen = Vec<(Slot, Listening)>;
 
 impl Actor {
-    /// One look at every listener that the daemon has a descriptor of: they are asked one by one, which takes no walk of the
-    /// kernel's listeners.
+    /// One look at every listener that the daemon has a descriptor of: each is asked itself, which takes no walk of the kernel's.
     pub(super) fn supervise(&mut self) {
         let mut seen = Vec::new();
         for endpoint in &self.endpoints {
@@ -31,74 +34,74 @@ impl Actor {
                 }
             }
         }
-        // Without it, workers would seem to have let go of their listeners.
-        let sees_processes = procfs::require_room().is_ok();
         self.look_at_cpus();
         for (generation, slot) in self.engine.serving() {
-            if let Some(why) = self.lost_listener(generation, slot, &seen, sees_processes) {
+            if let Some(why) = self.lost_listener(generation, slot, &seen) {
                 self.feed(Event::ListenerLost { generation, why });
             }
         }
-        let queue = |slot: Slot| {
-            let own = seen.iter().filter_map(|listening| listening.get(&slot));
-            own.map(|listening| listening.unaccepted).sum::<u32>()
-        };
-        let is_occupied =
-            !self.engine.is_holding() && self.engine.hold_slot().is_some_and(|slot| queue(slot) > 0);
-        if is_occupied {
+        let waits = |slot| seen.iter().any(|seen| of(seen, slot).is_some_and(|own| own.unaccepted > 0));
+        if !self.engine.is_holding() && self.engine.hold_slot().is_some_and(waits) {
             self.feed(Event::HoldOccupied);
         }
     }
 
-    fn lost_listener(
-        &mut self,
-        generation: GenerationId,
-        slot: Slot,
-        seen: &[BTreeMap<Slot, Listening>],
-        sees_processes: bool,
-    ) -> Option<String> {
+    fn lost_listener(&mut self, generation: GenerationId, slot: Slot, seen: &[Seen]) -> Option<String> {
         let running = self.generations.get_mut(&generation)?;
         let mut is_unattended = false;
-        for (endpoint, listening) in self.endpoints.iter().zip(seen) {
-            let listening = listening.get(&slot)?;
+        for (endpoint, seen) in self.endpoints.iter().zip(seen) {
+            let listening = of(seen, slot)?;
             if !listening.listens {
                 return Some(format!("its listener on {} was shut down", endpoint.address));
             }
             // The daemon's own descriptor keeps a listener open that the worker has closed, so the kernel goes on
             // queueing: only /proc tells that nobody will accept. It is read where connections wait.
             let process = running.process.as_ref()?;
-            is_unattended |= sees_processes && listening.unaccepted > 0 && {
-                let inode = options::inode(endpoint.listener(slot)?).ok()?;
-                !procfs::socket_inodes_of(&process.tree()).contains(&inode)
-            };
+            is_unattended |= listening.unaccepted > 0 && has_let_go(process, endpoint, slot);
         }
-        running.unattended = if is_unattended { running.unattended + 1 } else { 0 };
-        (running.unattended >= UNATTENDED_MAX)
+        if !is_unattended {
+            running.unattended_since = None;
+            return None;
+        }
+        let now = self.clock.now();
+        let since = *running.unattended_since.get_or_insert(now);
+        (now.saturating_sub(since) >= UNATTENDED_MAX)
             .then(|| "connections wait in its listener, which none of its processes holds open".to_owned())
     }
 
     /// One look at who else listens at the group's addresses. They get nothing, so nothing hangs on when it is seen.
     pub(super) fn look_for_strangers(&mut self) {
-        let mut listening = Vec::new();
-        for endpoint in &self.endpoints {
-            match self.diag.listeners(endpoint.address) {
-                Ok(listeners) => listening.push(listeners),
-                Err(error) => {
-                    tracing::warn!("cannot see who listens at {}: {}", endpoint.address, describe(&error));
-                    return;
-                }
-            }
+        match self.strangers() {
+            Ok(Some(strangers)) => self.count_strangers(strangers),
+            Ok(None) => {}
+            Err(error) => tracing::warn!("cannot see who listens beside the group: {}", describe(&error)),
         }
-        self.count_strangers(&listening);
     }
 
-    fn count_strangers(&mut self, listening: &[Vec<ListenerInfo>]) {
-        let mut strangers = 0;
-        for (endpoint, listeners) in self.endpoints.iter().zip(listening) {
-            let own: HashSet<u64> = endpoint.cookies();
-            let others = listeners.iter().filter(|listener| !own.contains(&listener.cookie));
-            strangers += others.filter(|other| !self.is_a_workers(u64::from(other.inode))).count() as u64;
+    /// How many others listen at the group's addresses; nothing where that cannot be told.
+    fn strangers(&mut self) -> Result<Option<u64>, DiagError> {
+        let mut others = Vec::new();
+        for endpoint in &self.endpoints {
+            let (address, own) = (endpoint.address, endpoint.cookies());
+            let is_other = |listener: &&ListenerInfo| !own.contains(&listener.cookie);
+            if self.neighbours.like(address)?.at(address.address).any(|listener| is_other(&listener)) {
+                // The look that was shared may be from before the group has closed one of its own.
+                let listeners = self.diag.listeners(address)?;
+                others.extend(listeners.iter().filter(is_other).map(|other| u64::from(other.inode)));
+            }
         }
+        if others.is_empty() {
+            return Ok(Some(0));
+        }
+        // Without it, workers would seem to hold none of them.
+        if procfs::require_room().is_err() {
+            return Ok(None);
+        }
+        let held = self.held_by_workers();
+        Ok(Some(others.iter().filter(|inode| !held.contains(inode)).count() as u64))
+    }
+
+    fn count_strangers(&mut self, strangers: u64) {
         if strangers > self.strangers {
             let detail = format!("{strangers} sockets of others have joined the group; they get nothing");
             self.totals.strangers += strangers - self.strangers;
@@ -107,11 +110,22 @@ impl Actor {
         self.strangers = strangers;
     }
 
-    /// Whether a listener that is in no slot is one of a worker's own: one that is starting, or more than it needs.
-    fn is_a_workers(&self, inode: u64) -> bool {
-        self.generations
-            .values()
-            .filter_map(|running| running.process.as_ref())
-            .any(|process| procfs::socket_inodes_of(&process.tree()).contains(&inode))
+    /// The sockets that workers hold: a listener that is in no slot may be one's that is starting, or more than it needs.
+    fn held_by_workers(&self) -> HashSet<u64> {
+        let processes = Processes::now();
+        let running = self.generations.values().filter_map(|running| running.process.as_ref());
+        running.flat_map(|process| procfs::socket_inodes_of(&process.tree_among(&processes))).collect()
     }
+}
+
+fn of(seen: &Seen, slot: Slot) -> Option<Listening> {
+    seen.iter().find(|(of, _)| *of == slot).map(|(_, listening)| *listening)
+}
+
+/// Whether none of a worker's processes holds the listener that is in its slot.
+fn has_let_go(process: &Process, endpoint: &Endpoint, slot: Slot) -> bool {
+    let Some(Ok(inode)) = endpoint.listener(slot).map(options::inode) else { return false };
+    let holds = |pids: &[u32]| procfs::socket_inodes_of(pids).contains(&inode);
+    // Without room for a look, everybody would seem to have let go. Most have one process, which spares the look at all others.
+    procfs::require_room().is_ok() && !holds(&[process.pid()]) && !holds(&process.tree())
 }

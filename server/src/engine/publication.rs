@@ -1,12 +1,12 @@
 //! What the next table says, and when it is published.
 
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use server_common::limits::{BUCKETS, NO_SLOT};
 
 use super::{
-    assign::{Member, assign},
+    assign::{Member, assigned},
     canary::choose_part,
     drain::Drain,
     effect::Effect,
@@ -56,21 +56,6 @@ impl Publication {
 
 fn nobody() -> Arc<[u32]> {
     assigned(&[])
-}
-
-/// What [`assign`] says, once for all groups of the same members: a quarter of a megabyte each otherwise.
-fn assigned(members: &[Member]) -> Arc<[u32]> {
-    type Known = Vec<(Vec<Member>, Weak<[u32]>)>;
-    static KNOWN: Mutex<Known> = Mutex::new(Vec::new());
-    // What is known is right whoever panicked.
-    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
-    known.retain(|(_, owners)| owners.strong_count() > 0);
-    let found = known.iter().find(|(of, _)| of == members).and_then(|(_, owners)| owners.upgrade());
-    found.unwrap_or_else(|| {
-        let owners: Arc<[u32]> = assign(members).into();
-        known.push((members.to_vec(), Arc::downgrade(&owners)));
-        owners
-    })
 }
 
 impl Group {

@@ -29,12 +29,14 @@
 //! deviation from the mean has to be moved between them. Weighted rendezvous has parts as chance gives them.
 
 mod permutation;
+mod shared;
 #[cfg(test)]
 mod tests;
 
 use server_common::limits::BUCKETS;
 
 pub use self::permutation::Permutation;
+pub(super) use self::shared::assigned;
 
 /// Stands for "no member".
 pub const NOBODY: u32 = u32::MAX;

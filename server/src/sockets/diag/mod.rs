@@ -10,12 +10,13 @@
 mod age;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
+mod listeners;
 mod wire;
 
 use std::{
     collections::HashSet,
     io,
-    net::{IpAddr, SocketAddr, SocketAddrV6},
+    net::{IpAddr, SocketAddr},
     os::fd::{AsRawFd, BorrowedFd},
     time::Duration,
 };
@@ -30,7 +31,11 @@ use netlink_packet_sock_diag::{
 use netlink_sys::{Socket, SocketAddr as NetlinkAddress, protocols::NETLINK_SOCK_DIAG};
 use thiserror::Error;
 
-use self::wire::{Dump, Family, Query};
+pub use self::listeners::{ListenerInfo, Listeners};
+use self::{
+    listeners::{is_bound_to, listener_info},
+    wire::{Dump, Family, Query},
+};
 use super::address::{ListenAddress, Protocol};
 
 /// How often a dump is begun anew when the kernel calls it inconsistent.
@@ -52,23 +57,6 @@ pub struct Diag {
     socket: Socket,
     sequence: u32,
     buffer: Vec<u8>,
-}
-
-/// A socket that can receive new flows: TCP in LISTEN, or bound UDP.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ListenerInfo {
-    /// The socket cookie, as in SO_COOKIE and in a sockarray.
-    pub cookie: u64,
-    /// The inode, as in `/proc/PID/fd`; 0 where no process holds the socket.
-    pub inode: u32,
-    /// The owner, which has to be the group's.
-    pub uid: u32,
-    /// The address it is bound to.
-    pub local: SocketAddr,
-    /// Connections that wait to be accepted; for UDP, bytes that wait to be read.
-    pub unaccepted: u32,
-    /// How many may wait: the backlog; for UDP, bytes that wait to be sent.
-    pub backlog: u32,
 }
 
 /// A half-open connection: its SYN-ACK has been sent, its last ACK has not come.
@@ -183,7 +171,17 @@ impl Diag {
     /// `0.0.0.0` and `[::]` are two, and neither stands for the specific addresses of its port.
     pub fn listeners(&mut self, address: ListenAddress) -> Result<Vec<ListenerInfo>, DiagError> {
         let found = self.dump(address, family_of(address.address), listening_states(address.protocol))?;
-        Ok(found.iter().filter(|socket| is_bound_to(address.address, socket)).map(listener_info).collect())
+        let listeners = found.iter().map(listener_info);
+        Ok(listeners.filter(|listener| is_bound_to(address.address, listener)).collect())
+    }
+
+    /// The listeners of the address's family and protocol, at whatever address: one walk for many groups.
+    pub fn all_listeners(&mut self, like: ListenAddress) -> Result<Listeners, DiagError> {
+        let mut everywhere = like;
+        // The kernel takes it for any port.
+        everywhere.address.set_port(0);
+        let found = self.dump(everywhere, family_of(like.address), listening_states(like.protocol))?;
+        Ok(found.iter().map(listener_info).collect())
     }
 
     /// The half-open handshakes whose destination the address takes; a wildcard takes every one of its port.
@@ -373,17 +371,6 @@ fn takes(listen: SocketAddr, local: SocketAddr) -> bool {
     listen.port() == local.port() && (ip.is_unspecified() || ip == local.ip().to_canonical())
 }
 
-/// Whether the socket is bound to this address and no other, mapped addresses told from IPv4 ones.
-fn is_bound_to(address: SocketAddr, socket: &InetResponseHeader) -> bool {
-    let scope = match address {
-        SocketAddr::V6(address) if address.scope_id() != 0 => {
-            address.scope_id() == socket.socket_id.interface_id
-        }
-        _ => true,
-    };
-    scope && address.port() == socket.socket_id.source_port && address.ip() == socket.socket_id.source_address
-}
-
 fn local_of(socket: &InetResponseHeader) -> SocketAddr {
     canonical(socket.socket_id.source_address, socket.socket_id.source_port)
 }
@@ -394,21 +381,6 @@ fn remote_of(socket: &InetResponseHeader) -> SocketAddr {
 
 fn canonical(address: IpAddr, port: u16) -> SocketAddr {
     SocketAddr::new(address.to_canonical(), port)
-}
-
-fn listener_info(socket: &InetResponseHeader) -> ListenerInfo {
-    let id = &socket.socket_id;
-    ListenerInfo {
-        cookie: u64::from_ne_bytes(id.cookie),
-        inode: socket.inode,
-        uid: socket.uid,
-        local: match id.source_address {
-            IpAddr::V4(_) => SocketAddr::new(id.source_address, id.source_port),
-            IpAddr::V6(ip) => SocketAddrV6::new(ip, id.source_port, 0, id.interface_id).into(),
-        },
-        unaccepted: socket.recv_queue,
-        backlog: socket.send_queue,
-    }
 }
 
 fn handshake(socket: &InetResponseHeader) -> Handshake {

@@ -1,13 +1,17 @@
 //! What a daemon costs that has nothing to do, how long a start takes, and how long the next daemon takes to go on.
 
 use std::{
-    fmt::Write as _,
     fs, thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, ensure};
-use steer_tests::{footprint::Footprint, netns::Namespace, steer::Steer};
+use steer_tests::{
+    footprint::Footprint,
+    netns::Namespace,
+    service,
+    steer::{Steer, binary},
+};
 
 use crate::{
     report::{Aim, Report, Row},
@@ -15,20 +19,20 @@ use crate::{
 };
 
 /// Workers of each group.
-const WORKERS: usize = 8;
+const WORKERS: u32 = 8;
 /// How long the daemon is watched while it does nothing.
 const IDLE: Duration = Duration::from_secs(20);
 /// The kernel counts a process's time in these, for every architecture (USER_HZ).
 const TICKS_PER_SECOND: f64 = 100.0;
 
 /// Starts a daemon of many groups, watches it, and kills it.
-pub(crate) fn run(namespace: &Namespace, quick: bool) -> Result<Report> {
-    let (groups, idle, rounds) = if quick { (3, Duration::from_secs(1), 2) } else { (100, IDLE, 5) };
+pub(crate) fn run(namespace: &Namespace, quick: bool, groups: usize) -> Result<Report> {
+    let (groups, idle, rounds) = if quick { (3, Duration::from_secs(1), 2) } else { (groups, IDLE, 5) };
     let mut report = Report::new(
         "idle",
         "milliseconds",
         format!(
-            "{groups} groups of {WORKERS} sample workers: the daemon's CPU time over {} s in which nobody asks anything; then it is \
+            "{groups} groups of {WORKERS} sample workers that do not beat: the daemon's CPU time over {} s in which nobody asks anything; then it is \
              killed, and the next is waited for until all groups are taken over and all workers work. One group of {WORKERS}: \
              from the daemon's exec to all working, by `steer status` again and again",
             idle.as_secs()
@@ -55,7 +59,7 @@ fn start(namespace: &Namespace, rounds: usize, report: &mut Report) {
 fn many(namespace: &Namespace, groups: usize, idle: Duration, report: &mut Report) -> Result<()> {
     let began = Instant::now();
     let mut steer = Steer::started(namespace, &configuration(groups));
-    steer.until_all_work(groups * WORKERS, Duration::from_secs(500));
+    steer.until_all_work(groups * WORKERS as usize, Duration::from_secs(500));
     report.add(row("from exec to all workers working, all groups", began.elapsed().as_secs_f64() * 1e3));
     let footprint = Footprint::settled(steer.pid());
     let before = ticks(steer.pid())?;
@@ -80,7 +84,7 @@ fn many(namespace: &Namespace, groups: usize, idle: Duration, report: &mut Repor
     steer.start_daemon();
     steer.until_reachable();
     report.add(row("killed: until the next daemon answers", began.elapsed().as_secs_f64() * 1e3));
-    steer.until_all_work(groups * WORKERS, Duration::from_secs(500));
+    steer.until_all_work(groups * WORKERS as usize, Duration::from_secs(500));
     let took = began.elapsed().as_secs_f64() * 1e3;
     let aim = Aim::at_most("taking all groups over", took, 2_000.0);
     report.add(row("killed: until all groups are taken over", took).with_aim(aim));
@@ -98,14 +102,12 @@ fn row(what: &str, value: f64) -> Row {
 }
 
 fn configuration(groups: usize) -> String {
+    // Hundreds that beat would be the load.
+    let worker = [service::sample(&binary()), vec!["--silent".to_owned()]].concat();
     let mut text = String::new();
     for group in 0..groups {
         let port = 10_000 + group;
-        // Writing to a string cannot fail.
-        let _ = write!(
-            text,
-            "[[group]]\nname = \"g{group}\"\nlisten = [\"127.0.0.1:{port}\"]\n[group.workers]\ncount = {WORKERS}\n"
-        );
+        text += &service::group(&format!("g{group}"), &format!("127.0.0.1:{port}"), WORKERS, &worker, "");
     }
     text
 }

@@ -26,7 +26,7 @@ use steer_tests::netns;
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask bench")]
 struct Arguments {
-    /// Which one to run [default: all]
+    /// Which one to run [default: all but `idle`, which takes minutes]
     #[arg(value_enum)]
     name: Option<Name>,
     /// Few and short rounds: shows that it runs, and no more
@@ -35,6 +35,9 @@ struct Arguments {
     /// Print one JSON object instead of tables
     #[arg(long)]
     json: bool,
+    /// How many groups the daemon of `idle` has
+    #[arg(long, default_value_t = 100, value_name = "N")]
+    groups: usize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -51,14 +54,17 @@ enum Name {
     Stall,
     /// How long a change of policy takes, and what thousands of them leave behind
     Policy,
-    /// What an idle daemon of 100 groups costs, and how long starting and taking over take
+    /// What an idle daemon of many groups costs, and how long starting and taking over take
     Idle,
 }
 
 fn main() -> Result<ExitCode> {
     let arguments = Arguments::parse();
-    let all = [Name::Program, Name::Rate, Name::Handover, Name::Table, Name::Stall, Name::Policy, Name::Idle];
-    let wanted: Vec<Name> = arguments.name.map_or_else(|| all.to_vec(), |name| vec![name]);
+    let mut all = vec![Name::Program, Name::Rate, Name::Handover, Name::Table, Name::Stall, Name::Policy];
+    if arguments.quick {
+        all.push(Name::Idle);
+    }
+    let wanted: Vec<Name> = arguments.name.map_or(all, |name| vec![name]);
     let mut reports = Vec::new();
     for name in wanted {
         let report = netns::run("bench", |namespace| match name {
@@ -68,7 +74,7 @@ fn main() -> Result<ExitCode> {
             Name::Table => table::run(arguments.quick),
             Name::Stall => stall::run(namespace, arguments.quick),
             Name::Policy => policy::run(namespace, arguments.quick),
-            Name::Idle => idle::run(namespace, arguments.quick),
+            Name::Idle => idle::run(namespace, arguments.quick, arguments.groups),
         })?;
         if !arguments.json {
             println!("{report}");
