@@ -20,9 +20,8 @@ use crate::{
     control::api::{Fault, GroupStatus, PolicyReport, Response, Table},
     engine::{
         effect::Effect,
-        event::{Command, Event, GenerationId, OperationId},
+        event::{Command, Event, GenerationId, Millis, OperationId},
         group::Group,
-        layout::Layout,
     },
     sockets::{diag::Diag, procfs::Processes},
     workers::{
@@ -39,11 +38,14 @@ use super::{
     tune::Tune, waiter::Waiter,
 };
 
-/// How often the group looks for what nobody tells: lost listeners, an occupied hold.
+/// How often the group looks for what nobody tells, lost listeners and an occupied hold, while something happens in it.
 const SUPERVISION: Duration = Duration::from_millis(250);
 
-/// How often it looks whether somebody has undone what it did in the kernel, and for strangers.
+/// How often it looks in any case: for that, for strangers, and whether somebody has undone what it did in the kernel.
 const MENDING: Duration = Duration::from_secs(1);
+
+/// How long something goes on to happen, in milliseconds, after the engine was told of anything or a connection was seen to wait.
+const LIVELY: Millis = 5_000;
 
 /// How often it looks for signs of readiness that nobody sends, while a worker is starting.
 const READINESS: Duration = Duration::from_millis(5);
@@ -119,8 +121,6 @@ pub(super) struct Actor {
     pub(super) totals: Totals,
     pub(super) strangers: u64,
     pub(super) cells: CellKeeper,
-    /// The layout whose publication is under way or was last.
-    pub(super) layout: Option<Arc<Layout>>,
     pub(super) sender: mpsc::UnboundedSender<Message>,
     pub(super) messages: mpsc::UnboundedReceiver<Message>,
     pub(super) waiters: BTreeMap<OperationId, Waiter>,
@@ -129,6 +129,8 @@ pub(super) struct Actor {
     pub(super) persistence: Option<Persistence>,
     /// Whether it goes on with what another daemon had.
     pub(super) is_taken_over: bool,
+    /// Until when something happens in it: what nobody tells is looked for more often.
+    pub(super) lively_until: Millis,
     /// Whether it was given back to the kernel.
     pub(super) is_released: bool,
 }
@@ -149,6 +151,7 @@ impl Actor {
             let far = Instant::now() + Duration::from_secs(3600);
             let looks = self.looks_for_readiness();
             let samples = self.samples_loads();
+            let is_lively = now < self.lively_until;
             tokio::select! {
                 message = self.messages.recv() => match message {
                     Some(Message::Propose(proposal)) => self.consider(*proposal).await,
@@ -158,8 +161,11 @@ impl Actor {
                 () = tokio::time::sleep_until(wake.unwrap_or(far)) => self.feed(Event::Tick),
                 () = tokio::time::sleep(READINESS), if looks => self.look_for_readiness(),
                 _ = sampling.tick(), if samples => self.sample_loads(),
-                _ = supervision.tick() => self.supervise(),
-                _ = mending.tick() => self.mend(),
+                _ = supervision.tick(), if is_lively => self.supervise(),
+                _ = mending.tick() => {
+                    self.mend();
+                    self.look_around();
+                }
             }
         }
         if let Some(persistence) = &self.persistence {
@@ -231,12 +237,18 @@ impl Actor {
             let effects = self.engine.handle(self.clock.now(), event);
             if !is_look || !effects.is_empty() {
                 self.save(None);
+                self.stay_lively();
             }
             for effect in effects {
                 tracing::trace!(?effect, "effect");
                 events.extend(self.carry_and_fail(effect));
             }
         }
+    }
+
+    /// Has what nobody tells be looked for more often for a while.
+    pub(super) fn stay_lively(&mut self) {
+        self.lively_until = self.clock.now() + LIVELY;
     }
 
     /// Carries an effect out, unless the process is to end there.

@@ -148,7 +148,6 @@ impl Actor {
         let publications: Vec<_> =
             self.endpoints.iter().map(|endpoint| endpoint.publication(layout.clone())).collect();
         let (sender, epoch) = (self.sender.clone(), layout.epoch);
-        self.layout = Some(layout);
         tokio::spawn(async move {
             // Side by side: each waits for a grace period of its own.
             let mut running = JoinSet::new();

@@ -3,7 +3,7 @@
 use super::{actor::Actor, describe::describe, persistence::Persistence};
 
 impl Actor {
-    /// One look at everything of the group that others can take away: its pins, its program, its slots; and at who joins it.
+    /// One look at everything of the group that others can take away: its pins, its program, its slots.
     pub(super) fn mend(&mut self) {
         for endpoint in &mut self.endpoints {
             let mended = match endpoint.mend() {
@@ -18,7 +18,6 @@ impl Actor {
                 self.journal.add("mended", &self.settings.name, None, None, detail);
             }
         }
-        self.look_for_strangers();
         if let Some(Err(error)) = self.persistence.as_ref().map(Persistence::lock_again) {
             tracing::warn!("cannot lock the pins: {error:#}");
         }

@@ -169,13 +169,13 @@ fn assemble(
         totals: Totals::default(),
         strangers: 0,
         cells,
-        layout: None,
         sender: sender.clone(),
         messages,
         waiters: Default::default(),
         last_operation: 0,
         persistence: None,
         is_taken_over: saved.is_some(),
+        lively_until: 0,
         is_released: false,
     };
     Ok((actor, sender, program))

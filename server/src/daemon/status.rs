@@ -157,9 +157,8 @@ impl Actor {
 
     /// How many workers work, as the engine knows.
     pub(super) fn counts(&self) -> Counts {
-        let workers = self.engine.workers();
-        let working = workers.iter().filter(|worker| worker.state == State::Working).count();
-        Counts { is_serving: self.engine.epoch() > 0, working, workers: workers.len() }
+        let working = self.engine.states().filter(|state| *state == State::Working).count();
+        Counts { is_serving: self.engine.epoch() > 0, working, workers: self.engine.states().count() }
     }
 
     /// The table that is published, or about to be.

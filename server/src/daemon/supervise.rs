@@ -34,6 +34,9 @@ impl Actor {
                 }
             }
         }
+        if seen.iter().flatten().any(|(_, listening)| listening.unaccepted > 0) {
+            self.stay_lively();
+        }
         self.look_at_cpus();
         for (generation, slot) in self.engine.serving() {
             if let Some(why) = self.lost_listener(generation, slot, &seen) {
@@ -69,8 +72,42 @@ impl Actor {
             .then(|| "connections wait in its listener, which none of its processes holds open".to_owned())
     }
 
-    /// One look at who else listens at the group's addresses. They get nothing, so nothing hangs on when it is seen.
-    pub(super) fn look_for_strangers(&mut self) {
+    /// One look at who listens at the group's addresses, by the walk that all groups share. Where that shows all as it should be,
+    /// nothing else is asked: a group in which nothing happens costs no more.
+    pub(super) fn look_around(&mut self) {
+        match self.is_at_rest() {
+            Ok(true) => {
+                self.look_at_cpus();
+                self.count_strangers(0);
+            }
+            Ok(false) => {
+                self.supervise();
+                self.look_for_strangers();
+            }
+            Err(error) => {
+                self.supervise();
+                tracing::warn!("cannot see who listens beside the group: {}", describe(&error));
+            }
+        }
+    }
+
+    /// Whether the group's listeners all listen, have nothing in their queues, and are alone.
+    fn is_at_rest(&self) -> Result<bool, DiagError> {
+        for endpoint in &self.endpoints {
+            let (address, mut missing) = (endpoint.address, endpoint.cookies());
+            let look = self.neighbours.like(address)?;
+            let mut found = look.at(address.address);
+            if !found.all(|other| other.unaccepted == 0 && missing.remove(&other.cookie))
+                || !missing.is_empty()
+            {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// They get nothing, so nothing hangs on when they are seen.
+    fn look_for_strangers(&mut self) {
         match self.strangers() {
             Ok(Some(strangers)) => self.count_strangers(strangers),
             Ok(None) => {}
@@ -84,11 +121,9 @@ impl Actor {
         for endpoint in &self.endpoints {
             let (address, own) = (endpoint.address, endpoint.cookies());
             let is_other = |listener: &&ListenerInfo| !own.contains(&listener.cookie);
-            if self.neighbours.like(address)?.at(address.address).any(|listener| is_other(&listener)) {
-                // The look that was shared may be from before the group has closed one of its own.
-                let listeners = self.diag.listeners(address)?;
-                others.extend(listeners.iter().filter(is_other).map(|other| u64::from(other.inode)));
-            }
+            // Not by the look that is shared: that may be from before the group has closed one of its own.
+            let listeners = self.diag.listeners(address)?;
+            others.extend(listeners.iter().filter(is_other).map(|other| u64::from(other.inode)));
         }
         if others.is_empty() {
             return Ok(Some(0));

@@ -10,7 +10,7 @@ use crate::{
         event::{Event, GenerationId, Slot},
         view::Stage,
     },
-    sockets::{diag::ListenerInfo, options, pidfd, procfs::Processes},
+    sockets::{address::ListenAddress, diag::ListenerInfo, options, pidfd, procfs::Processes},
     workers::process::Process,
 };
 
@@ -38,10 +38,8 @@ impl Actor {
             self.generations.insert(generation, running);
         }
         for (index, address) in saved.addresses.iter().enumerate() {
-            // Without an answer only what is kept is found, and what is not is lost.
-            let listening = self.diag.listeners(address.address).unwrap_or_default();
             for (&slot, &cookie) in &address.listeners {
-                if let Some(listener) = self.find_listener(index, slot, cookie, &listening, processes) {
+                if let Some(listener) = self.find_listener(index, slot, cookie, processes) {
                     self.endpoints[index].adopt(slot, listener, cookie);
                 }
             }
@@ -60,11 +58,10 @@ impl Actor {
 
     /// The listener with this cookie: among those that are kept, or of the generation whose slot it is.
     fn find_listener(
-        &self,
+        &mut self,
         address: usize,
         slot: Slot,
         cookie: u64,
-        listening: &[ListenerInfo],
         processes: &Processes,
     ) -> Option<OwnedFd> {
         let is_it = |listener: &OwnedFd| options::socket_cookie(listener).is_ok_and(|found| found == cookie);
@@ -73,14 +70,22 @@ impl Actor {
             return Some(kept);
         }
         let holder = self.engine.holder(slot)?;
+        let inode = u64::from(self.listener_inode(self.endpoints[address].address, cookie)?);
         let process = self.generations.get(&holder)?.process.as_ref()?;
-        let inode = u64::from(listening.iter().find(|listener| listener.cookie == cookie)?.inode);
         let among = |tree: Vec<u32>| pidfd::find_listener(&tree, inode);
         // Held by one that was started after the look that all groups share, or not at all: looked for once more.
         let found = among(process.tree_among(processes)).or_else(|| among(process.tree()));
         let (pid, descriptor) = found?;
         let holder = pidfd::open(pid).ok()?;
         pidfd::take_fd(holder, descriptor).ok().filter(is_it)
+    }
+
+    /// The inode of the listener with this cookie; nothing where there is none, or where it cannot be seen.
+    fn listener_inode(&mut self, address: ListenAddress, cookie: u64) -> Option<u32> {
+        let is_it = |listener: &&ListenerInfo| listener.cookie == cookie;
+        let shared = self.neighbours.like(address).ok()?.at(address.address).find(is_it).map(|it| it.inode);
+        // The look that all groups share may be older than a listener.
+        shared.or_else(|| self.diag.listeners(address).ok()?.iter().find(is_it).map(|it| it.inode))
     }
 
     /// What of earlier tables could send a flow to the generation: which buckets is not saved, so that any flow may be its own

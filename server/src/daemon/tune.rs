@@ -156,13 +156,13 @@ impl Actor {
         clients: &[SocketAddr],
         to: Option<SocketAddr>,
     ) -> Result<Vec<Placed>, Fault> {
-        let owners = self.engine.owners();
+        let (owners, slots) = (self.engine.owners(), self.engine.slots());
         let steering = Steering {
             group: &self.settings.name,
             policy: self.engine.policy(),
             seed: self.engine.seed(),
             owners: &owners,
-            slots: self.layout.as_ref().map(|layout| &layout.buckets[..]),
+            slots: slots.as_deref(),
             holds: self.engine.holds(),
             pinned: self.pinned(),
         };

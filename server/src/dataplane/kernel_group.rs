@@ -65,6 +65,7 @@ pub struct KernelGroup {
     kind: ProgramKind,
     /// What is pinned, to be pinned again should somebody remove it.
     pinned: Vec<(&'static str, MapData)>,
+    changes: pins::Changes,
     listeners: ReusePortSockArray<MapData>,
     counters: PerCpuArray<MapData, SlotCounters>,
     shown: SharedArray<Shown>,
@@ -148,6 +149,7 @@ impl KernelGroup {
             program: Program::Pinned(Box::new(program)),
             kind,
             pinned,
+            changes: pins::Changes::default(),
             listeners,
             counters,
             shown,
@@ -159,6 +161,9 @@ impl KernelGroup {
     /// Pins again what somebody has removed from the directory; whether there was something.
     pub fn repin(&mut self, directory: &Path) -> Result<bool, DataplaneError> {
         let Program::Pinned(program) = &mut self.program else { return Ok(false) };
+        if !self.changes.are_possible(directory) {
+            return Ok(false);
+        }
         let name = self.kind.symbol();
         let is_gone = |name: &str| !directory.join(name).exists();
         if !is_gone(name) && !self.pinned.iter().any(|(map, _)| is_gone(map)) {
@@ -188,7 +193,8 @@ impl KernelGroup {
         let cells = take_map(&mut ebpf, names::CELLS)?.try_into().map_err(map_error(names::CELLS))?;
         let cells = Arc::new(Mutex::new(Cells::new(cells)?));
         let program = Program::Loaded(Box::new(ebpf));
-        let group = Self { program, kind, pinned: Vec::new(), listeners, counters, shown, cells };
+        let (pinned, changes) = (Vec::new(), pins::Changes::default());
+        let group = Self { program, kind, pinned, changes, listeners, counters, shown, cells };
         Ok((group, Publisher::new(outer)?))
     }
 

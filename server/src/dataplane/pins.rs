@@ -112,6 +112,28 @@ pub fn remove(directory: &Path) -> Result<(), PinsError> {
     }
 }
 
+/// Whether a directory of pins has to be looked through for what was removed: to look at each pin is a walk of its path.
+#[derive(Debug, Default)]
+pub(super) struct Changes {
+    /// The directory's number and the time of its last change.
+    seen: Option<(u64, i64, i64)>,
+    /// Whether that was the same at the look before.
+    is_settled: bool,
+}
+
+impl Changes {
+    /// Whether something of it may have been added or removed since it was looked through last.
+    pub(super) fn are_possible(&mut self, directory: &Path) -> bool {
+        let found = fs::symlink_metadata(directory).ok();
+        let found = found.map(|found| (found.ino(), found.mtime(), found.mtime_nsec()));
+        let is_same = found.is_some() && found == self.seen;
+        self.seen = found;
+        // The clock of these times is coarse: a change in the same tick as the one before does not show. It is there a look later.
+        let was_settled = std::mem::replace(&mut self.is_settled, is_same);
+        !(is_same && was_settled)
+    }
+}
+
 fn is_bpffs(path: &Path) -> bool {
     path.ancestors().find_map(|path| statfs(path).ok()).is_some_and(|found| found.f_type == BPFFS_MAGIC)
 }
@@ -128,4 +150,28 @@ fn mount(root: &Path) -> Result<(), PinsError> {
         .map_err(|errno| refused(errno.into()))?;
     tracing::info!("mounted bpffs at {BPFFS}");
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_is_looked_through_twice_after_each_change_and_not_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let [first, second] = ["first", "second"].map(|name| directory.path().join(name));
+        fs::write(&first, "").unwrap();
+        let mut changes = Changes::default();
+        let mut looks = || [(); 4].map(|()| changes.are_possible(directory.path()));
+        assert_eq!(looks(), [true, true, false, false]);
+        // So that the clock of the time stamps has gone on, whatever its tick.
+        let before = fs::metadata(directory.path()).unwrap().modified().unwrap();
+        while fs::metadata(directory.path()).unwrap().modified().unwrap() == before {
+            fs::write(&second, "").unwrap();
+            fs::remove_file(&second).unwrap();
+        }
+        assert_eq!(looks(), [true, true, false, false]);
+        fs::remove_dir_all(directory.path()).unwrap();
+        assert_eq!(looks(), [true; 4], "it is gone");
+    }
 }

@@ -140,17 +140,38 @@ impl Group {
         let members = self.members();
         self.publication.owners = self.owners_among(&members);
         self.publication.members = members;
+        Layout {
+            epoch,
+            seed: self.rules.seed,
+            policy: self.policy,
+            cpus: self.pinned_slots(),
+            hold: self.last_resort(),
+            probe: self.probe(),
+            working: self.working_slots().into_iter().map(|(_, slot)| slot).collect(),
+            buckets: self.buckets().into(),
+        }
+    }
+
+    /// The slots of the workers that take part, by index.
+    fn working_slots(&self) -> Vec<(u32, Slot)> {
         let slot = |worker: &Worker| Some(worker.generations.get(&worker.working?)?.slot);
         let taking_part = self.workers.iter().filter(|(_, worker)| worker.takes_part());
-        let slots: Vec<(u32, Slot)> =
-            taking_part.filter_map(|(&index, worker)| Some((index, slot(worker)?))).collect();
-        let hold = self.hold.slot.filter(|_| self.rules.hold && !self.stopping);
+        taking_part.filter_map(|(&index, worker)| Some((index, slot(worker)?))).collect()
+    }
+
+    fn last_resort(&self) -> Option<Slot> {
+        self.hold.slot.filter(|_| self.rules.hold && !self.stopping)
+    }
+
+    /// The slot of each bucket, by who has which.
+    pub(super) fn buckets(&self) -> Vec<Slot> {
+        let (slots, hold) = (self.working_slots(), self.last_resort());
         let nobody = if slots.is_empty() { hold.unwrap_or(NO_SLOT) } else { NO_SLOT };
         let slot_of = |owner: &u32| match slots.binary_search_by_key(owner, |&(index, _)| index) {
             Ok(at) => slots[at].1,
             Err(_) => nobody,
         };
-        let owners = self.publication.owners.clone();
+        let owners = &self.publication.owners;
         let mut buckets: Vec<Slot> = owners.iter().map(slot_of).collect();
         for (canary, trial) in self.canaries() {
             let Some(slot) = self.generation(canary).map(|generation| generation.slot) else { continue };
@@ -159,16 +180,7 @@ impl Group {
                 buckets[bucket] = slot;
             }
         }
-        Layout {
-            epoch,
-            seed: self.rules.seed,
-            policy: self.policy,
-            cpus: self.pinned_slots(),
-            hold,
-            probe: self.probe(),
-            working: slots.iter().map(|&(_, slot)| slot).collect(),
-            buckets: buckets.into(),
-        }
+        buckets
     }
 
     pub(super) fn published(&mut self, now: Millis, epoch: u64) {

@@ -150,16 +150,29 @@ impl Group {
         self.publication.owners.clone()
     }
 
+    /// The slot of each bucket in the table that is published, or about to be; nothing before the first.
+    pub fn slots(&self) -> Option<Vec<Slot>> {
+        (self.publication.last > 0).then(|| self.buckets())
+    }
+
+    /// How far each worker is, by index.
+    pub fn states(&self) -> impl Iterator<Item = State> {
+        self.workers.values().map(state)
+    }
+
     /// All workers, by index.
     pub fn workers(&self) -> Vec<WorkerView> {
-        let mut buckets = std::collections::BTreeMap::<u32, u32>::new();
-        for owner in self.publication.owners.iter() {
-            *buckets.entry(*owner).or_default() += 1;
+        let last = self.workers.keys().next_back().map_or(0, |&index| index as usize);
+        let mut buckets = vec![0_u32; last + 1];
+        for &owner in self.publication.owners.iter() {
+            if let Some(count) = buckets.get_mut(owner as usize) {
+                *count += 1;
+            }
         }
         let view = |(&index, worker): (&u32, &Worker)| {
             let shown = shown(worker);
             let generation = shown.and_then(|number| worker.generations.get(&number));
-            let own = buckets.get(&index).copied().filter(|_| worker.takes_part()).unwrap_or(0);
+            let own = if worker.takes_part() { buckets[index as usize] } else { 0 };
             WorkerView {
                 index,
                 state: state(worker),

@@ -13,7 +13,7 @@ use std::{
 };
 
 use tokio::{
-    io::{AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    io::{AsyncWrite, AsyncWriteExt},
     net::unix::pipe,
     sync::mpsc,
     task::JoinHandle,
@@ -79,18 +79,29 @@ impl OutputSink {
     }
 }
 
-async fn read_lines(mut pipe: pipe::Receiver, worker: String, sink: OutputSink) {
+async fn read_lines(pipe: pipe::Receiver, worker: String, sink: OutputSink) {
     let mut splitter = LineSplitter::default();
-    let mut buffer = vec![0; 16 * 1024];
     let mut put = |text: &str| sink.put(line(sink.format, Some(&worker), text));
-    loop {
-        match pipe.read(&mut buffer).await {
-            // A pipe that cannot be read has no more lines; its worker is watched elsewhere.
-            Ok(0) | Err(_) => break,
-            Ok(length) => splitter.push(&buffer[..length], &mut put),
+    // A pipe that cannot be read has no more lines; its worker is watched elsewhere.
+    while pipe.readable().await.is_ok() && read_what_is_there(&pipe, &mut splitter, &mut put) {}
+    splitter.finish(&mut put);
+}
+
+/// Whether there may be more. The room is on the stack: a worker that says nothing has none.
+fn read_what_is_there(
+    pipe: &pipe::Receiver,
+    splitter: &mut LineSplitter,
+    put: &mut impl FnMut(&str),
+) -> bool {
+    let mut buffer = [0; 16 * 1024];
+    match pipe.try_read(&mut buffer) {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => true,
+        Ok(0) | Err(_) => false,
+        Ok(length) => {
+            splitter.push(&buffer[..length], put);
+            true
         }
     }
-    splitter.finish(&mut put);
 }
 
 async fn write_lines(
