@@ -59,6 +59,11 @@ pub fn sample(binary: &Path) -> Vec<String> {
     vec![binary.display().to_string(), "worker".to_owned()]
 }
 
+/// The same, of one that does not beat: hundreds that do are a load of their own.
+pub fn silent(binary: &Path) -> Vec<String> {
+    [sample(binary), vec!["--silent".to_owned()]].concat()
+}
+
 /// Ends the keeper that there is, and waits until another has its place.
 #[track_caller]
 pub fn replace_keeper(steer: &Steer<'_>) -> (u32, u32) {

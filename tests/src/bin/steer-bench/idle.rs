@@ -102,8 +102,7 @@ fn row(what: &str, value: f64) -> Row {
 }
 
 fn configuration(groups: usize) -> String {
-    // Hundreds that beat would be the load.
-    let worker = [service::sample(&binary()), vec!["--silent".to_owned()]].concat();
+    let worker = service::silent(&binary());
     let mut text = String::new();
     for group in 0..groups {
         let port = 10_000 + group;
