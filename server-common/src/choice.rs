@@ -27,6 +27,10 @@ pub trait Surroundings {
     fn select(&mut self, slot: u16) -> bool;
     /// The load of the worker in a slot. Asked for under the policy `least-loaded` only.
     fn load(&self, slot: u16) -> Load;
+    /// Whether that load is bad, where nothing else of it counts.
+    fn is_bad(&self, slot: u16) -> bool {
+        self.load(slot).is_bad
+    }
     /// The CPU that took the packet; `None` where there is no packet. Asked for under the policy `cpu` only.
     fn cpu(&self) -> Option<u32>;
 }
@@ -93,8 +97,9 @@ pub fn first(table: &Table, key: u64, surroundings: &mut impl Surroundings) -> O
     (slot != NO_SLOT && surroundings.select(slot)).then(|| chosen(table, slot, Outcome::FirstChoice))
 }
 
-/// The rest of the chain, for where the first choice is loaded or could not be selected: the less loaded of two, where
-/// that is the rule; then the key's further choices, any working slot, the holding listener, nothing.
+/// The chain for where the first choice is loaded or could not be selected: the less loaded of two, where that is the
+/// rule; then the key's choices, any working slot, the holding listener, nothing. It begins with the first choice again:
+/// the table may be the next one by now.
 #[inline(always)]
 pub fn further(table: &Table, key: u64, surroundings: &mut impl Surroundings) -> Chosen {
     if table.is_read_by(Rule::LeastLoaded) {
@@ -105,11 +110,12 @@ pub fn further(table: &Table, key: u64, surroundings: &mut impl Surroundings) ->
             return chosen(table, slot, outcome);
         }
     }
-    let mut choice = 1;
+    let mut choice = 0;
     while choice < CHOICES {
         let slot = table.slot(bucket(key, choice));
         if slot != NO_SLOT && surroundings.select(slot) {
-            return chosen(table, slot, Outcome::FurtherChoice);
+            let outcome = if choice == 0 { Outcome::FirstChoice } else { Outcome::FurtherChoice };
+            return chosen(table, slot, outcome);
         }
         choice += 1;
     }
@@ -150,7 +156,7 @@ fn less_loaded(table: &Table, key: u64, first: u16, surroundings: &impl Surround
     let mut tried = 0;
     while load.is_bad && table.working_count != 0 && tried < SCAN_MAX {
         let slot = working(table, key, tried);
-        if slot != NO_SLOT && !surroundings.load(slot).is_bad {
+        if slot != NO_SLOT && !surroundings.is_bad(slot) {
             return slot;
         }
         tried += 1;

@@ -29,6 +29,19 @@ pub enum Asked {
     Migration = 3,
 }
 
+impl Asked {
+    /// The one of a number, of which the last two bits count.
+    #[inline(always)]
+    pub const fn of(number: u32) -> Self {
+        match number & 3 {
+            0 => Self::Connection,
+            1 => Self::Segment,
+            2 => Self::Datagram,
+            _ => Self::Migration,
+        }
+    }
+}
+
 /// The second stage: what the program answered.
 #[repr(u32)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

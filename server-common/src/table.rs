@@ -19,7 +19,8 @@ const WIDTHS: u16 = 5;
 /// A published table, as the program reads it.
 ///
 /// It lives in an inner array of an ARRAY_OF_MAPS; publishing swaps the inner array, so a run of the program sees
-/// the whole of one table or the whole of the next.
+/// the whole of one table or the whole of the next; or, where the first choice of the one does not hold, the chain of the
+/// next from its beginning.
 ///
 /// A bucket's entry is an index into the slots that the table names, in as few bits as their number needs. What a run
 /// costs beyond its instructions is the one cache line with its bucket, anywhere in the entries: for four workers

@@ -5,6 +5,7 @@
 #![no_std]
 #![no_main]
 
+mod apart;
 mod flow;
 mod surroundings;
 
@@ -19,7 +20,7 @@ use aya_ebpf::{
 };
 use aya_log_ebpf::warn;
 use server_common::{
-    choice::{Chosen, Surroundings as _, first, further, is_probe},
+    choice::{Chosen, Surroundings as _, first, is_probe},
     counters::{Asked, Outcome, SlotCounters},
     limits::{DROPPED_SLOT, SLOTS_DEFAULT},
     load::{Cell, Shown},
@@ -115,23 +116,9 @@ fn steer<const COARSE_CLOCK: bool>(ctx: &SkReuseportContext, table: &Table, flow
     }
     match first(table, flow.key, &mut kernel) {
         Some(chosen) => pass(chosen, asked),
-        None => steer_further::<COARSE_CLOCK>(ctx, table, flow.key, asked),
+        None if COARSE_CLOCK => apart::steer_further(ctx.md, flow.key, asked as u32),
+        None => apart::steer_further_before_5_11(ctx.md, flow.key, asked as u32),
     }
-}
-
-/// The rarer run whose first choice is loaded, or could not be selected.
-#[inline(never)]
-fn steer_further<const COARSE_CLOCK: bool>(
-    ctx: &SkReuseportContext,
-    table: &Table,
-    key: u64,
-    asked: Asked,
-) -> u32 {
-    let chosen = further(table, key, &mut Kernel::<COARSE_CLOCK> { ctx, asked });
-    if chosen.outcome as u32 == Outcome::Dropped as u32 {
-        return drop_packet(ctx, asked);
-    }
-    pass(chosen, asked)
 }
 
 /// The kernel has taken the slot: counts the run.

@@ -7,10 +7,10 @@ use aya_ebpf::{
 use server_common::{
     choice::Surroundings,
     counters::Asked,
-    load::{Cell, Load},
+    load::{Cell, Load, Shown},
 };
 
-use crate::{CELLS, LISTENERS, SHOWN};
+use crate::{CELLS, LISTENERS, SHOWN, apart};
 
 /// The kernel, for one run. The coarse clock costs a fraction of the other; Linux has it since 5.11.
 pub(crate) struct Kernel<'a, const COARSE_CLOCK: bool> {
@@ -24,19 +24,17 @@ impl<const COARSE_CLOCK: bool> Surroundings for Kernel<'_, COARSE_CLOCK> {
         LISTENERS.select_reuseport(self.ctx, slot as u32).is_ok()
     }
 
-    /// Others write what is read here meanwhile: each number is read once, and a mix of old and new steers one flow at most.
     #[inline(always)]
     fn load(&self, slot: u16) -> Load {
-        // SAFETY: the map has given the pointer, which stays valid for the run; any bit pattern is a value.
-        let shown = SHOWN.get_ptr(slot as u32).map(|shown| unsafe { shown.read_volatile() });
-        let cell = CELLS.get_value(slot as u32, &0).map(|cell| {
-            // SAFETY: as above; the words are a cell's.
-            unsafe { core::ptr::from_ref(cell).cast::<Cell>().read_volatile() }
-        });
-        Load::of(shown.unwrap_or_default(), cell, || {
+        Load::of(shown(slot as u32), cell(slot as u32), || {
             // SAFETY: takes nothing.
             unsafe { if COARSE_CLOCK { bpf_ktime_get_coarse_ns() } else { bpf_ktime_get_ns() } }
         })
+    }
+
+    #[inline(always)]
+    fn is_bad(&self, slot: u16) -> bool {
+        apart::is_bad(slot as u32) != 0
     }
 
     /// A migration runs wherever the listener was stopped.
@@ -45,4 +43,20 @@ impl<const COARSE_CLOCK: bool> Surroundings for Kernel<'_, COARSE_CLOCK> {
         // SAFETY: takes nothing.
         (self.asked as u32 != Asked::Migration as u32).then(|| unsafe { bpf_get_smp_processor_id() })
     }
+}
+
+// Others write what is read here meanwhile: each number is read once, and a mix of old and new steers one flow at most.
+
+/// What the kernel shows of the listener in a slot.
+#[inline(always)]
+pub(crate) fn shown(slot: u32) -> Shown {
+    // SAFETY: the map has given the pointer, which stays valid for the run; any bit pattern is a value.
+    SHOWN.get_ptr(slot).map(|shown| unsafe { shown.read_volatile() }).unwrap_or_default()
+}
+
+/// What the worker in a slot says of itself, if there is one.
+#[inline(always)]
+pub(crate) fn cell(slot: u32) -> Option<Cell> {
+    // SAFETY: as above; the words are a cell's.
+    CELLS.get_value(slot, &0).map(|cell| unsafe { core::ptr::from_ref(cell).cast::<Cell>().read_volatile() })
 }

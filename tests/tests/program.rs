@@ -249,3 +249,15 @@ fn the_probes_flow_goes_to_the_probed_slot_and_no_other_flow_does() {
         assert_eq!(in_slot_1, [&probe]);
     });
 }
+
+/// What the verifier goes through is what a start of the daemon waits for: a microsecond and a half each, and the limit is
+/// a million. A link of the chain that it follows from every caller again is at once ten times as much.
+#[test]
+fn the_verifier_has_little_to_go_through() {
+    for kind in [ProgramKind::SelectOrMigrate, ProgramKind::Select] {
+        let (kernel, _publisher) = KernelGroup::load_kind(SLOTS, kind).unwrap();
+        let verified = kernel.program().unwrap().info().unwrap().verified_instruction_count();
+        // Kernels say so since 5.16.
+        assert!(verified.is_none_or(|count| (1_000..60_000).contains(&count)), "{kind:?}: {verified:?}");
+    }
+}
