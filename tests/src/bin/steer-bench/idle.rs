@@ -20,6 +20,8 @@ use crate::{
 
 /// Workers of each group.
 const WORKERS: u32 = 8;
+/// How long it is let be before that: what has happened has it look more often for some seconds.
+const REST: Duration = Duration::from_secs(10);
 /// How long the daemon is watched while it does nothing.
 const IDLE: Duration = Duration::from_secs(20);
 /// The kernel counts a process's time in these, for every architecture (USER_HZ).
@@ -32,7 +34,7 @@ pub(crate) fn run(namespace: &Namespace, quick: bool, groups: usize) -> Result<R
         "idle",
         "milliseconds",
         format!(
-            "{groups} groups of {WORKERS} sample workers that do not beat: the daemon's CPU time over {} s in which nobody asks anything; then it is \
+            "{groups} groups of {WORKERS} sample workers that do not beat: the daemon's CPU time over {} s in which nobody asks anything, after as many as 10 of the same; then it is \
              killed, and the next is waited for until all groups are taken over and all workers work. One group of {WORKERS}: \
              from the daemon's exec to all working, by `steer status` again and again",
             idle.as_secs()
@@ -62,9 +64,10 @@ fn many(namespace: &Namespace, groups: usize, idle: Duration, report: &mut Repor
     steer.until_all_work(groups * WORKERS as usize, Duration::from_secs(500));
     report.add(row("from exec to all workers working, all groups", began.elapsed().as_secs_f64() * 1e3));
     let footprint = Footprint::settled(steer.pid());
+    // What is measured is a stretch of time, after one in which nothing happened.
+    thread::sleep(REST.min(idle));
     let before = ticks(steer.pid())?;
     let began = Instant::now();
-    // What is measured is a stretch of time.
     thread::sleep(idle);
     let used = (ticks(steer.pid())? - before) as f64 / TICKS_PER_SECOND;
     let percent = used / began.elapsed().as_secs_f64() * 100.0;
