@@ -24,7 +24,8 @@ pub fn check(bytes: &[u8]) {
         assert_eq!(read_again(socket).as_ref(), Some(socket));
         let found = handshake(socket);
         assert!(found.age <= AGE_MAX && found.local == local_of(socket));
-        assert!(is_bound_to(listener_info(socket).local, socket), "{socket:?} is not bound where it is");
+        let listener = listener_info(socket);
+        assert!(is_bound_to(listener.local, &listener), "{socket:?} is not bound where it is");
         assert!(takes(local_of(socket), local_of(socket)), "{socket:?} does not take its own");
         assert!(!(is_half_open(socket) && held(std::slice::from_ref(socket)).len() == 1), "{socket:?}");
     }
