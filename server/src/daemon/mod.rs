@@ -11,6 +11,7 @@ mod controller;
 mod convert;
 mod crash;
 mod describe;
+mod ended;
 mod endpoint;
 pub mod flows;
 mod journal;
