@@ -17,6 +17,7 @@ pub mod flows;
 mod journal;
 mod lasting;
 mod loads;
+mod memory;
 mod mend;
 mod observe;
 pub mod open;
@@ -143,6 +144,7 @@ async fn serve_groups(
         program = kind;
         opened.push((actor, sender));
     }
+    memory::give_back();
     // Those of a daemon before are as they were configured then.
     let in_force: Vec<GroupSettings> = opened.iter().map(|(actor, _)| (*actor.settings).clone()).collect();
     let has_changed = in_force != groups;

@@ -32,6 +32,7 @@ use super::{
     actor::Message,
     clock::millis,
     controller::{Daemon, OpenedGroup},
+    memory::give_back,
     open::open,
     rules::reconfiguration,
     settings::GroupSettings,
@@ -220,7 +221,12 @@ async fn open_all(added: Vec<GroupSettings>, shared: &Shared) -> Result<Vec<Open
     let mut opened = Vec::new();
     for settings in added {
         let (name, shared) = (settings.name.clone(), shared.clone());
-        let result = spawn_blocking(move || open(settings, &shared)).await.map_err(panicked)?;
+        let opening = move || {
+            let result = open(settings, &shared);
+            give_back();
+            result
+        };
+        let result = spawn_blocking(opening).await.map_err(panicked)?;
         match result.with_context(|| format!("cannot open the group {name}")) {
             Ok((actor, sender, _)) => opened.push((actor, sender)),
             Err(error) => {
