@@ -21,7 +21,7 @@ use steer_tests::netns;
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask soak")]
 struct Arguments {
-    /// For how long; from 1 on, because what is held is compared quarter by quarter
+    /// For how long at least: on a slow machine one minute may be too short for eight looks at what is held
     #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=10_080))]
     minutes: u64,
     /// Repeats a sequence of changes; drawn and printed where it is left out

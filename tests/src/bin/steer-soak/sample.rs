@@ -65,14 +65,15 @@ pub(crate) const MEASURES: [Measure; 12] = {
 /// What was found at one time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Sample {
-    pub(crate) elapsed: Duration,
+    /// Whether threads without work had ended.
+    pub(crate) is_at_an_end: bool,
     pub(crate) values: [u64; MEASURES.len()],
 }
 
 impl Sample {
-    /// Of an instance that does nothing but serve. `at_an_end`: once threads without work have ended.
-    pub(crate) fn take(steer: &Steer<'_>, began: Instant, at_an_end: bool) -> Self {
-        if at_an_end {
+    /// Of an instance that does nothing but serve; at an end, once threads without work have ended.
+    pub(crate) fn take(steer: &Steer<'_>, is_at_an_end: bool) -> Self {
+        if is_at_an_end {
             until_threads_rest(steer.pid());
         }
         let processes = steer.processes();
@@ -98,7 +99,7 @@ impl Sample {
             listeners(),
             pins + files(&steer.path("")),
         ];
-        Self { elapsed: began.elapsed(), values }
+        Self { is_at_an_end, values }
     }
 }
 

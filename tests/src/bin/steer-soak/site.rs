@@ -22,7 +22,7 @@ use crate::{
     operator::{Operator, is_as_wanted},
     sample::Sample,
     script::{Script, Step},
-    verdict::{Verdict, judge},
+    verdict::{SAMPLES_MIN, Verdict, judge},
 };
 
 /// For the kernel to verify the programs of all groups, beside all else that a machine of developers does.
@@ -52,7 +52,7 @@ pub(crate) struct Report {
     daemons: u64,
     refused: u64,
     counted: Counted,
-    /// None where the time was too short for one.
+    /// None where another's failure has ended it before it could be told.
     verdict: Option<Verdict>,
 }
 
@@ -95,7 +95,8 @@ pub(crate) fn run(namespace: &Namespace, plan: Plan, has_failed: &AtomicBool) ->
         }
     };
     let mut has_baseline = false;
-    while began.elapsed() < plan.duration && !has_failed.load(Relaxed) {
+    let is_over = |samples: &[Sample]| began.elapsed() >= plan.duration && samples.len() >= SAMPLES_MIN;
+    while !is_over(&samples) && !has_failed.load(Relaxed) {
         for _ in 0..STEPS {
             let step = script.next();
             carry_out(&mut operator, step, &script);
@@ -103,15 +104,16 @@ pub(crate) fn run(namespace: &Namespace, plan: Plan, has_failed: &AtomicBool) ->
         let step = script.rest();
         carry_out(&mut operator, step, &script);
         until_at_rest(&operator.steer, &script);
-        let is_baseline = !has_baseline && began.elapsed() >= plan.duration / 4;
+        let is_baseline =
+            !has_baseline && began.elapsed() >= plan.duration / 4 && samples.len() >= SAMPLES_MIN / 4;
         has_baseline |= is_baseline;
-        let sample = Sample::take(&operator.steer, began, is_baseline);
+        let sample = Sample::take(&operator.steer, is_baseline);
         if plan.is_verbose {
-            eprintln!("{} {sample:?}", plan.name);
+            eprintln!("{} {:.1?}: {sample:?}", plan.name, began.elapsed());
         }
         samples.push(sample);
     }
-    samples.push(Sample::take(&operator.steer, began, true));
+    samples.push(Sample::take(&operator.steer, true));
     let took = began.elapsed();
     let Operator { mut steer, clients, refused } = operator;
     let counted = clients.end();
@@ -121,7 +123,7 @@ pub(crate) fn run(namespace: &Namespace, plan: Plan, has_failed: &AtomicBool) ->
     steer.stop(SOON);
     let pins = steer.pins().expect("it has pins");
     assert!(!pins.join("web").exists(), "{} is left", pins.display());
-    Report { plan, took, steps, daemons, refused, counted, verdict: judge(&samples, took) }
+    Report { plan, took, steps, daemons, refused, counted, verdict: judge(&samples) }
 }
 
 /// Waits until there are the daemon, its keeper, and one process for each worker: those that drained have ended.
@@ -165,10 +167,7 @@ impl fmt::Display for Report {
                 writeln!(f, "  looks at what is held, after the first quarter: {}", verdict.samples)?;
                 write!(f, "{verdict}")
             }
-            None => writeln!(
-                f,
-                "  NOT: too short to tell: no look at what is held in the second or the last quarter"
-            ),
+            None => writeln!(f, "  NOT: ended before it could be told"),
         }
     }
 }

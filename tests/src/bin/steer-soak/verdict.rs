@@ -1,10 +1,13 @@
 //! Whether anything has grown: pure, on the samples of a run.
 //!
-//! The first quarter of the time is for what is made once, and is not judged.
+//! The first quarter of them is for what is made once, and is not judged.
 
-use std::{fmt, time::Duration};
+use std::fmt;
 
 use crate::sample::{Judged, MEASURES, Measure, Sample};
+
+/// Fewer say nothing: two in each quarter.
+pub(crate) const SAMPLES_MIN: usize = 8;
 
 /// What the samples say of one measure.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,22 +29,25 @@ pub(crate) struct Verdict {
     pub(crate) rows: Vec<Row>,
 }
 
-/// Judges the samples of a run that took so long; nothing where a quarter that counts has none.
-pub(crate) fn judge(samples: &[Sample], whole: Duration) -> Option<Verdict> {
-    let quarter = |sample: &Sample| (4 * sample.elapsed.as_millis() / whole.as_millis().max(1)).min(3);
-    let judged: Vec<&Sample> = samples.iter().filter(|sample| quarter(sample) > 0).collect();
-    let within = |number: u128| judged.iter().copied().filter(move |sample| quarter(sample) == number);
-    if within(1).next().is_none() || within(3).next().is_none() {
+/// Judges the samples of a run, of which at least one after the first quarter and the last were taken at an end; nothing where there are
+/// too few.
+pub(crate) fn judge(samples: &[Sample]) -> Option<Verdict> {
+    let count = samples.len();
+    if count < SAMPLES_MIN {
         return None;
     }
+    let judged = &samples[count / 4..];
+    let (second, last) = (&samples[count / 4..count / 2], &samples[3 * count / 4..]);
     let row = |(index, measure): (usize, &Measure)| {
         let value = |sample: &Sample| sample.values[index];
-        let all: Vec<u64> = judged.iter().map(|sample| value(sample)).collect();
+        let mut ends = samples.iter().filter(|sample| sample.is_at_an_end).map(value);
         let (early, late) = match measure.judged {
-            Judged::Growth(_) => (median(within(1).map(value)), median(within(3).map(value))),
-            Judged::Exactly | Judged::AtBothEnds => (all[0], all[all.len() - 1]),
+            Judged::Growth(_) => (median(second.iter().map(value)), median(last.iter().map(value))),
+            Judged::Exactly => (value(judged.first()?), value(judged.last()?)),
+            Judged::AtBothEnds => (ends.next()?, ends.next_back()?),
         };
-        let (least, most) = (all.iter().min().copied()?, all.iter().max().copied()?);
+        let all = || judged.iter().map(value);
+        let (least, most) = (all().min()?, all().max()?);
         let is_flat = match measure.judged {
             Judged::Exactly => least == most,
             Judged::AtBothEnds => early == late,
@@ -92,20 +98,18 @@ impl fmt::Display for Verdict {
 mod tests {
     use super::*;
 
-    const WHOLE: Duration = Duration::from_secs(100);
-
-    /// A sample every five seconds, of which each value is what the function says.
+    /// Twenty samples, of which each value is what the function says of the sample's number; threads rest from the fifth on.
     fn samples(value: impl Fn(u64, Measure) -> u64) -> Vec<Sample> {
-        let at = |second: u64| {
-            let values = MEASURES.map(|measure| value(second, measure));
-            Sample { elapsed: Duration::from_secs(second), values }
+        let at = |number: u64| {
+            let values = MEASURES.map(|measure| value(number, measure));
+            Sample { is_at_an_end: [5, 19].contains(&number), values }
         };
-        (0..=20).map(|number| at(5 * number)).collect()
+        (0..20).map(at).collect()
     }
 
     fn grown(value: impl Fn(u64, Measure) -> u64) -> Vec<&'static str> {
-        let verdict = judge(&samples(value), WHOLE).expect("each quarter has samples");
-        assert_eq!(verdict.samples, 16);
+        let verdict = judge(&samples(value)).expect("there are enough");
+        assert_eq!(verdict.samples, 15);
         let grown = verdict.rows.iter().filter(|row| !row.is_flat).map(|row| row.measure.name);
         grown.collect()
     }
@@ -113,40 +117,40 @@ mod tests {
     #[test]
     fn what_grows_while_it_warms_up_is_not_counted() {
         assert!(grown(|_, _| 7).is_empty());
-        assert!(grown(|second, _| second.min(25)).is_empty());
+        assert!(grown(|number, _| number.min(5)).is_empty());
     }
 
     #[test]
     fn counts_are_the_same_or_have_grown() {
         let counted = |measure: &Measure| !matches!(measure.judged, Judged::Growth(_));
         let counts: Vec<&str> = MEASURES.iter().filter(|one| counted(one)).map(|one| one.name).collect();
-        assert_eq!(grown(|second, _| 10 + u64::from(second >= 95)), counts);
+        assert_eq!(grown(|number, _| 10 + u64::from(number == 19)), counts);
         // For a moment: only threads may.
         let exact: Vec<&str> =
             MEASURES.iter().filter(|one| one.judged == Judged::Exactly).map(|one| one.name).collect();
-        assert_eq!(grown(|second, _| 10 + u64::from(second == 50)), exact);
+        assert_eq!(grown(|number, _| 10 + u64::from(number == 10)), exact);
     }
 
     #[test]
     fn memory_is_judged_by_medians_and_may_grow_as_far_as_is_said() {
         let of = |value: fn(u64, u64) -> u64| {
-            move |second: u64, measure: Measure| match measure.judged {
-                Judged::Growth(allowed) => value(second, allowed),
+            move |number: u64, measure: Measure| match measure.judged {
+                Judged::Growth(allowed) => value(number, allowed),
                 Judged::Exactly | Judged::AtBothEnds => 1,
             }
         };
         let memories = ["daemon: memory", "keeper: memory"];
-        assert!(grown(of(|second, allowed| 1_000 + if second > 60 { allowed } else { 0 })).is_empty());
-        assert_eq!(grown(of(|second, allowed| 1_000 + if second > 60 { allowed + 1 } else { 0 })), memories);
-        assert_eq!(grown(of(|second, allowed| 1_000 + second * allowed / 40)), memories);
+        assert!(grown(of(|number, allowed| 1_000 + if number > 12 { allowed } else { 0 })).is_empty());
+        assert_eq!(grown(of(|number, allowed| 1_000 + if number > 12 { allowed + 1 } else { 0 })), memories);
+        assert_eq!(grown(of(|number, allowed| 1_000 + number * allowed / 8)), memories);
         // A peak is no trend.
-        assert!(grown(of(|second, _| if second == 90 { 1 << 30 } else { 1_000 })).is_empty());
+        assert!(grown(of(|number, _| if number == 18 { 1 << 30 } else { 1_000 })).is_empty());
     }
 
     #[test]
     fn too_few_samples_say_nothing() {
-        let few: Vec<Sample> = samples(|_, _| 1).into_iter().take(12).collect();
-        assert_eq!(judge(&few, WHOLE), None);
-        assert_eq!(judge(&[], WHOLE), None);
+        let all = samples(|_, _| 1);
+        assert!(judge(&all[20 - SAMPLES_MIN..]).is_none(), "threads have never rested at the beginning");
+        assert!(judge(&all[..SAMPLES_MIN - 1]).is_none() && judge(&[]).is_none());
     }
 }
