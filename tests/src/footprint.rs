@@ -56,6 +56,12 @@ impl Footprint {
     }
 }
 
+/// How many threads a process has.
+#[track_caller]
+pub fn threads(pid: u32) -> usize {
+    fs::read_dir(format!("/proc/{pid}/task")).expect("a process's threads can be listed").count()
+}
+
 /// The numbers that the kernel has given to the maps (`map_id:`) or programs (`prog_id:`) that a process has descriptors of.
 #[track_caller]
 pub fn bpf_numbers(pid: u32, what: &str) -> BTreeSet<u32> {

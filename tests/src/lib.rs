@@ -3,8 +3,10 @@
 //! They need the capabilities that `cargo xtask test` checks for. Fixtures panic instead of returning errors, with
 //! what was done and what was found, so that a test reads as what it shows.
 
+pub mod changes;
 pub mod clients;
 pub mod control;
+pub mod drawn;
 pub mod footprint;
 pub mod load;
 pub mod machine;

@@ -9,12 +9,15 @@ const START: Duration = Duration::from_secs(30);
 
 impl Steer<'_> {
     /// Starts the daemon and waits for its end: panics unless it ends with this code, and says what is wrong in these parts, with a
-    /// hint. Returns what it said.
+    /// hint, and leaves no directory for states behind. Returns what it said.
     #[track_caller]
     pub fn start_refused(&mut self, code: i32, parts: &[&str]) -> String {
         let before = self.messages().len();
+        let states = self.path("steer.sock.state");
+        let had_states = states.exists();
         self.start_daemon();
         let status = self.wait(START);
+        assert!(had_states || !states.exists(), "{} is left", states.display());
         let said = self.messages()[before..].to_owned();
         assert_eq!(status.code(), Some(code), "{said}");
         let error = said.lines().find(|line| line.starts_with("error: "));

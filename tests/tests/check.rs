@@ -90,6 +90,12 @@ fn each_probe_that_cannot_run_says_why() {
     no_bpf.is("bpf jit", Verdict::Warn, "not tried");
     no_bpf.is("steering", Verdict::Warn, "CAP_SYS_ADMIN");
 
+    // The verifier wants more of who lacks it than there is a way to write.
+    let (code, no_perfmon) = report(&steer_without(place.path(), "perfmon,sys_admin"));
+    assert_eq!(code, Some(1));
+    no_perfmon.is("CAP_PERFMON", Verdict::Fail, "AmbientCapabilities=CAP_PERFMON");
+    no_perfmon.is("select-or-migrate", Verdict::Fail, "Permission denied");
+
     let (code, no_namespace) = report(&steer_without(place.path(), "sys_admin"));
     assert_eq!(code, Some(0));
     no_namespace.is("select-or-migrate", Verdict::Ok, "loads");

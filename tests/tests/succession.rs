@@ -1,17 +1,13 @@
 //! The daemon is killed, at any instant and at each of its effects; the next goes on with everything, and no connection is lost.
 
-use std::{
-    env, fs,
-    process::Command,
-    sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
-    thread,
-    time::Duration,
-};
+use std::{env, fs, process::Command, thread, time::Duration};
 
 use rustix::process::Signal;
-use steer::control::api::{GroupStatus, Request};
+use steer::control::api::GroupStatus;
 use steer_tests::{
-    control::{Control, assert_counted_once, group, selected},
+    changes::{Changes, configuration},
+    control::{Control, assert_counted_once, selected},
+    drawn::Drawn,
     load::{Load, assert_nothing_lost, pool},
     netns,
     steer::{Steer, binary},
@@ -27,28 +23,8 @@ fn kills() -> u64 {
     env::var("STEER_TEST_KILLS").ok().and_then(|kills| kills.parse().ok()).unwrap_or(KILLS)
 }
 
-fn configuration(workers: u32, more: &str) -> String {
-    format!(
-        "[[group]]\nname = \"web\"\n\
-         listen = [\"127.0.0.1:8080\", \"[::1]:8080\", \"0.0.0.0:8081\", \"[::]:8082\"]\n\
-         seed = \"5eed0000000000000000000000000001\"\n\
-         [group.workers]\ncount = {workers}\n{more}\n\
-         [group.deadlines]\nsettle = \"0ms\"\nstart = \"10s\"\n"
-    )
-}
-
-/// Numbers that look drawn, the same in every run.
-struct Drawn(u64);
-
-impl Drawn {
-    fn below(&mut self, end: u64) -> u64 {
-        // Marsaglia's xorshift64.
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % end
-    }
-}
+/// After how many restarts all changes stop for once, so that what has come of them can be looked at.
+const CONVERGES_EVERY: u64 = 4;
 
 /// Waits until nothing is under way, and every worker works that is to.
 #[track_caller]
@@ -64,84 +40,88 @@ fn until_settled(steer: &Steer<'_>, workers: usize) -> GroupStatus {
         .remove(0)
 }
 
-/// Asks for changes without end; those that a daemon that dies does not answer are forgotten.
-fn change(steer_socket: &std::path::Path, seed: u64, scales: bool, is_over: &AtomicBool) -> u64 {
-    let control = Control::new(steer_socket);
-    let mut drawn = Drawn(seed);
-    let mut done = 0;
-    while !is_over.load(Relaxed) {
-        let worker = drawn.below(4) as u32;
-        let clients = Vec::new();
-        let request = match drawn.below(if scales { 6 } else { 2 }) {
-            0 => Request::Restart { group: group(), worker: None, timeout_ms: None, canary: None },
-            1 => Request::Restart { group: group(), worker: Some(0), timeout_ms: None, canary: None },
-            2 => Request::Scale { group: group(), workers: 2 + drawn.below(4) as u32, timeout_ms: None },
-            3 => {
-                let policy = ["hash", "source", "least-loaded"][drawn.below(3) as usize];
-                let policy = policy.parse().expect("a policy");
-                Request::SetPolicy { group: group(), policy, dry_run: false, clients }
-            }
-            4 => {
-                let (worker, weight) = (group().worker(worker), 1 + drawn.below(4) as u32);
-                Request::SetWeight { worker, weight, over_ms: None, dry_run: false, clients }
-            }
-            _ => Request::Restart { group: group(), worker: Some(worker), timeout_ms: None, canary: None },
-        };
-        match control.ask(request) {
-            Ok(_) => done += 1,
-            // There is no daemon, or what is asked does not fit what is under way.
-            Err(_) => thread::sleep(Duration::from_millis(2)),
-        }
+/// Nothing is asked for any more: what is under way ends, and everything is as the file says.
+#[track_caller]
+fn until_converged(steer: &Steer<'_>, changes: &Changes, workers: u32, policy: &str) -> GroupStatus {
+    changes.write_last(workers, policy);
+    // What the daemon that was killed had begun may be under way yet.
+    for command in [vec!["reload"], vec!["scale", "web", &workers.to_string()], vec!["policy", "web", policy]]
+    {
+        wait::until("all operations end", SOON, || {
+            let output = steer.command(&command);
+            if output.code == Some(0) { Ok(()) } else { Err(format!("{command:?}: {output:?}")) }
+        });
     }
-    done
+    let status = until_settled(steer, workers as usize);
+    assert!(status.policy.starts_with(policy), "{status:?}");
+    status
+}
+
+/// Ends changes when it goes.
+struct EndOnDrop<'a>(&'a Changes);
+
+impl Drop for EndOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.end();
+    }
 }
 
 /// Kills the daemon over and over while the group is changed under load.
-fn kill_over_and_over(name: &str, configured: &str, scales: bool) {
+fn kill_over_and_over(name: &str, of_workers: &str, scales: bool) {
     netns::run(name, |namespace| {
-        let mut steer = Steer::configured(namespace, configured);
-        let mut drawn = Drawn(0x5eed_0001);
+        let (workers, policies) = if scales { (4, &["hash", "source"][..]) } else { (1, &["hash"][..]) };
+        let mut steer = Steer::configured(namespace, &configuration(workers, of_workers, ""));
+        let mut drawn = Drawn::new(0x5eed_0001);
         let load = Load::start(pool(64, 16), 16);
-        let (is_over, changes) = (AtomicBool::new(false), AtomicU64::new(0));
-        let socket = steer.socket();
+        let changes = Changes::new(&steer.socket(), &steer.path("steer.toml"), of_workers, scales);
+        let (mut signalled, mut converged) = (0, 0);
         thread::scope(|scope| {
             for seed in 1..=2 {
-                let (socket, is_over, changes) = (&socket, &is_over, &changes);
-                scope.spawn(move || changes.fetch_add(change(socket, seed, scales, is_over), Relaxed));
+                let changes = &changes;
+                scope.spawn(move || changes.ask(seed));
             }
-            for _ in 0..kills() {
+            // Also where this panics: the scope waits for both.
+            let _at_the_end = EndOnDrop(&changes);
+            for kill in 1..=kills() {
                 // The instant is what is drawn: nothing is waited for.
                 thread::sleep(Duration::from_micros(drawn.below(300_000)));
+                if drawn.below(3) == 0 {
+                    changes.hang_up(steer.pid(), &mut drawn);
+                    signalled += 1;
+                    thread::sleep(Duration::from_micros(drawn.below(30_000)));
+                }
                 steer.kill();
                 thread::sleep(Duration::from_micros(drawn.below(3) * drawn.below(10_000)));
                 steer.start_daemon();
                 steer.until_reachable();
+                if kill % CONVERGES_EVERY == 0 {
+                    let (workers, policy) = (workers.min(1 + drawn.below(4) as u32), drawn.one_of(policies));
+                    changes.paused(|| until_converged(&steer, &changes, workers, policy));
+                    converged += 1;
+                }
                 if load.is_finished() {
                     break;
                 }
             }
-            is_over.store(true, Relaxed);
         });
-        // What the daemon that was killed had begun may be under way yet.
         let workers = if scales { 3 } else { 1 };
-        wait::until("all operations end", SOON, || {
-            let output = steer.command(["scale", "web", &workers.to_string()]);
-            if output.code == Some(0) { Ok(()) } else { Err(format!("{output:?}")) }
-        });
-        let status = until_settled(&steer, workers);
+        let status = until_converged(&steer, &changes, workers, "hash");
+        let workers = workers as usize;
         load.wait_for(2_000);
         let tally = load.end();
         let status_after = Control::new(&steer.socket()).status();
+        let [done, reloads] = changes.done();
         println!(
-            "{name}: kills: {}, changes: {}, connections: {}, failed: {}, generations: {}, held: {}, migrated: {}",
+            "{name}: kills: {}, changes: {done}, of them reloads: {reloads}, and by signal: {signalled}, converged: {converged}, \
+             connections: {}, failed: {}, generations: {}, held: {}, migrated: {}",
             kills(),
-            changes.into_inner(),
             tally.connections,
             tally.failed,
             status.workers.iter().map(|worker| worker.generation).sum::<u64>(),
             status_after.counters.outcome.held,
             status_after.counters.asked.migration,
         );
+        assert!(reloads > 0 && signalled > 0, "there was no reload");
         assert_eq!(tally.failed, 0, "{:#?}", tally.first_failures);
         assert_counted_once(&status_after);
         assert!(status_after.counters.asked.connection >= tally.connections, "{status_after:?}");
@@ -160,18 +140,18 @@ fn kill_over_and_over(name: &str, configured: &str, scales: bool) {
 
 #[test]
 fn nothing_is_lost_when_the_daemon_is_killed_at_any_instant() {
-    kill_over_and_over("succession", &configuration(4, ""), true);
+    kill_over_and_over("succession", "", true);
 }
 
 #[test]
 fn nothing_is_lost_when_the_daemon_is_killed_while_connections_are_held() {
-    kill_over_and_over("succession-held", &configuration(1, "restart = \"replace\""), false);
+    kill_over_and_over("succession-held", "restart = \"replace\"", false);
 }
 
 #[test]
 fn everything_is_as_it_was_and_a_second_daemon_is_refused() {
     netns::run("succession-steady", |namespace| {
-        let mut steer = Steer::configured(namespace, &configuration(3, ""));
+        let mut steer = Steer::configured(namespace, &configuration(3, "", ""));
         let control = Control::new(&steer.socket());
         control.weight(1, 3, false, &[]);
         let (before, table) = (control.status(), control.table());
@@ -237,13 +217,13 @@ fn everything_is_as_it_was_and_a_second_daemon_is_refused() {
 fn a_configuration_that_changed_while_there_was_no_daemon_counts_from_the_next_on() {
     netns::run("succession-changed", |namespace| {
         let other = "\n[[group]]\nname = \"other\"\nlisten = [\"127.0.0.1:8090\"]\nworkers = { count = 1 }\n";
-        let mut steer = Steer::configured(namespace, &(configuration(2, "") + other));
+        let mut steer = Steer::configured(namespace, &(configuration(2, "", "") + other));
         let pids = |status: &GroupStatus| status.workers.iter().map(|worker| worker.pid).collect::<Vec<_>>();
         let before = Control::new(&steer.socket()).status();
         let load = Load::start(pool(64, 16), 16);
         // One more worker, another policy, and a group less.
         steer.kill();
-        let changed = configuration(3, "").replace("[group.workers]", "policy = \"source\"\n[group.workers]");
+        let changed = configuration(3, "", "policy = \"source\"");
         fs::write(steer.path("steer.toml"), changed).expect("it can be written");
         steer.start_daemon();
         let status = steer.until("the group is as configured", SOON, |status| {
@@ -255,7 +235,7 @@ fn a_configuration_that_changed_while_there_was_no_daemon_counts_from_the_next_o
         assert_eq!(pids(&status.groups[0])[..2], pids(&before)[..]);
         // What cannot be changed leaves everything as it was.
         steer.kill();
-        let impossible = configuration(1, "").replace("[::]:8082", "[::]:8083");
+        let impossible = configuration(1, "", "").replace("[::]:8082", "[::]:8083");
         fs::write(steer.path("steer.toml"), impossible).expect("it can be written");
         steer.start_daemon();
         let after = until_settled(&steer, 3);
@@ -294,9 +274,8 @@ fn nothing_is_lost_when_the_daemon_ends_at_any_of_its_effects() {
         // Of one worker, so that connections are held whenever it is replaced.
         // It does not say that it is ready: it is to be probed.
         let command = format!("[\"env\", \"-u\", \"NOTIFY_SOCKET\", {:?}, \"worker\"]", binary());
-        let probed =
-            configuration(1, &format!("restart = \"replace\"\nready = \"probe\"\ncommand = {command}"));
-        let mut steer = Steer::configured(namespace, &probed);
+        let of_workers = format!("restart = \"replace\"\nready = \"probe\"\ncommand = {command}");
+        let mut steer = Steer::configured(namespace, &configuration(1, &of_workers, ""));
         let load = Load::start(pool(64, 16), 16);
         let mut points = 0;
         for (kind, count) in EFFECTS {
@@ -305,12 +284,11 @@ fn nothing_is_lost_when_the_daemon_ends_at_any_of_its_effects() {
                 steer.kill();
                 steer.environment = vec![("STEER_CRASH_AT".to_owned(), point.clone().into())];
                 steer.start_daemon();
-                let socket = steer.socket();
-                let is_over = AtomicBool::new(false);
+                let changes = Changes::new(&steer.socket(), &steer.path("steer.toml"), &of_workers, false);
                 thread::scope(|scope| {
-                    scope.spawn(|| change(&socket, 7, false, &is_over));
+                    scope.spawn(|| changes.ask(7));
                     let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| steer.wait(SOON)));
-                    is_over.store(true, Relaxed);
+                    changes.end();
                     let ended = ended.unwrap_or_else(|_| panic!("{point}: the daemon does not come to it"));
                     use std::os::unix::process::ExitStatusExt;
                     assert_eq!(ended.signal(), Some(9), "{point}: {ended}");

@@ -10,6 +10,7 @@ mod fuzz;
 mod libtest;
 mod packages;
 mod rustc_wrapper;
+mod soak;
 mod summary;
 mod test;
 mod vm;
@@ -33,6 +34,7 @@ enum Command {
     BuildEbpf(build_ebpf::Arguments),
     Dist(dist::Arguments),
     Fuzz(fuzz::Arguments),
+    Soak(soak::Arguments),
     Test(test::Arguments),
     Vm(vm::Arguments),
 }
@@ -46,6 +48,7 @@ fn main() -> ExitCode {
         Command::BuildEbpf(arguments) => build_ebpf::main(&workspace, &arguments),
         Command::Dist(arguments) => dist::main(&workspace, &arguments),
         Command::Fuzz(arguments) => fuzz::main(&workspace, &arguments),
+        Command::Soak(arguments) => soak::main(&workspace, &arguments),
         Command::Test(arguments) => test::main(&workspace, &arguments),
         Command::Vm(arguments) => vm::main(&workspace, &arguments),
     });

@@ -26,6 +26,9 @@ fn text(error: &clap::Error, words: &[OsString]) -> String {
     let body = rendered.split("\nFor more information, try").next().unwrap_or(&rendered).trim_end();
     let hint = match error.kind() {
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => "`steer demo` shows what it is for".to_owned(),
+        ErrorKind::MissingRequiredArgument if command(words) == "steer release" => {
+            "name a group of `steer status`, or give all of them back with `steer release --all`".to_owned()
+        }
         _ => error
             .source()
             .and_then(exit::value_hint)
@@ -69,6 +72,7 @@ mod tests {
             "steer status WEB".to_owned(),
             "steer drain web".to_owned(),
             "steer scale web many".to_owned(),
+            "steer release".to_owned(),
             "steer restart web --timeout 5".to_owned(),
             "steer call Status []".to_owned(),
             "steer completions tcsh".to_owned(),
@@ -103,6 +107,15 @@ mod tests {
             assert!(text.lines().last().is_some_and(|last| last.starts_with("hint: ")), "{line}: {text}");
             assert!(!text.contains("For more information"), "{line}: {text}");
         }
+    }
+
+    #[test]
+    fn a_release_of_nothing_tells_of_all() {
+        assert!(complain("steer release").ends_with("with `steer release --all`\n"));
+        assert!(
+            complain("steer release --nonsense")
+                .ends_with("hint: `steer release --help` tells what it takes\n")
+        );
     }
 
     #[test]

@@ -27,6 +27,7 @@ use crate::{
 use super::{
     actor::{Actor, Message},
     clock::{Clock, millis, unix_millis},
+    ended::{Ended, attend},
     journal::Journal,
     reload::Reloader,
     scrape::Scrapes,
@@ -60,12 +61,20 @@ pub(super) struct Inner {
 /// The groups that run.
 #[derive(Debug, Default)]
 struct Groups {
-    senders: BTreeMap<GroupName, mpsc::UnboundedSender<Message>>,
+    members: BTreeMap<GroupName, Member>,
     tasks: JoinSet<()>,
     /// Whether the daemon is on its way to its end: no group comes any more.
     is_stopping: bool,
     /// Whether the groups are to go on without it.
     is_leaving: bool,
+}
+
+/// A group, as it is reached.
+#[derive(Debug)]
+struct Member {
+    sender: mpsc::UnboundedSender<Message>,
+    /// How its task has ended, once it has.
+    ended: watch::Receiver<Option<Ended>>,
 }
 
 impl Daemon {
@@ -96,8 +105,9 @@ impl Daemon {
             return Err(groups);
         }
         for (actor, sender) in groups {
-            running.senders.insert(actor.settings.name.clone(), sender);
-            running.tasks.spawn(actor.run());
+            let (ending, ended) = watch::channel(None);
+            running.members.insert(actor.settings.name.clone(), Member { sender, ended });
+            running.tasks.spawn(attend(actor, ending));
         }
         // Of those that were removed nobody asks any more.
         while running.tasks.try_join_next().is_some() {}
@@ -109,7 +119,7 @@ impl Daemon {
         if let Ok(sender) = self.group(name) {
             sender.closed().await;
         }
-        self.groups().senders.remove(name);
+        self.groups().members.remove(name);
     }
 
     /// Waits for the end of all groups.
@@ -125,7 +135,7 @@ impl Daemon {
 
     /// The groups that run.
     pub(super) fn names(&self) -> Vec<GroupName> {
-        self.groups().senders.keys().cloned().collect()
+        self.groups().members.keys().cloned().collect()
     }
 
     pub(super) fn journal(&self) -> &Journal {
@@ -138,8 +148,8 @@ impl Daemon {
 
     pub(super) fn group(&self, name: &GroupName) -> Result<mpsc::UnboundedSender<Message>, Fault> {
         let groups = self.groups();
-        groups.senders.get(name).cloned().ok_or_else(|| {
-            let known: Vec<&str> = groups.senders.keys().map(GroupName::as_str).collect();
+        groups.members.get(name).map(|member| member.sender.clone()).ok_or_else(|| {
+            let known: Vec<&str> = groups.members.keys().map(GroupName::as_str).collect();
             Fault {
                 kind: FaultKind::NoSuch,
                 message: format!("there is no group {name}; this daemon has: {}", known.join(", ")),
@@ -156,8 +166,10 @@ impl Daemon {
     ) -> Result<Response, Fault> {
         let (done, result) = oneshot::channel();
         let sent = self.group(group)?.send(Message::Command { command, answers, done });
-        sent.map_err(|_| has_ended(group))?;
-        result.await.unwrap_or_else(|_| Err(has_ended(group)))
+        match (sent, result.await) {
+            (Ok(()), Ok(result)) => result,
+            _ => Err(self.why_ended(group).await),
+        }
     }
 
     pub(super) async fn ask<T>(
@@ -166,8 +178,28 @@ impl Daemon {
         message: impl FnOnce(oneshot::Sender<Result<T, Fault>>) -> Message,
     ) -> Result<T, Fault> {
         let (sender, answer) = oneshot::channel();
-        self.group(group)?.send(message(sender)).map_err(|_| has_ended(group))?;
-        answer.await.unwrap_or_else(|_| Err(has_ended(group)))
+        match (self.group(group)?.send(message(sender)), answer.await) {
+            (Ok(()), Ok(result)) => result,
+            _ => Err(self.why_ended(group).await),
+        }
+    }
+
+    /// Why a group does not answer that has let go of what it was sent: its task has ended, or is about to.
+    pub(super) async fn why_ended(&self, group: &GroupName) -> Fault {
+        let ended = self.groups().members.get(group).map(|member| member.ended.clone());
+        let Some(mut ended) = ended else { return Ended::InOrder.fault(group) };
+        let known = ended.wait_for(Option::is_some).await;
+        // Its sender goes without a word where the runtime does.
+        known.ok().and_then(|known| known.clone()).unwrap_or(Ended::InOrder).fault(group)
+    }
+
+    /// Whether a group's task has panicked.
+    fn has_panicked(&self, group: &GroupName) -> bool {
+        let groups = self.groups();
+        groups
+            .members
+            .get(group)
+            .is_some_and(|member| matches!(*member.ended.borrow(), Some(Ended::Panicked(_))))
     }
 
     async fn status(&self, group: Option<GroupName>) -> Result<Response, Fault> {
@@ -179,8 +211,8 @@ impl Daemon {
             let processes = Arc::clone(&processes);
             match self.ask(name, |answer| Message::Status { processes, answer }).await {
                 Ok(status) => groups.push(status),
-                // One that a reload has removed meanwhile.
-                Err(_) if !is_one && self.group(name).is_err() => {}
+                // One that a reload has removed meanwhile, or that has no task any more: the log has said why.
+                Err(_) if !is_one && (self.group(name).is_err() || self.has_panicked(name)) => {}
                 Err(fault) => return Err(fault),
             }
         }
@@ -204,8 +236,10 @@ impl Daemon {
         let names = group.map_or_else(|| self.names(), |name| vec![name]);
         for name in &names {
             let (done, result) = oneshot::channel();
-            self.group(name)?.send(Message::Release(done)).map_err(|_| has_ended(name))?;
-            result.await.unwrap_or_else(|_| Err(has_ended(name)))?;
+            match (self.group(name)?.send(Message::Release(done)), result.await) {
+                (Ok(()), Ok(result)) => result?,
+                _ => return Err(self.why_ended(name).await),
+            };
             self.forget(name).await;
         }
         Ok(Response::Done(Done { answers: 0, milliseconds: millis(began.elapsed()) }))
@@ -221,7 +255,7 @@ impl Daemon {
         let names: Vec<GroupName> = {
             let mut groups = self.groups();
             groups.is_stopping = true;
-            groups.senders.keys().cloned().collect()
+            groups.members.keys().cloned().collect()
         };
         let stops = names.into_iter().map(|name| {
             let (daemon, answers) = (self.clone(), answers.clone());
@@ -351,8 +385,4 @@ impl Controller for Daemon {
             Request::Stop { timeout_ms } => self.stop(timeout_ms, answers).await,
         }
     }
-}
-
-pub(super) fn has_ended(group: &GroupName) -> Fault {
-    Fault { kind: FaultKind::Refused, message: format!("the group {group} has ended"), hint: None }
 }

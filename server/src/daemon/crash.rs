@@ -1,7 +1,9 @@
-//! Ends the daemon at a chosen effect, as SIGKILL would: for tests of what the next daemon makes of it.
+//! Ends the daemon at a chosen effect, as SIGKILL would, or one group's task, as a fault of this program would: for tests of what
+//! becomes of the rest.
 //!
 //! `STEER_CRASH_AT` is `before:KIND:N` or `after:KIND:N`: the process kills itself at the Nth effect of that kind, such as
-//! `publish` or `shut-listener`. Without the variable this does nothing.
+//! `publish` or `shut-listener`. With `panic:KIND:N` the task that is about to carry it out panics. Without the variable this
+//! does nothing.
 
 use std::sync::{
     OnceLock,
@@ -14,10 +16,17 @@ use crate::engine::effect::Effect;
 const VARIABLE: &str = "STEER_CRASH_AT";
 
 struct Point {
-    is_before: bool,
+    how: How,
     kind: String,
     /// How many more effects of the kind there are until then.
     left: AtomicU64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum How {
+    KillBefore,
+    KillAfter,
+    Panic,
 }
 
 fn point() -> Option<&'static Point> {
@@ -27,18 +36,19 @@ fn point() -> Option<&'static Point> {
 
 fn parse(text: &str) -> Option<Point> {
     let mut parts = text.split(':');
-    let is_before = match parts.next()? {
-        "before" => true,
-        "after" => false,
+    let how = match parts.next()? {
+        "before" => How::KillBefore,
+        "after" => How::KillAfter,
+        "panic" => How::Panic,
         _ => return None,
     };
     let (kind, count) = (parts.next()?.to_owned(), parts.next()?.parse().ok()?);
-    Some(Point { is_before, kind, left: AtomicU64::new(count) })
+    Some(Point { how, kind, left: AtomicU64::new(count) })
 }
 
 /// Ends the process, should it be to end before this effect.
 pub(super) fn before(effect: &Effect) {
-    if let Some(point) = point().filter(|point| point.is_before) {
+    if let Some(point) = point().filter(|point| point.how != How::KillAfter) {
         count(point, kind(effect));
     }
 }
@@ -47,7 +57,7 @@ pub(super) fn before(effect: &Effect) {
 pub(super) fn after(effect: &Effect) -> impl FnOnce() + use<> {
     let kind = kind(effect);
     move || {
-        if let Some(point) = point().filter(|point| !point.is_before) {
+        if let Some(point) = point().filter(|point| point.how == How::KillAfter) {
             count(point, kind);
         }
     }
@@ -55,6 +65,7 @@ pub(super) fn after(effect: &Effect) -> impl FnOnce() + use<> {
 
 fn count(point: &Point, kind: &str) {
     if point.kind == kind && point.left.fetch_sub(1, Relaxed) == 1 {
+        assert!(point.how != How::Panic, "{VARIABLE} wants it at {kind}");
         // Nothing of this process runs any more: not a destructor, not a buffer's flush.
         let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
     }
@@ -91,6 +102,6 @@ mod tests {
                 .all(Option::is_none)
         );
         let point = parse("before:shut-listener:3").unwrap();
-        assert!(point.is_before && point.kind == "shut-listener");
+        assert!(point.how == How::KillBefore && point.kind == "shut-listener");
     }
 }

@@ -11,11 +11,13 @@ mod controller;
 mod convert;
 mod crash;
 mod describe;
+mod ended;
 mod endpoint;
 pub mod flows;
 mod journal;
 mod lasting;
 mod loads;
+mod memory;
 mod mend;
 mod neighbours;
 mod observe;
@@ -92,7 +94,7 @@ pub const DEFAULT_PINS: &str = "/sys/fs/bpf/steer";
 pub fn run(groups: Vec<GroupSettings>, setup: Setup) -> anyhow::Result<ExitCode> {
     let access = resolve_access(&setup.access)?;
     let limits = raise_descriptor_limit();
-    return_large_memory();
+    memory::return_large();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -148,6 +150,7 @@ async fn serve_groups(
         program = kind;
         opened.push((actor, sender));
     }
+    memory::give_back();
     // Those of a daemon before are as they were configured then.
     let in_force: Vec<GroupSettings> = opened.iter().map(|(actor, _)| (*actor.settings).clone()).collect();
     let has_changed = in_force != groups;
@@ -230,20 +233,6 @@ async fn reload_on_signal(daemon: Daemon, mut hangup: Signal, at_once: bool) {
         }
     }
 }
-
-/// Has what is larger than this go back to the kernel as soon as it is let go, in bytes. Tables and what they are worked out from
-/// are made now and then and are large; by default the first that is let go has those after it come from heaps, of which each
-/// thread that publishes has its own, and which keep them.
-#[cfg(target_env = "gnu")]
-fn return_large_memory() {
-    const LARGE: i32 = 64 << 10;
-    // SAFETY: a setting of the allocator. One that is refused leaves it as it was.
-    unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE) };
-}
-
-/// Other allocators have no such heaps.
-#[cfg(not(target_env = "gnu"))]
-fn return_large_memory() {}
 
 /// The daemon holds a descriptor for each listener: the soft limit, 1024 by tradition, is for `select`. What it was goes to the
 /// workers, which may be programs that `select`.

@@ -67,19 +67,22 @@ impl Persistence {
         pins: &Path,
         keeper: SharedKeeper,
     ) -> anyhow::Result<Self> {
-        // First, so that nothing is made yet where it is refused.
+        // First, so that no pins are made yet where it is refused.
         let file = StateFile::new(states, group)?;
         let directory = pins.join(group.as_str());
-        pins::prepare(pins)?;
-        let is_new = !directory.exists();
-        pins::make(&directory)?;
-        let lock = lock(group, &directory)?;
+        let locked = || {
+            pins::prepare(pins)?;
+            let is_new = !directory.exists();
+            pins::make(&directory)?;
+            anyhow::Ok((is_new, lock(group, &directory)?, boot()?))
+        };
+        let (is_new, lock, boot) = locked().inspect_err(|_| file.leave())?;
         Ok(Self {
             file,
             group: group.clone(),
             keeper,
             pins: directory,
-            boot: boot()?,
+            boot,
             is_new,
             failing: Default::default(),
             lock: lock.into(),
@@ -161,6 +164,7 @@ impl Persistence {
         if self.is_new {
             self.remove();
         }
+        self.file.leave();
     }
 
     fn hold_name(&self, address: usize, slot: Slot) -> String {

@@ -143,13 +143,16 @@ impl Source for Daemon {
     }
 
     async fn unready(&self) -> Vec<String> {
-        let reason = |(name, heard): (GroupName, Heard)| match heard {
-            Heard::Ready => None,
-            Heard::Unready(reason) => Some(reason),
-            Heard::Ended => Some(format!("the group {name} has ended")),
-            Heard::Silent => Some(is_silent(&name)),
-        };
-        self.hear().await.into_iter().filter_map(reason).collect()
+        let mut reasons = Vec::new();
+        for (name, heard) in self.hear().await {
+            match heard {
+                Heard::Ready => {}
+                Heard::Unready(reason) => reasons.push(reason),
+                Heard::Ended => reasons.push(self.why_ended(&name).await.message),
+                Heard::Silent => reasons.push(is_silent(&name)),
+            }
+        }
+        reasons
     }
 }
 

@@ -15,17 +15,25 @@ struct Capability {
 }
 
 const SYS_ADMIN: (&str, u32) = ("CAP_SYS_ADMIN", 21);
+const DAC_OVERRIDE: (&str, u32) = ("CAP_DAC_OVERRIDE", 1);
 
 const fn useful(name: &'static str, bit: u32, purpose: &'static str) -> Capability {
     Capability { name, bit, purpose, is_needed: false, included_in: None }
 }
 
 /// Bits of `include/uapi/linux/capability.h`.
-const CAPABILITIES: [Capability; 11] = [
+const CAPABILITIES: [Capability; 13] = [
     Capability {
         name: "CAP_BPF",
         bit: 39,
         purpose: "loading the program and its maps",
+        is_needed: true,
+        included_in: Some(SYS_ADMIN),
+    },
+    Capability {
+        name: "CAP_PERFMON",
+        bit: 38,
+        purpose: "loading the program as it is: else the verifier refuses what a CPU could speculate about",
         is_needed: true,
         included_in: Some(SYS_ADMIN),
     },
@@ -36,12 +44,19 @@ const CAPABILITIES: [Capability; 11] = [
         19,
         "taking the listeners and counting the connections of workers of other users",
     ),
+    Capability {
+        name: "CAP_DAC_READ_SEARCH",
+        bit: 2,
+        purpose: "finding in /proc/PID/fd the listeners that workers of other users make",
+        is_needed: false,
+        included_in: Some(DAC_OVERRIDE),
+    },
     useful("CAP_NET_BIND_SERVICE", 10, "ports below 1024"),
     useful("CAP_CHOWN", 0, "mode own with --user: the group's sockets belong to that user"),
     useful("CAP_SETUID", 7, "running workers as another user"),
     useful("CAP_SETGID", 6, "running workers as another user"),
     useful("CAP_KILL", 5, "stopping workers of another user"),
-    useful("CAP_DAC_OVERRIDE", 1, "the control socket in a directory of another user"),
+    useful(DAC_OVERRIDE.0, DAC_OVERRIDE.1, "the control socket in a directory of another user"),
     useful("CAP_SYS_RESOURCE", 24, "raising hard limits; memory for maps before 5.11"),
 ];
 
@@ -96,7 +111,12 @@ mod tests {
             assert_ne!(verdict(name, 0), Verdict::Ok, "{name}");
         }
         assert_eq!(verdict("CAP_BPF", 0), Verdict::Fail);
-        assert_eq!(verdict("CAP_BPF", 1 << SYS_ADMIN.1), Verdict::Ok);
+        assert_eq!(verdict("CAP_PERFMON", 0), Verdict::Fail);
+        for needed in ["CAP_BPF", "CAP_PERFMON"] {
+            assert_eq!(verdict(needed, 1 << SYS_ADMIN.1), Verdict::Ok);
+        }
+        assert_eq!(verdict("CAP_DAC_READ_SEARCH", 1 << DAC_OVERRIDE.1), Verdict::Ok);
+        assert_eq!(verdict("CAP_DAC_READ_SEARCH", 1 << SYS_ADMIN.1), Verdict::Warn);
         assert_eq!(verdict("CAP_SYS_RESOURCE", 0), Verdict::Warn);
     }
 

@@ -32,7 +32,8 @@ use crate::{
 use super::{
     actor::Message,
     clock::millis,
-    controller::{Daemon, OpenedGroup, has_ended},
+    controller::{Daemon, OpenedGroup},
+    memory::give_back,
     open::open,
     rules::reconfiguration,
     settings::GroupSettings,
@@ -132,14 +133,20 @@ impl Daemon {
                 verdict: awaited,
             };
             let name = &change.new.name;
-            let sent = self.group(name)?.send(Message::Propose(Box::new(proposal)));
-            sent.map_err(|_| has_ended(name))?;
+            if self.group(name)?.send(Message::Propose(Box::new(proposal))).is_err() {
+                return Err(self.why_ended(name).await);
+            }
             asked.push((Waiting { change, verdict }, answered));
         }
         let mut waiting = Vec::new();
         for (one, answered) in asked {
-            answered.await.unwrap_or_else(|_| Err(has_ended(&one.change.new.name))).map_err(|fault| {
-                Fault { message: format!("{}; nothing was changed", fault.message), ..fault }
+            let answer = match answered.await {
+                Ok(answer) => answer,
+                Err(_) => Err(self.why_ended(&one.change.new.name).await),
+            };
+            answer.map_err(|fault| Fault {
+                message: format!("{}; nothing was changed", fault.message),
+                ..fault
             })?;
             waiting.push(one);
         }
@@ -154,7 +161,10 @@ impl Daemon {
         let (done, ended) = oneshot::channel();
         // One that has ended meanwhile does not answer either.
         let _ = verdict.send(Approval { answers, done });
-        let result = ended.await.unwrap_or_else(|_| Err(has_ended(&name)));
+        let result = match ended.await {
+            Ok(result) => result,
+            Err(_) => Err(self.why_ended(&name).await),
+        };
         let waits = change.keys.iter().any(|change| change.applies == Applies::NextGeneration);
         GroupReload {
             outcome: "changed".to_owned(),
@@ -212,9 +222,12 @@ async fn open_all(added: Vec<GroupSettings>, shared: &Shared) -> Result<Vec<Open
     let mut opened = Vec::new();
     for settings in added {
         let (name, shared) = (settings.name.clone(), shared.clone());
-        let result = spawn_blocking(move || open(settings, &shared, &LazyCell::new(Processes::now)))
-            .await
-            .map_err(panicked)?;
+        let opening = move || {
+            let result = open(settings, &shared, &LazyCell::new(Processes::now));
+            give_back();
+            result
+        };
+        let result = spawn_blocking(opening).await.map_err(panicked)?;
         match result.with_context(|| format!("cannot open the group {name}")) {
             Ok((actor, sender, _)) => opened.push((actor, sender)),
             Err(error) => {

@@ -133,6 +133,12 @@ impl StateFile {
         Ok(Self { path: directory.join(format!("{group}.json")), written: RefCell::default() })
     }
 
+    /// Removes the directory where it holds nothing: a start that fails leaves nothing behind.
+    pub(in crate::daemon) fn leave(&self) {
+        // There are files of other groups in it, or it is gone already.
+        let _ = self.path.parent().map(fs::remove_dir);
+    }
+
     /// The groups that have a file in a directory.
     pub(in crate::daemon) fn groups(directory: &Path) -> Vec<GroupName> {
         let entries = fs::read_dir(directory).into_iter().flatten().flatten();
@@ -256,9 +262,13 @@ mod tests {
         // What is worked out anew is not in the file.
         assert_eq!(serde_json::to_value(&read).unwrap(), serde_json::to_value(&saved).unwrap());
         assert_eq!(file.read("another").unwrap(), None);
+        file.leave();
+        assert_eq!(StateFile::groups(&directory).len(), 1, "it is not empty");
         file.remove().unwrap();
         file.remove().unwrap();
         assert_eq!(StateFile::groups(&directory), []);
+        file.leave();
+        assert!(!directory.exists());
     }
 
     #[test]
