@@ -53,8 +53,10 @@ fn a_panic_ends_one_group_s_care_and_nothing_else() {
         assert_eq!(scraper.get("/healthz").code, 200, "a restart of the daemon is the operator's to decide");
 
         // The other one is looked after.
-        let names: Vec<String> = steer.status().groups.iter().map(|group| group.name.to_string()).collect();
+        let status = steer.status();
+        let names: Vec<String> = status.groups.iter().map(|group| group.name.to_string()).collect();
         assert_eq!(names, ["other"]);
+        assert!(matches!(&status.unattended[..], [one] if one.contains("the group web")), "{status:?}");
         steer.command(["restart", "other"]).succeeded();
         traffic.more(200);
 

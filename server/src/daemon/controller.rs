@@ -165,10 +165,11 @@ impl Daemon {
         answers: mpsc::Sender<Response>,
     ) -> Result<Response, Fault> {
         let (done, result) = oneshot::channel();
-        let sent = self.group(group)?.send(Message::Command { command, answers, done });
-        match (sent, result.await) {
-            (Ok(()), Ok(result)) => result,
-            _ => Err(self.why_ended(group).await),
+        // What cannot be sent comes back, with the answer's sender in it: it is dropped, or nothing would end the wait.
+        drop(self.group(group)?.send(Message::Command { command, answers, done }));
+        match result.await {
+            Ok(result) => result,
+            Err(_) => Err(self.why_ended(group).await),
         }
     }
 
@@ -178,9 +179,11 @@ impl Daemon {
         message: impl FnOnce(oneshot::Sender<Result<T, Fault>>) -> Message,
     ) -> Result<T, Fault> {
         let (sender, answer) = oneshot::channel();
-        match (self.group(group)?.send(message(sender)), answer.await) {
-            (Ok(()), Ok(result)) => result,
-            _ => Err(self.why_ended(group).await),
+        // As above.
+        drop(self.group(group)?.send(message(sender)));
+        match answer.await {
+            Ok(result) => result,
+            Err(_) => Err(self.why_ended(group).await),
         }
     }
 
@@ -206,17 +209,18 @@ impl Daemon {
         let is_one = group.is_some();
         let names = group.map_or_else(|| self.names(), |name| vec![name]);
         let processes = Self::processes().await;
-        let mut groups = Vec::new();
+        let (mut groups, mut unattended) = (Vec::new(), Vec::new());
         for name in &names {
             let processes = Arc::clone(&processes);
             match self.ask(name, |answer| Message::Status { processes, answer }).await {
                 Ok(status) => groups.push(status),
-                // One that a reload has removed meanwhile, or that has no task any more: the log has said why.
-                Err(_) if !is_one && (self.group(name).is_err() || self.has_panicked(name)) => {}
+                Err(fault) if !is_one && self.has_panicked(name) => unattended.push(fault.message),
+                // One that a reload has removed meanwhile.
+                Err(_) if !is_one && self.group(name).is_err() => {}
                 Err(fault) => return Err(fault),
             }
         }
-        Ok(Response::Status(Status { schema: SCHEMA, groups }))
+        Ok(Response::Status(Status { schema: SCHEMA, groups, unattended }))
     }
 
     /// Ends the daemon without its groups.
@@ -236,9 +240,11 @@ impl Daemon {
         let names = group.map_or_else(|| self.names(), |name| vec![name]);
         for name in &names {
             let (done, result) = oneshot::channel();
-            match (self.group(name)?.send(Message::Release(done)), result.await) {
-                (Ok(()), Ok(result)) => result?,
-                _ => return Err(self.why_ended(name).await),
+            // As above.
+            drop(self.group(name)?.send(Message::Release(done)));
+            match result.await {
+                Ok(result) => result?,
+                Err(_) => return Err(self.why_ended(name).await),
             };
             self.forget(name).await;
         }

@@ -58,7 +58,7 @@ impl Controller for Played {
             Request::Status { group: Some(group) } if group.as_str() == "ending" => done(0),
             Request::Status { group } => {
                 group.as_ref().map_or(Ok(()), known)?;
-                Ok(Response::Status(Status { schema: 1, groups: vec![] }))
+                Ok(Response::Status(Status { schema: 1, groups: vec![], unattended: vec![] }))
             }
             Request::Table { group, clients, to } => {
                 known(&group)?;

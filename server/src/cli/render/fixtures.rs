@@ -231,6 +231,7 @@ pub(crate) fn status() -> Status {
     };
     Status {
         schema: SCHEMA,
+        unattended: vec![],
         groups: vec![GroupStatus {
             name: "web".parse().unwrap(),
             listen: vec!["tcp://127.0.0.1:8080".into(), "tcp://[::1]:8080".into()],

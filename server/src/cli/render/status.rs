@@ -23,10 +23,9 @@ const COLUMNS: [&str; 13] = [
 
 /// Every group, with an empty line between two.
 pub(super) fn text(status: &Status, style: Style) -> String {
-    if status.groups.is_empty() {
-        return "no groups".to_owned();
-    }
-    status.groups.iter().map(|status| group(status, style)).collect::<Vec<_>>().join("\n\n")
+    let parts: Vec<String> = status.groups.iter().map(|status| group(status, style)).collect();
+    let parts = [parts, status.unattended.clone()].concat();
+    if parts.is_empty() { "no groups".to_owned() } else { parts.join("\n\n") }
 }
 
 fn group(group: &GroupStatus, style: Style) -> String {
@@ -139,7 +138,10 @@ mod tests {
 
     #[test]
     fn without_groups_it_says_so() {
-        assert_eq!(text(&Status { schema: 1, groups: vec![] }, PLAIN), "no groups");
+        assert_eq!(text(&Status { schema: 1, groups: vec![], unattended: vec![] }, PLAIN), "no groups");
+        let unattended = vec!["nobody looks after web".to_owned()];
+        let status = Status { schema: 1, groups: vec![], unattended };
+        assert_eq!(text(&status, PLAIN), "nobody looks after web");
     }
 
     #[test]

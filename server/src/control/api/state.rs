@@ -24,6 +24,9 @@ pub struct Status {
     pub schema: u32,
     /// The groups, by name.
     pub groups: Vec<GroupStatus>,
+    /// What became of groups that nobody looks after any more, by a fault of the daemon; they serve on.
+    #[serde(default)]
+    pub unattended: Vec<String>,
 }
 
 /// The state of one group.

@@ -107,7 +107,9 @@ impl Controller for Played {
                 uptime_ms: 2,
                 program: "select".into(),
             })),
-            Request::Status { group: None } => Ok(Response::Status(Status { schema: 1, groups: vec![] })),
+            Request::Status { group: None } => {
+                Ok(Response::Status(Status { schema: 1, groups: vec![], unattended: vec![] }))
+            }
             Request::Status { group: Some(group) } => {
                 let fault = Fault::new(FaultKind::NoSuch, format!("there is no group {group}"));
                 Err(fault.with_hint("there is: web"))
