@@ -129,6 +129,8 @@ pub(super) struct Actor {
     pub(super) persistence: Option<Persistence>,
     /// Whether it goes on with what another daemon had.
     pub(super) is_taken_over: bool,
+    /// Whether the last look at what others can take away was at the odd slots.
+    pub(super) mended_odd: bool,
     /// Until when something happens in it: what nobody tells is looked for more often.
     pub(super) lively_until: Millis,
     /// Whether it was given back to the kernel.

@@ -116,15 +116,16 @@ impl Endpoint {
 
     /// Puts right what somebody else may have undone: pins, the program's attachment, slots. Says what it was, where that shows.
     ///
-    /// The kernel tells nobody of another program, so ours is attached again and again: the last one counts.
-    pub(super) fn mend(&mut self) -> Result<Vec<&'static str>, EndpointError> {
+    /// The kernel tells nobody of another program, so ours is attached again and again: the last one counts. Of the slots it
+    /// looks after the even or the odd ones, by turns of `parity`: with many groups they are most of what a look costs.
+    pub(super) fn mend(&mut self, parity: Slot) -> Result<Vec<&'static str>, EndpointError> {
         let mut mended = Vec::new();
         if let Some(pins) = &self.pins
             && self.kernel.repin(pins)?
         {
             mended.push("its pins were removed, and are made again");
         }
-        for (&slot, listener) in &self.listeners {
+        for (&slot, listener) in self.listeners.iter().filter(|(slot, _)| **slot % 2 == parity) {
             if self.kernel.fill(slot, listener.descriptor.as_fd())? {
                 mended.push("a slot of its sockarray was cleared, and is filled again");
             }

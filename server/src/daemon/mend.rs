@@ -3,10 +3,12 @@
 use super::{actor::Actor, describe::describe, persistence::Persistence};
 
 impl Actor {
-    /// One look at everything of the group that others can take away: its pins, its program, its slots.
+    /// One look at everything of the group that others can take away: its pins, its program, and half of its slots, of which the
+    /// next look has the others.
     pub(super) fn mend(&mut self) {
+        self.mended_odd = !self.mended_odd;
         for endpoint in &mut self.endpoints {
-            let mended = match endpoint.mend() {
+            let mended = match endpoint.mend(u16::from(self.mended_odd)) {
                 Ok(mended) => mended,
                 Err(error) => {
                     tracing::warn!("cannot look after {}: {}", endpoint.address, describe(&error));

@@ -175,6 +175,7 @@ fn assemble(
         last_operation: 0,
         persistence: None,
         is_taken_over: saved.is_some(),
+        mended_odd: false,
         lively_until: 0,
         is_released: false,
     };

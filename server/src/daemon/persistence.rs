@@ -57,6 +57,8 @@ pub(super) struct Persistence {
     failing: std::cell::RefCell<Option<String>>,
     /// Held for as long as this daemon has the group.
     lock: std::cell::RefCell<File>,
+    /// The inode of the directory that is locked.
+    locked: std::cell::Cell<u64>,
 }
 
 impl Persistence {
@@ -74,9 +76,11 @@ impl Persistence {
             pins::prepare(pins)?;
             let is_new = !directory.exists();
             pins::make(&directory)?;
-            anyhow::Ok((is_new, lock(group, &directory)?, boot()?))
+            let lock = lock(group, &directory)?;
+            let inode = lock.metadata()?.ino();
+            anyhow::Ok((is_new, lock, inode, boot()?))
         };
-        let (is_new, lock, boot) = locked().inspect_err(|_| file.leave())?;
+        let (is_new, lock, inode, boot) = locked().inspect_err(|_| file.leave())?;
         Ok(Self {
             file,
             group: group.clone(),
@@ -86,14 +90,16 @@ impl Persistence {
             is_new,
             failing: Default::default(),
             lock: lock.into(),
+            locked: inode.into(),
         })
     }
 
     /// Locks the directory of the pins where that was made again: the one that was locked is gone.
     pub(super) fn lock_again(&self) -> anyhow::Result<()> {
-        let (own, found) = (self.lock.borrow().metadata()?.ino(), fs::metadata(&self.pins)?.ino());
-        if own != found {
-            self.lock.replace(lock(&self.group, &self.pins)?);
+        if self.locked.get() != fs::metadata(&self.pins)?.ino() {
+            let lock = lock(&self.group, &self.pins)?;
+            self.locked.set(lock.metadata()?.ino());
+            self.lock.replace(lock);
         }
         Ok(())
     }
