@@ -69,7 +69,8 @@ fn what_reads() {
     [0]
     {
       "schema": 1,
-      "groups": []
+      "groups": [],
+      "unattended": []
     }
     "#);
     insta::assert_snapshot!(run("table web"), @r"

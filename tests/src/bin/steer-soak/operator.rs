@@ -106,10 +106,14 @@ impl Operator<'_> {
         self.clients.was_killed(victim.group, failed);
     }
 
+    /// A worker that was drained before the kill came is not replaced until somebody asks for it.
     fn until_replaced(&self, victim: Victim, pid: u32) {
         self.steer.until("the killed worker is replaced", SOON, |status| {
             let worker = worker_of(status, victim);
-            worker.is_some_and(|worker| worker.state == "working" && worker.pid != Some(pid))
+            worker.is_some_and(|worker| match worker.state.as_str() {
+                "working" => worker.pid != Some(pid),
+                state => state == "drained",
+            })
         });
     }
 
