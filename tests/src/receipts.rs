@@ -85,6 +85,14 @@ pub fn tcp_counter(name: &str) -> u64 {
     found.unwrap_or_else(|| panic!("the kernel has no counter {name}"))
 }
 
+/// The TCP counters of the network namespace of the calling thread that are not 0, for people.
+pub fn tcp_counters() -> String {
+    let texts = ["snmp", "netstat"].map(|file| fs::read_to_string(format!("/proc/thread-self/net/{file}")));
+    let counters = texts.iter().flatten().flat_map(|text| parse_counters(text));
+    let counted = counters.filter(|(_, count)| *count != 0);
+    counted.map(|(name, count)| format!("{name} {count}")).collect::<Vec<_>>().join(", ")
+}
+
 /// Lines come in pairs, `Tcp: NAME NAME` and `Tcp: 1 2`. TCP's names are its own.
 fn parse_counters(text: &str) -> BTreeMap<&str, u64> {
     let lines: Vec<&str> = text.lines().collect();

@@ -15,12 +15,14 @@ use serde_json::Value;
 use steer::control::api::Status;
 use tempfile::TempDir;
 
-use crate::{netns::Namespace, process, wait};
+use crate::{netns::Namespace, process, receipts::tcp_counters, wait};
 
 /// How long the daemon and all its first workers may take to work.
 const START: Duration = Duration::from_secs(30);
 /// How long one command may take: far beyond each deadline that a test sets.
 const COMMAND: Duration = Duration::from_secs(120);
+/// How long the last status may take, of a daemon that may be at fault.
+const STATUS: Duration = Duration::from_secs(5);
 /// Set, to the instance's directory, in the environment of the daemon, which its workers inherit.
 const MARK: &str = "STEER_TESTS_INSTANCE";
 
@@ -329,6 +331,22 @@ impl<'a> Steer<'a> {
         self.until("the daemon answers", START, |_| true)
     }
 
+    /// What it says of its groups to people; nothing where it does not answer soon.
+    fn last_status(&self) -> String {
+        let mut command = Command::new(&self.binary);
+        command.arg("--socket").arg(self.socket()).arg("status").stdin(Stdio::null());
+        let Ok(mut asking) = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn() else {
+            return String::new();
+        };
+        if process::wait_for(&mut asking, STATUS).is_none() {
+            let _ = asking.kill();
+        }
+        asking
+            .wait_with_output()
+            .map(|output| String::from_utf8_lossy(&output.stdout).into_owned())
+            .unwrap_or_default()
+    }
+
     /// Where its pins are.
     pub fn pins(&self) -> Option<&Path> {
         self.pins.as_deref()
@@ -350,6 +368,7 @@ impl Drop for Steer<'_> {
                 self.messages()
             );
             eprintln!("--- processes of the instance: {}", process::describe(&self.processes()));
+            eprintln!("--- status\n{}--- TCP of the namespace: {}", self.last_status(), tcp_counters());
         }
         if let Some(mut daemon) = self.daemon.take() {
             // First, or it would start again what is killed below. An error says that it has ended already.
