@@ -74,3 +74,30 @@ fn a_panic_ends_one_group_s_care_and_nothing_else() {
         steer.stop(SOON);
     });
 }
+
+#[test]
+fn a_stop_tells_of_what_it_could_not_stop() {
+    netns::run("panicked-stop", |namespace| {
+        let command = sample(&binary());
+        let configured = group("web", "127.0.0.1:8080", 1, &command, "ready = \"notify\"")
+            + &group("other", "127.0.0.1:8081", 1, &command, "ready = \"notify\"");
+        let crash = [("STEER_CRASH_AT".to_owned(), "panic:observe:1".into())];
+        let mut steer = Steer::configured_in(namespace, &configured, &crash);
+        let workers = steer.status().groups.iter().filter_map(|group| group.workers[0].pid).count();
+        assert_eq!(workers, 2);
+        steer.command(["restart", "web"]).exited(1);
+        let said = steer.command(["stop"]).exited(1).stderr;
+        assert!(said.contains("the group web") && said.contains("\nhint: "), "{said}");
+        steer.wait(SOON);
+
+        // The next one has the group that was left, and can stop it.
+        steer.environment.clear();
+        steer.start_daemon();
+        steer.until("both groups work", SOON, |status| {
+            status.groups.len() == 2
+                && status.groups.iter().all(|group| group.workers.iter().all(|one| one.state == "working"))
+        });
+        assert!(steer.messages().contains("web taken-over"), "{}", steer.messages());
+        steer.stop(SOON);
+    });
+}

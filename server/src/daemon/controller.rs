@@ -251,7 +251,7 @@ impl Daemon {
         Ok(Response::Done(Done { answers: 0, milliseconds: millis(began.elapsed()) }))
     }
 
-    /// Drains and ends every group at once, then the daemon.
+    /// Drains and ends every group at once, then the daemon. One that nobody looks after any more is left as it is, and told of.
     pub(super) async fn stop(
         &self,
         timeout: Option<u64>,
@@ -265,18 +265,25 @@ impl Daemon {
         };
         let stops = names.into_iter().map(|name| {
             let (daemon, answers) = (self.clone(), answers.clone());
-            tokio::spawn(async move { daemon.command(&name, Command::Stop { timeout }, answers).await })
+            tokio::spawn(async move {
+                let stopped = daemon.command(&name, Command::Stop { timeout }, answers).await;
+                // One that has ended in order, meanwhile or before, is as it was wanted.
+                stopped.map_err(|fault| daemon.has_panicked(&name).then_some(fault))
+            })
         });
         let stops: Vec<_> = stops.collect();
         let mut total = Done { answers: 0, milliseconds: 0 };
+        let mut left = None;
         for stop in stops {
-            if let Ok(Ok(Response::Done(done))) = stop.await {
-                total.answers += done.answers;
+            match stop.await {
+                Ok(Ok(Response::Done(done))) => total.answers += done.answers,
+                Ok(Err(Some(fault))) => left = Some(fault),
+                _ => {}
             }
         }
         total.milliseconds = millis(began.elapsed());
         self.inner.stopped.send_replace(true);
-        Ok(Response::Done(total))
+        left.map_or(Ok(Response::Done(total)), Err)
     }
 
     /// Sends each new event until the client goes or the daemon stops; how many were sent.
