@@ -2,8 +2,13 @@
 
 use std::{
     collections::BTreeMap,
-    io,
-    os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd},
+    ffi::OsStr,
+    fs, io,
+    os::{
+        fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd},
+        unix::{ffi::OsStrExt as _, fs::MetadataExt as _},
+    },
+    path::PathBuf,
 };
 
 use rustix::net::{SocketAddrUnix, SocketFlags, accept_with, getsockname, sockopt::socket_peercred};
@@ -21,18 +26,41 @@ pub fn keep() -> io::Result<()> {
     let _ = rustix::process::setsid();
     // SAFETY: standard input is open, as whoever starts a keeper makes it; nothing else in this process uses it.
     let listener = unsafe { OwnedFd::from_raw_fd(0) };
+    let place = Place::of(&listener);
     let result = serve_all(&listener);
     // Its socket's path leads nowhere from here on.
-    if let Ok(Some(path)) = getsockname(&listener).map(SocketAddrUnix::try_from).map(Result::ok)
-        && let Some(path) = path.path_bytes()
-    {
-        let _ = rustix::fs::unlink(path);
+    if let Some(place) = place.filter(Place::is_own) {
+        let _ = fs::remove_file(place.path);
     }
     result
 }
 
-/// Serves one daemon after another.
+/// Where the keeper's socket is, in the file system.
+struct Place {
+    path: PathBuf,
+    inode: u64,
+}
+
+impl Place {
+    /// Nothing where the socket has no path.
+    fn of(listener: &OwnedFd) -> Option<Self> {
+        let address = SocketAddrUnix::try_from(getsockname(listener).ok()?).ok()?;
+        let path = PathBuf::from(OsStr::from_bytes(address.path_bytes()?));
+        let inode = fs::symlink_metadata(&path).ok()?.ino();
+        Some(Self { path, inode })
+    }
+
+    /// Whether the path leads to it still, and not to another keeper's socket.
+    fn is_own(&self) -> bool {
+        fs::symlink_metadata(&self.path).is_ok_and(|found| found.ino() == self.inode)
+    }
+}
+
+/// Serves one daemon after another, until another keeper has its place: a daemon that had waited in vain for an answer has
+/// given what was kept to that, and nobody would ever ask this one for it.
 pub(super) fn serve_all(listener: &OwnedFd) -> io::Result<()> {
+    let place = Place::of(listener);
+    let is_replaced = || place.as_ref().is_some_and(|place| !place.is_own());
     let mut kept = BTreeMap::new();
     loop {
         let peer = accept_with(listener, SocketFlags::CLOEXEC)?;
@@ -43,7 +71,7 @@ pub(super) fn serve_all(listener: &OwnedFd) -> io::Result<()> {
         match serve(peer.as_fd(), &mut kept) {
             Ok(Ended::Told) => return Ok(()),
             // A daemon that was killed may leave anything behind but an orderly end.
-            Ok(Ended::Gone) | Err(_) if kept.is_empty() => return Ok(()),
+            Ok(Ended::Gone) | Err(_) if kept.is_empty() || is_replaced() => return Ok(()),
             Ok(Ended::Gone) | Err(_) => {}
         }
     }
@@ -80,4 +108,45 @@ fn serve(peer: BorrowedFd<'_>, kept: &mut BTreeMap<String, OwnedFd>) -> io::Resu
         send(peer, &answer.encode(), None)?;
     }
     Ok(Ended::Gone)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use rustix::net::{AddressFamily, SocketType, bind, connect, listen, socket};
+
+    use super::*;
+
+    fn bound(address: &SocketAddrUnix) -> OwnedFd {
+        let listener = socket(AddressFamily::UNIX, SocketType::SEQPACKET, None).unwrap();
+        bind(&listener, address).unwrap();
+        listen(&listener, 1).unwrap();
+        listener
+    }
+
+    #[test]
+    fn a_keeper_whose_place_another_has_taken_ends_with_its_daemon_s_connection() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("keeper");
+        let address = SocketAddrUnix::new(&path).unwrap();
+        let listener = bound(&address);
+        let keeper = thread::spawn(move || serve_all(&listener));
+        let connect_and_keep = || {
+            let daemon = socket(AddressFamily::UNIX, SocketType::SEQPACKET, None).unwrap();
+            connect(&daemon, &address).unwrap();
+            let kept = fs::File::open("/dev/null").unwrap();
+            send(&daemon, &Request::Keep("a".to_owned()).encode(), Some(kept.as_fd())).unwrap();
+            let (answer, _) = receive(&daemon).unwrap().unwrap();
+            assert_eq!(Answer::decode(&answer), Some(Answer::Done));
+            daemon
+        };
+        // While the place is its own, it goes on to keep what it has for the next daemon.
+        drop(connect_and_keep());
+        let daemon = connect_and_keep();
+        fs::remove_file(&path).unwrap();
+        let _another = bound(&address);
+        drop(daemon);
+        keeper.join().unwrap().unwrap();
+    }
 }
