@@ -13,6 +13,7 @@ mod rustc_wrapper;
 mod soak;
 mod summary;
 mod test;
+mod tests_binary;
 mod vm;
 mod workspace;
 

@@ -2,15 +2,15 @@
 
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::Result;
 
-use crate::{capabilities, workspace::Workspace};
+use crate::{tests_binary, workspace::Workspace};
 
 /// Run daemons under load for as long as is wanted, with everything that an operator does in a drawn order.
 ///
 /// One daemon lives from beginning to end; another is killed and succeeded over and over. Fails if a connection is lost that no
 /// worker's SIGKILL explains, or if memory, descriptors, BPF maps and programs, processes, threads, listeners or files have grown.
-/// Everything happens in network namespaces of its own, and nothing is left behind. Needs root.
+/// Everything happens in network namespaces of its own, and nothing is left behind, also where it is interrupted. Needs root.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// Passed on to the soak; `--help` after `--` lists what it takes
@@ -22,19 +22,7 @@ pub(crate) struct Arguments {
     passed_on: Vec<String>,
 }
 
-/// Builds both binaries and becomes, in effect, the soak.
+/// Builds and runs the soak.
 pub(crate) fn main(workspace: &Workspace, arguments: &Arguments) -> Result<ExitCode> {
-    let missing = capabilities::missing()?;
-    ensure!(missing.is_empty(), "missing {}\nhint: run as root", missing.join(", "));
-    let mut build = workspace.cargo();
-    build.args(["build", "--quiet", "--release", "--package", "steer", "--package", "steer-tests"]);
-    let built = build.args(["--bin", "steer", "--bin", "steer-soak"]).status()?;
-    ensure!(built.success(), "building the soak failed ({built})");
-    let release = workspace.target.join("release");
-    let status = std::process::Command::new(release.join("steer-soak"))
-        .args(&arguments.passed_on)
-        .env("STEER_BIN", release.join("steer"))
-        .status()
-        .context("running steer-soak")?;
-    Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    tests_binary::run(workspace, "steer-soak", &arguments.passed_on)
 }

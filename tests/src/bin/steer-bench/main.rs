@@ -18,7 +18,7 @@ mod table;
 
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::Parser;
 use steer_tests::netns;
 
@@ -35,9 +35,9 @@ struct Arguments {
     /// Print one JSON object instead of tables
     #[arg(long)]
     json: bool,
-    /// How many groups the daemon of `idle` has
-    #[arg(long, default_value_t = 100, value_name = "N")]
-    groups: usize,
+    /// How many groups the daemon of `idle` has [default: 100]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1_000))]
+    groups: Option<u16>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -60,6 +60,9 @@ enum Name {
 
 fn main() -> Result<ExitCode> {
     let arguments = Arguments::parse();
+    if arguments.groups.is_some() && arguments.name != Some(Name::Idle) {
+        bail!("--groups is of `idle` alone\nhint: idle --groups N");
+    }
     let mut all = vec![Name::Program, Name::Rate, Name::Handover, Name::Table, Name::Stall, Name::Policy];
     if arguments.quick {
         all.push(Name::Idle);
@@ -74,7 +77,7 @@ fn main() -> Result<ExitCode> {
             Name::Table => table::run(arguments.quick),
             Name::Stall => stall::run(namespace, arguments.quick),
             Name::Policy => policy::run(namespace, arguments.quick),
-            Name::Idle => idle::run(namespace, arguments.quick, arguments.groups),
+            Name::Idle => idle::run(namespace, arguments.quick, arguments.groups.map_or(100, usize::from)),
         })?;
         if !arguments.json {
             println!("{report}");

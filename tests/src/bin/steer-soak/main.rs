@@ -5,6 +5,7 @@
 
 mod clients;
 mod configuration;
+mod interrupt;
 mod operator;
 mod sample;
 mod script;
@@ -37,6 +38,7 @@ fn main() -> Result<ExitCode> {
     let seed = seed.map_or_else(draw, Ok)?;
     let duration = Duration::from_secs(60 * minutes);
     println!("soak: {minutes} min, seed {seed}");
+    interrupt::listen();
     let plan = |name, kills_daemons| {
         // Not the same sequence twice.
         let seed = seed ^ u64::from(kills_daemons);

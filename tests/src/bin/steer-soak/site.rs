@@ -19,6 +19,7 @@ use steer_tests::{
 use crate::{
     clients::{Clients, Counted},
     configuration::Configuration,
+    interrupt,
     operator::{Operator, is_as_wanted},
     sample::Sample,
     script::{Script, Step},
@@ -52,7 +53,7 @@ pub(crate) struct Report {
     daemons: u64,
     refused: u64,
     counted: Counted,
-    /// None where another's failure has ended it before it could be told.
+    /// None where it was cut short before it could be told.
     verdict: Option<Verdict>,
 }
 
@@ -67,7 +68,7 @@ impl Drop for TellOthers<'_> {
     }
 }
 
-/// Runs the soak on an instance of its own, unless another's has failed.
+/// Runs the soak on an instance of its own, until it is over, another's has failed or somebody interrupts it.
 pub(crate) fn run(namespace: &Namespace, plan: Plan, has_failed: &AtomicBool) -> Report {
     let _tell_others = TellOthers(has_failed);
     let mut script = Script::new(plan.seed, plan.kills_daemons);
@@ -96,8 +97,12 @@ pub(crate) fn run(namespace: &Namespace, plan: Plan, has_failed: &AtomicBool) ->
     };
     let mut has_baseline = false;
     let is_over = |samples: &[Sample]| began.elapsed() >= plan.duration && samples.len() >= SAMPLES_MIN;
-    while !is_over(&samples) && !has_failed.load(Relaxed) {
+    let is_cut_short = || has_failed.load(Relaxed) || interrupt::is_asked_for();
+    while !is_over(&samples) && !is_cut_short() {
         for _ in 0..STEPS {
+            if is_cut_short() {
+                break;
+            }
             let step = script.next();
             carry_out(&mut operator, step, &script);
         }
