@@ -8,6 +8,10 @@ use std::{
     time::Duration,
 };
 
+use rustix::{
+    event::{PollFd, PollFlags, poll},
+    time::Timespec,
+};
 use server_common::{choice::bucket, limits::CHOICES};
 use socket2::{Domain, Socket, Type};
 use steer::{
@@ -124,6 +128,13 @@ impl Client {
     pub fn ask_for(&mut self, path: &str) {
         let sent = self.stream.write_all(&request_for(self.server, path));
         sent.unwrap_or_else(|error| panic!("asking {} from {}: {error}", self.server, self.address));
+    }
+
+    /// Whether something has come that can be read: an answer, or the connection's end.
+    #[track_caller]
+    pub fn has_answer(&self) -> bool {
+        let mut descriptors = [PollFd::new(&self.stream, PollFlags::IN)];
+        poll(&mut descriptors, Some(&Timespec::default())).expect("a connection can be polled") > 0
     }
 
     /// Reads to the end of the connection: whether that is a reset before any answer.

@@ -75,7 +75,17 @@ pub fn check_sums(counters: &Counters) {
     assert_eq!(sum, *runs, "{counters:?}");
 }
 
-/// A TCP counter of the network namespace of the calling thread: `OutRsts`, `TCPMigrateReqSuccess`.
+/// How many connections of the network namespace of the calling thread were reset at one of their ends before that end had
+/// closed: by a client while it connected, or by either side of an established connection.
+///
+/// `OutRsts` would not do: an ACK that is handled after the FIN that was sent behind it (on two CPUs, with one held up) finds
+/// TIME_WAIT, is answered with an ACK, and that ACK finds nothing and is answered with a reset. Nobody is there to be harmed.
+#[track_caller]
+pub fn connections_reset() -> u64 {
+    tcp_counter("AttemptFails") + tcp_counter("EstabResets")
+}
+
+/// A TCP counter of the network namespace of the calling thread: `EstabResets`, `TCPMigrateReqSuccess`.
 #[track_caller]
 pub fn tcp_counter(name: &str) -> u64 {
     let found = ["snmp", "netstat"].into_iter().find_map(|file| {

@@ -7,7 +7,7 @@ use rustix::process::Signal;
 use steer_tests::{
     clients::{Answer, Client, Owners, ask_all, count_by_owner},
     netns, process,
-    receipts::{group_of, receipt_of, receipts_of, tcp_counter, until_event, until_quiet},
+    receipts::{connections_reset, group_of, receipt_of, receipts_of, tcp_counter, until_event, until_quiet},
     site::{SPECIFIC, WILDCARD, half_open},
     steer::{self, Steer},
     workers::Workers,
@@ -77,7 +77,7 @@ fn a_handover_waits_for_the_half_open_and_not_for_those_of_the_new_generation() 
             let counters = group_of(&steer).counters;
             assert_eq!((counters.asked.connection, counters.asked.migration), (240, 0));
             assert_eq!(counters.outcome.first_choice, counters.runs);
-            assert_eq!(tcp_counter("OutRsts"), 0);
+            assert_eq!(connections_reset(), 0);
             println!(
                 "{:?}: half-open: 160, waited for: {own_old}, not for: {own_new}, failed: 0",
                 site.listen
@@ -116,7 +116,7 @@ fn what_is_half_open_at_the_deadline_of_a_handover_migrates_to_the_new_generatio
             assert_eq!(group.counters.outcome.first_choice, group.counters.runs);
             assert_eq!(group.workers[0].migrated_in, own);
             assert_eq!((tcp_counter("TCPMigrateReqSuccess"), tcp_counter("TCPMigrateReqFailure")), (own, 0));
-            assert_eq!(tcp_counter("OutRsts"), 0);
+            assert_eq!(connections_reset(), 0);
             println!("{:?}: half-open: 80, migrated: {own}, failed: 0", site.listen);
         });
     }
@@ -162,7 +162,7 @@ fn a_scale_down_waits_for_the_half_open_and_then_they_migrate_to_those_that_stay
             let migrated = ended.iter().sum();
             assert_eq!((group.counters.asked.connection, group.counters.asked.migration), (160, migrated));
             assert_eq!(group.workers.iter().map(|worker| worker.migrated_in).sum::<u64>(), migrated);
-            assert_eq!((tcp_counter("TCPMigrateReqSuccess"), tcp_counter("OutRsts")), (migrated, 0));
+            assert_eq!((tcp_counter("TCPMigrateReqSuccess"), connections_reset()), (migrated, 0));
             println!("{:?}: half-open: 160, migrated: {migrated}, failed: 0", site.listen);
         });
     }
@@ -209,7 +209,7 @@ fn the_half_open_of_a_killed_worker_migrate_at_their_ack_and_at_the_syn_ack_time
                 (tcp_counter("TCPMigrateReqSuccess"), tcp_counter("TCPMigrateReqFailure")),
                 (migrated, 0)
             );
-            assert_eq!(tcp_counter("OutRsts"), 0);
+            assert_eq!(connections_reset(), 0);
             ask_all(site.connect(9, 40), second_of_0(&all));
             println!(
                 "{:?}: half-open: 160, at ACK: {own_ack}, at timer: {own_timer}, failed: 0",
@@ -262,7 +262,7 @@ fn syn_cookies_complete_where_the_table_points_when_they_come_back() {
 
             assert_eq!(group_of(&steer).counters.asked.connection, 240);
             assert_eq!((tcp_counter("SyncookiesRecv"), tcp_counter("SyncookiesFailed")), (240, 0));
-            assert_eq!(tcp_counter("OutRsts"), 0);
+            assert_eq!(connections_reset(), 0);
             println!("{:?}: cookies: 240, resets: 0, failed: 0", site.listen);
         });
     }

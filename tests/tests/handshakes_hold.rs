@@ -7,7 +7,7 @@ use rustix::process::Signal;
 use steer_tests::{
     clients::{Answer, Client, answers, ask_all},
     netns, process,
-    receipts::{group_of, receipt_of, tcp_counter, until_event},
+    receipts::{connections_reset, group_of, receipt_of, tcp_counter, until_event},
     site::{SPECIFIC, Site, WILDCARD},
     steer::{self, Steer},
     workers::Workers,
@@ -48,7 +48,7 @@ fn check_answers<F>(steer: &Steer<'_>, waiting: Waiting<F>, answer: Answer) {
     assert_eq!((counters.asked.connection, counters.asked.migration), (80, 80));
     assert_eq!((counters.outcome.held, counters.outcome.first_choice), (80, 80));
     assert_eq!((tcp_counter("TCPMigrateReqSuccess"), tcp_counter("TCPMigrateReqFailure")), (80, 0));
-    assert_eq!(tcp_counter("OutRsts"), 0);
+    assert_eq!(connections_reset(), 0);
 }
 
 #[test]
@@ -125,7 +125,7 @@ fn what_a_killed_group_of_one_had_waits_for_its_successor() {
             // Into the hold, and out of it.
             assert_eq!((counters.asked.connection, counters.asked.migration), (80, 160));
             assert_eq!((counters.outcome.held, counters.outcome.first_choice), (80, 160));
-            assert_eq!(tcp_counter("OutRsts"), 0);
+            assert_eq!(connections_reset(), 0);
             until_event(&steer, "lost", "web/0", 1);
             println!("{:?}: held: 80, migrated: 160, failed: 0", site.listen);
         });

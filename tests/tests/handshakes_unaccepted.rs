@@ -7,7 +7,7 @@ use rustix::process::Signal;
 use steer_tests::{
     clients::{Answer, Client, Owners, answers, count_by_owner},
     netns, process,
-    receipts::{group_of, receipt_of, receipts_of, tcp_counter, until_event},
+    receipts::{connections_reset, group_of, receipt_of, receipts_of, tcp_counter, until_event},
     site::{SPECIFIC, Site, WILDCARD},
     steer::{self, Steer},
     workers::Workers,
@@ -38,7 +38,7 @@ fn check_counters(steer: &Steer<'_>, migrated: u64) {
     assert_eq!((group.counters.asked.connection, group.counters.asked.migration), (80, migrated));
     assert_eq!(group.counters.outcome.first_choice, group.counters.runs);
     assert_eq!((tcp_counter("TCPMigrateReqSuccess"), tcp_counter("TCPMigrateReqFailure")), (migrated, 0));
-    assert_eq!(tcp_counter("OutRsts"), 0);
+    assert_eq!(connections_reset(), 0);
 }
 
 #[test]

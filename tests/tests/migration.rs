@@ -11,7 +11,7 @@ use steer_tests::{
     netns::{self, Namespace},
     nft::{self, Frozen},
     process, python,
-    receipts::{group_of, receipt_of, tcp_counter, until_event},
+    receipts::{connections_reset, group_of, receipt_of, tcp_counter, until_event},
     site::{self, PORT, SPECIFIC, client_address},
     sockets::{TcpState, tcp_count},
     steer::{self, Steer},
@@ -114,7 +114,7 @@ fn run_cell(namespace: &Namespace, server: SocketAddr, cell: Cell, stop: Stop, w
     assert_eq!(group.counters.outcome.first_choice, 50);
     assert_eq!(group.workers[expected.worker as usize].migrated_in, 25);
     assert_eq!((tcp_counter("TCPMigrateReqSuccess"), tcp_counter("TCPMigrateReqFailure")), (25, 0));
-    assert_eq!(tcp_counter("OutRsts"), 0);
+    assert_eq!(connections_reset(), 0);
     if cell == Cell::FastOpen {
         assert_eq!(tcp_counter("TCPFastOpenPassive"), 25);
     }

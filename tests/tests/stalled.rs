@@ -1,13 +1,14 @@
 //! A worker that takes nothing gets nothing new under the policy `least-loaded`, and comes back by itself.
 
 use std::{
+    collections::BTreeMap,
     net::SocketAddr,
     time::{Duration, Instant},
 };
 
 use rustix::process::Signal;
 use steer_tests::{
-    clients::{Answer, Client, Owners, ask_all, count_by_owner, seed_argument},
+    clients::{Answer, Client, Owners, answers, ask_all, count_by_owner, seed_argument},
     control::{Control, assert_counted_once},
     netns::{self, Namespace},
     process, scripts,
@@ -236,13 +237,19 @@ fn where_all_workers_are_stalled_all_are_used() {
         let client = "127.7.0.2".parse().expect("an address");
         let clients: Vec<Client> =
             (0..CONNECTIONS).map(|_| Client::connect(client, address(LISTEN))).collect();
-        let status = control.status();
         let expected = count_by_owner(&clients, &owners);
-        for worker in &status.workers {
-            let own = expected.get(&worker.name.index).copied().unwrap_or(0);
-            assert!(own > 20, "each has a part of {CONNECTIONS}: {own}");
-            assert_eq!((worker.queue, worker.stalled), (own, true), "{worker:?}");
-        }
+        assert!(expected.values().all(|own| *own > 20), "each has a part of {CONNECTIONS}: {expected:?}");
+        // That they are connected says nothing yet of their last ACKs, which take them into the queues.
+        let status = wait::until("all are in the queues of their first choices", SOON, || {
+            let status = control.status();
+            let queues = status.workers.iter().map(|worker| (worker.name.index, worker.queue));
+            if queues.collect::<BTreeMap<_, _>>() == expected {
+                Ok(status)
+            } else {
+                Err(format!("{status:?}"))
+            }
+        });
+        assert!(status.workers.iter().all(|worker| worker.stalled), "{status:?}");
         let [now, then] = [status.counters.outcome, before.counters.outcome];
         assert_eq!((now.first_choice - then.first_choice, now.less_loaded), (CONNECTIONS, then.less_loaded));
         assert_eq!(now.dropped, 0);
@@ -256,7 +263,7 @@ fn where_all_workers_are_stalled_all_are_used() {
 /// Two workers that are stopped, told apart by the queue that a connection waits in.
 struct Pair<'a> {
     owners: &'a Owners,
-    /// The processes, and the connections that wait for them.
+    /// The processes, and the connections that wait for them and have asked.
     workers: [(u32, Vec<Client>); 2],
     ports: std::ops::RangeFrom<u16>,
 }
@@ -270,13 +277,16 @@ impl Pair<'_> {
             let mut clients = self.ports.by_ref().map(|port| SocketAddr::from(([127, 7, 0, 3], port)));
             let its = clients.find(|client| self.owners.of_flow(*client, address(LISTEN)) == owner);
             let mut client = Client::connect_from(its.expect("a quarter of all are its"), address(LISTEN));
-            let now = self.queued();
-            match (0..2).find(|&which| now[which] > queued[which]) {
+            client.ask();
+            // That it is connected says nothing yet of its last ACK, which takes it into a queue.
+            let waits_for = wait::until("it waits or is answered", SOON, || {
+                let now = self.queued();
+                let grown = (0..2).find(|&which| now[which] > queued[which]);
+                if grown.is_some() || client.has_answer() { Ok(grown) } else { Err(format!("{now:?}")) }
+            });
+            match waits_for {
                 Some(which) => self.workers[which].1.push(client),
-                None => {
-                    client.ask();
-                    client.answer();
-                }
+                None => drop(client.answer()),
             }
         }
         let waiting = self.waiting();
@@ -345,7 +355,7 @@ fn the_mark_of_a_daemon_that_was_killed_fades_and_beats_do_not() {
         );
         pids.into_iter().for_each(|pid| process::signal(pid, Signal::CONT));
         for (worker, (_, waiting)) in [SILENT, BEATING].into_iter().zip(pair.workers) {
-            ask_all(waiting, |_| Answer { worker, generation: 1 });
+            answers(waiting, |_| Answer { worker, generation: 1 });
         }
     });
 }
