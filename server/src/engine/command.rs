@@ -244,7 +244,7 @@ impl Group {
                 worker.weight = weight;
             }
             worker.goal = Goal::Work;
-            worker.start_at = None;
+            worker.backoff.end_wait();
         }
     }
 

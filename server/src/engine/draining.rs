@@ -27,7 +27,7 @@ impl Group {
         let deadline = self.drain_deadline(now, timeout);
         let Some(worker) = self.workers.get_mut(&id.worker) else { return };
         let Some(generation) = worker.generations.get_mut(&id.number) else { return };
-        if !matches!(generation.phase, Phase::Canary(_) | Phase::Ready { .. } | Phase::Working { .. }) {
+        if !matches!(generation.phase, Phase::Canary(_) | Phase::Ready { .. } | Phase::Working) {
             return;
         }
         let drain = Drain::new(now, deadline, cause, operation, successor);

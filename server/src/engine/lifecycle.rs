@@ -8,18 +8,8 @@ use super::{
     worker::{Generation, Goal, Phase, Trial, Worker},
 };
 
-/// The back-off between starts that come to nothing: doubled from the first to the last.
-const BACKOFF_MIN: Millis = 100;
-const BACKOFF_MAX: Millis = 30_000;
-
-/// How long to wait before a worker is started again for which there was no slot.
-const SLOT_RETRY: Millis = 1_000;
-
 /// The longest time that a drain can be given, ten years: sums with the time cannot overflow.
 pub(super) const TIMEOUT_MAX: Millis = 10 * 365 * 86_400_000;
-
-/// How long a generation must have worked for its worker's back-off to begin anew.
-const STEADY: Millis = 10_000;
 
 impl Group {
     /// Starts what should run and does not, and gives up what is not ready in time.
@@ -29,7 +19,7 @@ impl Group {
             self.give_up_late_start(now, index);
             let worker = &self.workers[&index];
             if self.starts_by_itself(index, worker)
-                && worker.start_at.is_none_or(|at| now >= at)
+                && self.may_start_at(worker).is_none_or(|at| now >= at)
                 && self.start(now, index).is_none()
             {
                 self.operation_without_slot(index);
@@ -53,6 +43,11 @@ impl Group {
             && !(self.rules.replace && worker.is_running())
     }
 
+    /// When the worker's back-off is over, where it has to wait.
+    fn may_start_at(&self, worker: &Worker) -> Option<Millis> {
+        worker.backoff.due_at(self.workers.values().all(|worker| worker.working.is_none()))
+    }
+
     /// Whether the worker is to be started without anybody's asking: it does not work, and no restart that has come to it
     /// decides when it is started.
     fn starts_by_itself(&self, index: u32, worker: &Worker) -> bool {
@@ -66,10 +61,10 @@ impl Group {
         let worker = self.workers.get_mut(&index)?;
         let Some(slot) = slot else {
             worker.message = Some("no slot of the sockarray is free".into());
-            worker.start_at = Some(now + SLOT_RETRY);
+            worker.backoff.wait_for_slot(now);
             return None;
         };
-        worker.start_at = None;
+        worker.backoff.end_wait();
         worker.last_number += 1;
         let number = worker.last_number;
         let phase = Phase::Starting { deadline };
@@ -127,9 +122,7 @@ impl Group {
 
     fn start_came_to_nothing(&mut self, now: Millis, id: GenerationId, why: String) {
         let Some(worker) = self.workers.get_mut(&id.worker) else { return };
-        let delay = (BACKOFF_MIN << worker.failures.min(16)).min(BACKOFF_MAX);
-        worker.failures += 1;
-        worker.start_at = Some(now + delay);
+        worker.backoff.start_failed(now);
         worker.message = Some(format!("generation {} {why}", id.number));
         self.note("start-failed", Some(id), why.clone());
         self.operation_start_failed(id, &why);
@@ -158,10 +151,12 @@ impl Group {
         self.set_phase(id, Phase::Ready { epoch: None });
         let Some(worker) = self.workers.get_mut(&id.worker) else { return };
         let operation = worker.operation;
-        let predecessor = worker.working.replace(id.number);
-        if let Some(number) = predecessor {
-            let predecessor = GenerationId { worker: id.worker, number };
-            self.drain(now, predecessor, Cause::Asked, operation, Some(id.number), None);
+        match worker.working.replace(id.number) {
+            Some(number) => {
+                let predecessor = GenerationId { worker: id.worker, number };
+                self.drain(now, predecessor, Cause::Asked, operation, Some(id.number), None);
+            }
+            None => worker.backoff.works(now),
         }
         self.publication.is_due = true;
     }
@@ -178,7 +173,7 @@ impl Group {
                 self.forget(id);
             }
             Phase::Abandoned { .. } => self.forget(id),
-            Phase::Ready { .. } | Phase::Working { .. } => {
+            Phase::Ready { .. } | Phase::Working => {
                 self.note("exited", Some(id), format!("{exit}, without being told to"));
                 self.lost(now, id, format!("its process ended by itself: {exit}"));
             }
@@ -199,7 +194,7 @@ impl Group {
                 self.abandon(now, id);
                 self.start_came_to_nothing(now, id, why);
             }
-            Some(Phase::Ready { .. } | Phase::Working { .. }) => {
+            Some(Phase::Ready { .. } | Phase::Working) => {
                 self.note("listener-lost", Some(id), why.clone());
                 self.lost(now, id, why);
             }
@@ -219,16 +214,7 @@ impl Group {
 
     fn lost(&mut self, now: Millis, id: GenerationId, why: String) {
         if let Some(worker) = self.workers.get_mut(&id.worker) {
-            let steady = worker.generations.get(&id.number).is_some_and(
-                |generation| matches!(generation.phase, Phase::Working { since } if now >= since + STEADY),
-            );
-            // The first restart is at once; a worker that is lost again and again waits longer each time.
-            worker.failures = if steady { 0 } else { worker.failures + 1 };
-            let delay = match worker.failures {
-                0 | 1 => 0,
-                more => (BACKOFF_MIN << (more - 2).min(16)).min(BACKOFF_MAX),
-            };
-            worker.start_at = Some(now + delay);
+            worker.backoff.lost(now);
             worker.message = Some(format!("generation {}: {why}", id.number));
         }
         self.operation_lost(id, &why);
@@ -257,9 +243,9 @@ impl Group {
             Phase::Abandoned { until } => Some(*until),
             Phase::Draining(drain) => drain.wakes_at(now, limits),
             Phase::Canary(trial) => trial.until(),
-            Phase::Ready { .. } | Phase::Working { .. } => None,
+            Phase::Ready { .. } | Phase::Working => None,
         });
-        let start = worker.start_at.filter(|_| self.starts_by_itself(index, worker));
+        let start = self.may_start_at(worker).filter(|_| self.starts_by_itself(index, worker));
         generations.chain(start).min()
     }
 }

@@ -6,6 +6,7 @@
 //! nothing.
 
 pub mod assign;
+pub mod backoff;
 mod canary;
 mod command;
 pub mod drain;

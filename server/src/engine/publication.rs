@@ -97,10 +97,7 @@ impl Group {
             match &mut generation.phase {
                 Phase::Ready { epoch: first } => drop(first.get_or_insert(epoch)),
                 Phase::Canary(trial) => drop(trial.epoch.get_or_insert(epoch)),
-                Phase::Starting { .. }
-                | Phase::Abandoned { .. }
-                | Phase::Working { .. }
-                | Phase::Draining(_) => {}
+                Phase::Starting { .. } | Phase::Abandoned { .. } | Phase::Working | Phase::Draining(_) => {}
             }
         }
         for operation in self.operations.values_mut() {
@@ -197,11 +194,11 @@ impl Group {
         self.retire_holds(epoch);
         self.probe_published(epoch);
         self.canaries_published(now);
-        self.announce_working(now);
+        self.announce_working();
     }
 
     /// What was ready when the table that is out was given out, is named by it.
-    fn announce_working(&mut self, now: Millis) {
+    fn announce_working(&mut self) {
         let mut announced = Vec::new();
         let mut idle = Vec::new();
         for (&index, worker) in &mut self.workers {
@@ -209,7 +206,7 @@ impl Group {
             let Some(generation) = worker.generations.get_mut(&number) else { continue };
             if matches!(generation.phase, Phase::Ready { epoch: Some(epoch) } if epoch <= self.publication.published)
             {
-                generation.phase = Phase::Working { since: now };
+                generation.phase = Phase::Working;
                 worker.message = None;
                 let named = if worker.takes_part() { &mut announced } else { &mut idle };
                 named.push(GenerationId { worker: index, number });

@@ -200,7 +200,7 @@ impl Group {
     /// name, and those that drain and have not been told to stop.
     pub fn serving(&self) -> Vec<(GenerationId, Slot)> {
         let serves = |generation: &Generation| match &generation.phase {
-            Phase::Canary(_) | Phase::Ready { .. } | Phase::Working { .. } => true,
+            Phase::Canary(_) | Phase::Ready { .. } | Phase::Working => true,
             Phase::Draining(drain) => drain.shut == Shut::Not && drain.stop_sent.is_none(),
             Phase::Starting { .. } | Phase::Abandoned { .. } => false,
         };
@@ -224,8 +224,7 @@ impl Group {
         let generations = self.workers.iter().flat_map(|(index, worker)| {
             worker.generations.values().map(move |generation| (index, generation))
         });
-        let mut busy =
-            generations.filter(|(_, generation)| !matches!(generation.phase, Phase::Working { .. }));
+        let mut busy = generations.filter(|(_, generation)| !matches!(generation.phase, Phase::Working));
         busy.next().map(|(index, _)| format!("worker {index} starts or drains"))
     }
 

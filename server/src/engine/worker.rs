@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    backoff::Backoff,
     drain::Drain,
     event::{Canary, Millis, OperationId, Slot},
     ramp::Ramp,
@@ -41,10 +42,8 @@ pub struct Worker {
     pub last_number: u64,
     /// The operation that has it in hand.
     pub operation: Option<OperationId>,
-    /// When to start it again.
-    pub start_at: Option<Millis>,
-    /// Starts in a row that came to nothing: the back-off grows with it.
-    pub failures: u32,
+    /// When it may be started again.
+    pub backoff: Backoff,
     /// What is wrong with it.
     pub message: Option<String>,
 }
@@ -96,10 +95,7 @@ pub enum Phase {
         epoch: Option<u64>,
     },
     /// Named by the published table.
-    Working {
-        /// Since when.
-        since: Millis,
-    },
+    Working,
     /// On its way out.
     Draining(Box<Drain>),
 }
@@ -115,8 +111,7 @@ impl Worker {
             generations: BTreeMap::new(),
             last_number: 0,
             operation: None,
-            start_at: None,
-            failures: 0,
+            backoff: Backoff::default(),
             message: None,
         }
     }
@@ -164,6 +159,6 @@ impl Worker {
     pub fn is_published(&self) -> bool {
         self.working
             .and_then(|number| self.generations.get(&number))
-            .is_some_and(|generation| matches!(generation.phase, Phase::Working { .. }))
+            .is_some_and(|generation| matches!(generation.phase, Phase::Working))
     }
 }

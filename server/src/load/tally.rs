@@ -223,6 +223,11 @@ impl FailureKind {
             errno => Self::Errno(errno),
         }
     }
+
+    /// Whether it is counted in [`Tally::reset`].
+    pub fn is_reset(&self) -> bool {
+        matches!(self, Self::Reset | Self::Truncated)
+    }
 }
 
 impl fmt::Display for FailureKind {

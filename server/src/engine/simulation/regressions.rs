@@ -140,6 +140,30 @@ fn a_replacing_restart_that_fails_leaves_the_worker_to_its_back_off() {
 }
 
 #[test]
+fn a_long_back_off_is_cut_short_when_nobody_works_any_more() {
+    let mut world = Replay::working(rules(2));
+    let crash = |world: &mut Replay, generation| {
+        world.exit(generation);
+        world.publish();
+        world.drain(generation);
+    };
+    let mut number = 1;
+    // 12.8 s from the ninth crash on.
+    while number <= 9 {
+        crash(&mut world, id(0, number));
+        number += 1;
+        if number <= 9 {
+            world.pass(10_000);
+            world.work(id(0, number));
+        }
+    }
+    world.pass(2_000);
+    assert_eq!(world.started(id(0, number)), None, "the other works");
+    crash(&mut world, id(1, 1));
+    assert!(world.started(id(0, number)).is_some(), "clients wait for either");
+}
+
+#[test]
 fn receipts_come_before_the_end_of_a_restart_that_fails() {
     let mut world = Replay::working(rules(2));
     let restart = world.ask(RESTART_ALL);

@@ -37,7 +37,7 @@ pub(crate) struct Counted {
     pub(crate) killed: u64,
     /// Of them, all others that failed.
     pub(crate) lost: u64,
-    /// The first failures, word by word.
+    /// The first failures of each group, word by word, but for resets where kills explain all of the group's.
     pub(crate) failures: Vec<String>,
 }
 
@@ -100,18 +100,25 @@ impl Clients {
             load.probe().stop();
             let tally = load.join().unwrap_or_else(|error| panic!("the load of {group}: {error}"));
             let killed = self.killed.get(group).copied().unwrap_or_default();
-            let (killed, lost) = Failed { all: tally.failed, reset: tally.reset, killed }.parted();
+            let failed = Failed { all: tally.failed, reset: tally.reset, killed };
+            let (killed, lost) = failed.parted();
             counted.connections += tally.connections;
             counted.killed += killed;
             counted.lost += lost;
-            let one = |failure: &Failure| format!("{group}: {failure}");
-            counted.failures.extend(tally.first_failures.iter().map(one));
+            let is_lost = |failure: &&Failure| !(failed.explains_resets() && failure.kind.is_reset());
+            let one = |failure: &Failure| format!("{group}, {lost} lost: {failure}");
+            counted.failures.extend(tally.first_failures.iter().filter(is_lost).map(one));
         }
         counted
     }
 }
 
 impl Failed {
+    /// Whether each reset was in a worker that was killed.
+    fn explains_resets(self) -> bool {
+        self.reset <= self.killed
+    }
+
     /// Those of killed workers, and those that are lost: a kill resets, and does nothing else to a connection.
     fn parted(self) -> (u64, u64) {
         let killed = self.killed.min(self.reset);
