@@ -13,6 +13,7 @@ pub mod machine;
 pub mod mounts;
 pub mod netns;
 pub mod nft;
+pub mod output;
 pub mod packaged;
 pub mod process;
 pub mod python;

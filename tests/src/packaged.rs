@@ -71,9 +71,9 @@ impl Packaged {
 
     #[track_caller]
     fn unpack(&self, package: &str) {
-        fs::copy(given(package), self.machine.path("/root/steer.deb"))
+        fs::copy(given(package), self.machine.path("/var/cache/steer.deb"))
             .expect("the system's files can be written");
-        self.machine.execute(&["dpkg", "--install", "/root/steer.deb"]);
+        self.machine.execute(&["dpkg", "--install", "/var/cache/steer.deb"]);
     }
 
     #[track_caller]

@@ -8,10 +8,7 @@ use std::{
 
 use steer::control::api::{Counters, Event, GroupStatus, Receipt};
 
-use crate::{
-    steer::{Output, Steer},
-    wait,
-};
+use crate::{output::Output, steer::Steer, wait};
 
 /// The receipts that a command has printed with `--json`, whatever else it printed and however it ended.
 #[track_caller]

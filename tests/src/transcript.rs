@@ -4,7 +4,7 @@ use std::{fs, path::PathBuf};
 
 use steer::policy::WEIGHT_MAX;
 
-use crate::steer::Output;
+use crate::output::Output;
 
 /// Set, to anything, to write the transcripts anew instead of comparing them.
 const REWRITE: &str = "STEER_REWRITE_TRANSCRIPTS";

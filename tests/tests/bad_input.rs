@@ -4,11 +4,13 @@ use std::{net::SocketAddr, path::Path, time::Duration};
 
 use steer::control::api::Event;
 use steer_tests::{
-    netns, python,
+    netns,
+    output::Output,
+    python,
     python::ByHand,
     scripts::steer_without,
     sockets::{TcpState, tcp_count},
-    steer::{Output, Steer, binary},
+    steer::{Steer, binary},
     traffic::{Traffic, counters_add_up},
     wait,
 };

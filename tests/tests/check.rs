@@ -4,9 +4,11 @@ use std::path::Path;
 
 use steer::host::{Probe, Verdict};
 use steer_tests::{
-    netns, process,
+    netns,
+    output::Output,
+    process,
     scripts::{shell, steer_without},
-    steer::{Output, binary},
+    steer::binary,
 };
 
 #[derive(serde::Deserialize)]

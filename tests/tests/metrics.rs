@@ -12,10 +12,11 @@ use std::{
 use steer::control::api::Status;
 use steer_tests::{
     netns::{self, Namespace},
+    output::Output,
     scrape::{Samples, Scraper},
     scripts::shell,
     sockets::{TcpState, tcp_count},
-    steer::{Output, Steer, binary},
+    steer::{Steer, binary},
     traffic::{Traffic, counters_add_up},
     wait,
     workers::Workers,

@@ -10,8 +10,10 @@ use std::{
 use steer::control::api::{Event, Receipt, WorkerStatus};
 use steer::load::Tally;
 use steer_tests::{
-    netns, process, scripts,
-    steer::{Output, Steer},
+    netns,
+    output::Output,
+    process, scripts,
+    steer::Steer,
     traffic::{Traffic, counters_add_up},
     wait,
 };

@@ -11,8 +11,10 @@ use rustix::process::Signal;
 use serde_json::Value;
 use steer::control::api::{Applies, GroupReload, GroupStatus, Reload, Status};
 use steer_tests::{
-    netns, process,
-    steer::{Output, Steer, binary},
+    netns,
+    output::Output,
+    process,
+    steer::{Steer, binary},
     traffic::{Traffic, counters_add_up},
     wait,
 };

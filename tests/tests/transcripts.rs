@@ -2,11 +2,7 @@
 
 use std::{fs, time::Duration};
 
-use steer_tests::{
-    netns,
-    steer::{Output, Steer},
-    transcript::Transcripts,
-};
+use steer_tests::{netns, output::Output, steer::Steer, transcript::Transcripts};
 
 const SOON: Duration = Duration::from_secs(30);
 

@@ -2,7 +2,7 @@
 
 use std::{fs, path::PathBuf, process::Command};
 
-use steer_tests::steer::{Output, binary};
+use steer_tests::{output::Output, steer::binary};
 
 /// What `systemd-analyze security` may say of the unit, in tenths; the least is 0, a unit without any restriction has 96. Nearly all
 /// that would bring it down is inherited by workers: see the unit.

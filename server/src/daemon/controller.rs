@@ -7,17 +7,14 @@ use std::{
 };
 
 use tokio::{
-    sync::{
-        broadcast::{self, error::RecvError},
-        mpsc, oneshot, watch,
-    },
+    sync::{mpsc, oneshot, watch},
     task::JoinSet,
 };
 
 use crate::{
     control::{
         Controller,
-        api::{self, Done, Fault, FaultKind, Info, Metrics, Request, Response, SCHEMA, Status},
+        api::{Done, Fault, FaultKind, Info, Metrics, Request, Response, SCHEMA, Status},
     },
     engine::{event::Command, plan::Change},
     metrics::Source,
@@ -55,7 +52,7 @@ pub(super) struct Inner {
     /// Since the epoch of Unix.
     pub(super) started: Duration,
     pub(super) scrapes: Scrapes,
-    stopped: watch::Sender<bool>,
+    pub(super) stopped: watch::Sender<bool>,
 }
 
 /// The groups that run.
@@ -284,66 +281,6 @@ impl Daemon {
         total.milliseconds = millis(began.elapsed());
         self.inner.stopped.send_replace(true);
         left.map_or(Ok(Response::Done(total)), Err)
-    }
-
-    /// Sends each new event until the client goes or the daemon stops; how many were sent.
-    async fn follow(
-        &self,
-        mut following: broadcast::Receiver<api::Event>,
-        wanted: impl Fn(&api::Event) -> bool,
-        answers: &mpsc::Sender<Response>,
-    ) -> Result<u64, Fault> {
-        let mut stopped = self.inner.stopped.subscribe();
-        let mut sent = 0;
-        loop {
-            let event = tokio::select! {
-                event = following.recv() => event,
-                _ = stopped.wait_for(|stopped| *stopped) => return Ok(sent),
-            };
-            match event {
-                Ok(event) if wanted(&event) => {
-                    sent += 1;
-                    if answers.send(Response::Event(event)).await.is_err() {
-                        return Ok(sent);
-                    }
-                }
-                Ok(_) => {}
-                Err(RecvError::Lagged(missed)) => {
-                    return Err(Fault {
-                        kind: FaultKind::Failed,
-                        message: format!("{missed} events were missed: this client reads too slowly"),
-                        hint: Some("ask again with the last sequence number that came".to_owned()),
-                    });
-                }
-                Err(RecvError::Closed) => return Ok(sent),
-            }
-        }
-    }
-
-    async fn events(
-        &self,
-        group: Option<GroupName>,
-        since: u64,
-        follow: bool,
-        answers: mpsc::Sender<Response>,
-    ) -> Result<Response, Fault> {
-        if let Some(name) = &group {
-            self.group(name)?;
-        }
-        let began = std::time::Instant::now();
-        let wanted = |event: &api::Event| group.is_none() || event.group == group;
-        let (remembered, following) = self.inner.journal.read(since);
-        let mut sent = 0;
-        for event in remembered.into_iter().filter(wanted) {
-            sent += 1;
-            if answers.send(Response::Event(event)).await.is_err() {
-                break;
-            }
-        }
-        if follow {
-            sent += self.follow(following, wanted, &answers).await?;
-        }
-        Ok(Response::Done(Done { answers: sent, milliseconds: millis(began.elapsed()) }))
     }
 }
 

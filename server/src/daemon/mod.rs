@@ -14,6 +14,7 @@ mod describe;
 mod ended;
 mod endpoint;
 pub mod flows;
+mod following;
 mod journal;
 mod lasting;
 mod loads;

@@ -12,7 +12,7 @@ use std::{
 use tempfile::TempDir;
 
 use self::cgroup::Cgroup;
-use crate::{netns::Namespace, steer::Output, wait};
+use crate::{netns::Namespace, output::Output, wait};
 
 /// What becomes the init.
 const BOOT: &str = include_str!("boot.sh");
