@@ -11,6 +11,7 @@ mod dispatch;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod hangup;
+mod lock;
 pub mod server;
 pub mod socket;
 mod unix_group;

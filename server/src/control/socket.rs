@@ -2,7 +2,6 @@
 
 use std::{
     fs, io,
-    io::{Read, Write},
     os::{
         fd::OwnedFd,
         unix::{
@@ -14,13 +13,13 @@ use std::{
 };
 
 use rustix::{
-    fs::{AtFlags, FileType, FlockOperation, Gid, Mode, OFlags},
+    fs::{AtFlags, FileType, Gid, Mode, OFlags},
     io::Errno,
     net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType},
 };
 use thiserror::Error;
 
-use super::unix_group;
+use super::{lock, unix_group};
 
 /// The longest path that fits into `sun_path` with its final NUL.
 const PATH_MAX: usize = 107;
@@ -138,7 +137,7 @@ impl ControlSocket {
         let directory = open_directory(parent)?;
         let mut lock_name = name.to_owned();
         lock_name.push(".lock");
-        let lock = take_lock(&directory, Path::new(&lock_name), path)?;
+        let lock = lock::take(&directory, Path::new(&lock_name), path)?;
         remove_stale(&directory, Path::new(name), path)?;
 
         let socket = stream_socket().map_err(|errno| system("make a socket for", path)(errno.into()))?;
@@ -202,32 +201,6 @@ fn open_directory(parent: &Path) -> Result<OwnedFd, BindError> {
         }
         Err(errno) => Err(system("open the directory", errno.into())),
     }
-}
-
-fn take_lock(directory: &OwnedFd, name: &Path, socket: &Path) -> Result<fs::File, BindError> {
-    let path = socket.with_file_name(name);
-    let system = |operation, source| BindError::System { operation, path: path.clone(), source };
-    let flags = OFlags::CREATE | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let lock = match rustix::fs::openat(directory, name, flags, Mode::from_raw_mode(0o644)) {
-        Ok(lock) => lock,
-        Err(Errno::LOOP) => return Err(BindError::NotASocket { path, found: "symbolic link" }),
-        Err(errno) => return Err(system("open the lock", errno.into())),
-    };
-    let mut lock = fs::File::from(lock);
-    match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => {}
-        Err(Errno::WOULDBLOCK) => {
-            let mut text = String::new();
-            // Who holds it is a courtesy: a lock that cannot be read is held all the same.
-            let pid = lock.read_to_string(&mut text).ok().and_then(|_| text.trim().parse().ok());
-            return Err(BindError::AlreadyRuns { path: socket.to_owned(), pid });
-        }
-        Err(errno) => return Err(system("take the lock", errno.into())),
-    }
-    lock.set_len(0)
-        .and_then(|()| writeln!(lock, "{}", std::process::id()))
-        .map_err(|source| system("write to the lock", source))?;
-    Ok(lock)
 }
 
 /// Removes what a daemon that was killed has left; the lock is held, so no living daemon's socket is touched.
