@@ -4,14 +4,18 @@ use std::{
     fs,
     net::{SocketAddr, TcpListener, TcpStream},
     os::unix::fs::{PermissionsExt, chown, symlink},
+    thread,
     time::Duration,
 };
 
 use aya::maps::{Map, MapData, ReusePortSockArray};
 use rustix::process::Signal;
 use steer_tests::{
+    clients::{Answer, Client, answers},
     control::{Control, assert_counted_once},
-    netns, process, python,
+    netns, nft, process, python,
+    receipts::{connections_reset, receipt_of},
+    scripts,
     service::{group, sample},
     sockets::{TcpState, tcp_count},
     steer::{Steer, binary},
@@ -62,6 +66,13 @@ fn until_ours_chooses(control: &Control, stranger: &TcpListener) {
         if theirs == 0 && counted >= 100 { Ok(()) } else { Err(seen) }
     });
     assert_counted_once(&control.status());
+}
+
+/// The group's sockarray.
+fn listeners_of(steer: &Steer<'_>) -> ReusePortSockArray<MapData> {
+    let pin = steer.pins().expect("it has pins").join("web/0/LISTENERS");
+    let map = MapData::from_pin(pin).expect("root may open it");
+    Map::from_map_data(map).expect("a map").try_into().expect("a sockarray")
 }
 
 #[track_caller]
@@ -123,9 +134,7 @@ fn slots_and_pins_that_others_take_away_are_there_again() {
         let pins = steer.pins().expect("it has pins").to_owned();
 
         let slot = control.status().workers[1].slot.expect("it works");
-        let map = MapData::from_pin(pins.join("web/0/LISTENERS")).expect("root may open it");
-        let map = Map::from_map_data(map).expect("a map");
-        let mut listeners: ReusePortSockArray<MapData> = map.try_into().expect("a sockarray");
+        let mut listeners = listeners_of(&steer);
         for round in 0..2 {
             let further = control.status().counters.outcome.further_choice;
             listeners.clear_index(&slot).expect("it was filled");
@@ -162,6 +171,61 @@ fn slots_and_pins_that_others_take_away_are_there_again() {
         println!("taken-away: connections: {}, failed: {}", tally.connections, tally.failed);
         steer.stop(SOON);
         assert!(!pins.join("web").exists());
+    });
+}
+
+#[test]
+fn what_was_half_open_at_a_listener_that_was_shut_finds_the_group_after_a_look_at_it() {
+    const CLIENTS: usize = 20;
+    let place = tempfile::tempdir().expect("a temporary directory can be made");
+    netns::run("half-open", |namespace| {
+        // The first generation's process, and with it its listener, stays for as long as it is not killed.
+        let script = scripts::sample_worker(place.path(), "[ $STEER_GENERATION = 1 ]", "--ignore-term");
+        let steer = Steer::configured(
+            namespace,
+            &group("web", ADDRESS, 1, &[script.to_string_lossy().into_owned()], "ready = \"notify\""),
+        );
+        let control = Control::new(&steer.socket());
+        let pid = control.status().workers[0].pid.expect("it works");
+        let frozen = nft::freeze_final_ack(namespace, address().port());
+        let mut clients: Vec<Client> =
+            (0..CLIENTS).map(|_| Client::connect([127, 0, 0, 7].into(), address())).collect();
+        // From then on their timers, which would move them, are 4 seconds away.
+        wait::until("each SYN-ACK was sent three times", SOON, || match frozen.dropped() {
+            dropped if dropped >= 3 * CLIENTS as u64 => Ok(()),
+            dropped => Err(format!("{dropped} ACKs")),
+        });
+        thread::scope(|scope| {
+            let restart =
+                scope.spawn(|| steer.command(["restart", "web/0", "--json", "--timeout", "200ms"]).exited(6));
+            // Of the worker's two generations and the daemon, the first's does not listen any more.
+            steer.until("the second generation works", SOON, |status| {
+                status.groups[0].workers[0].generation == 2
+            });
+            wait::until("the first listener is shut", SOON, || {
+                match tcp_count(address(), TcpState::Listen) {
+                    2 => Ok(()),
+                    found => Err(format!("{found} listen")),
+                }
+            });
+            // That a look at everything has followed shows in what it mends: here the holding listener's slot.
+            let own = control.status().workers[0].slot.expect("it works");
+            let mut listeners = listeners_of(&steer);
+            let cleared = (0..8).filter(|slot| *slot != own && listeners.clear_index(slot).is_ok()).count();
+            assert_eq!(cleared, 1, "the holding listener's");
+            until_mended(&control, "slot", 0);
+            let by_timers = control.status().counters.asked.migration;
+            drop(frozen);
+            clients.iter_mut().for_each(Client::ask);
+            answers(clients, |_| Answer { worker: 0, generation: 2 });
+            process::signal(pid, Signal::KILL);
+            let receipt = receipt_of(&restart.join().expect("the restart ends"));
+            assert_eq!((receipt.outcome.as_str(), receipt.handshakes.ended), ("deadline", CLIENTS as u64));
+            let counters = control.status().counters;
+            assert_eq!((counters.asked.migration, counters.outcome.dropped), (CLIENTS as u64, 0));
+            assert_eq!(connections_reset(), 0);
+            println!("half-open: {CLIENTS}, moved: {CLIENTS}, of them by timers: {by_timers}");
+        });
     });
 }
 

@@ -171,10 +171,11 @@ impl Actor {
             let now = self.clock.now();
             self.generations.values_mut().for_each(|running| running.reach.published(now));
         }
+        let hold = self.engine.hold_slot();
         let attached = result.and_then(|()| {
             self.endpoints
                 .iter_mut()
-                .try_for_each(|endpoint| endpoint.attach().map_err(|error| describe(&error)))
+                .try_for_each(|endpoint| endpoint.attach(hold).map_err(|error| describe(&error)))
         });
         self.feed(match attached {
             Ok(()) => Event::Published { epoch },

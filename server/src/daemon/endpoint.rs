@@ -117,8 +117,13 @@ impl Endpoint {
     /// Puts right what somebody else may have undone: pins, the program's attachment, slots. Says what it was, where that shows.
     ///
     /// The kernel tells nobody of another program, so ours is attached again and again: the last one counts. Of the slots it
-    /// looks after the even or the odd ones, by turns of `parity`: with many groups they are most of what a look costs.
-    pub(super) fn mend(&mut self, parity: Slot) -> Result<Vec<&'static str>, EndpointError> {
+    /// looks after the even or the odd ones, by turns of `parity`: with many groups they are most of what a look costs. `hold` is
+    /// the holding listener's slot.
+    pub(super) fn mend(
+        &mut self,
+        parity: Slot,
+        hold: Option<Slot>,
+    ) -> Result<Vec<&'static str>, EndpointError> {
         let mut mended = Vec::new();
         if let Some(pins) = &self.pins
             && self.kernel.repin(pins)?
@@ -130,7 +135,7 @@ impl Endpoint {
                 mended.push("a slot of its sockarray was cleared, and is filled again");
             }
         }
-        if let (true, Some(member)) = (self.is_attached, self.any_listener()) {
+        if let (true, Some(member)) = (self.is_attached, self.member(hold)) {
             self.kernel.attach(member.as_fd())?;
         }
         Ok(mended)
@@ -187,10 +192,21 @@ impl Endpoint {
         self.listeners.values().map(|listener| listener.cookie).chain(prepared).collect()
     }
 
+    /// A listener to reach the kernel group by.
+    ///
+    /// One that listens: if a program is attached through one that was shut down, the kernel gives that one a group of its own
+    /// (`reuseport_resurrect`), and the half-open handshakes that follow it find nobody there to migrate to. The holding listener
+    /// first, which is in nobody else's hands that could shut it down meanwhile.
+    fn member(&self, hold: Option<Slot>) -> Option<&OwnedFd> {
+        let own = hold.and_then(|slot| self.listeners.get(&slot));
+        let mut members = own.into_iter().chain(self.listeners.values()).map(|member| &member.descriptor);
+        members.find(|member| options::listens(member).unwrap_or(false))
+    }
+
     /// Attaches the program, once: a table has been published, so it always has an answer.
-    pub(super) fn attach(&mut self) -> Result<(), DataplaneError> {
-        if let (false, Some(member)) = (self.is_attached, self.listeners.values().next()) {
-            self.kernel.attach(member.descriptor.as_fd())?;
+    pub(super) fn attach(&mut self, hold: Option<Slot>) -> Result<(), DataplaneError> {
+        if let (false, Some(member)) = (self.is_attached, self.member(hold)) {
+            self.kernel.attach(member.as_fd())?;
             self.is_attached = true;
         }
         Ok(())
@@ -198,10 +214,8 @@ impl Endpoint {
 
     /// Takes the program away from the group: the kernel's own hash chooses from now on.
     pub(super) fn detach(&mut self) -> Result<(), DataplaneError> {
-        if let Some(member) =
-            self.listeners.values().find(|listener| options::listens(&listener.descriptor).unwrap_or(false))
-        {
-            self.kernel.detach(member.descriptor.as_fd())?;
+        if let Some(member) = self.member(None) {
+            self.kernel.detach(member.as_fd())?;
         }
         self.is_attached = false;
         Ok(())

@@ -7,8 +7,9 @@ impl Actor {
     /// next look has the others.
     pub(super) fn mend(&mut self) {
         self.mended_odd = !self.mended_odd;
+        let hold = self.engine.hold_slot();
         for endpoint in &mut self.endpoints {
-            let mended = match endpoint.mend(u16::from(self.mended_odd)) {
+            let mended = match endpoint.mend(u16::from(self.mended_odd), hold) {
                 Ok(mended) => mended,
                 Err(error) => {
                     tracing::warn!("cannot look after {}: {}", endpoint.address, describe(&error));
