@@ -112,11 +112,13 @@ fn serve(peer: BorrowedFd<'_>, kept: &mut BTreeMap<String, OwnedFd>) -> io::Resu
 
 #[cfg(test)]
 mod tests {
-    use std::thread;
+    use std::{sync::mpsc, thread, time::Duration};
 
     use rustix::net::{AddressFamily, SocketType, bind, connect, listen, socket};
 
     use super::*;
+
+    const SOON: Duration = Duration::from_secs(30);
 
     fn bound(address: &SocketAddrUnix) -> OwnedFd {
         let listener = socket(AddressFamily::UNIX, SocketType::SEQPACKET, None).unwrap();
@@ -131,7 +133,8 @@ mod tests {
         let path = directory.path().join("keeper");
         let address = SocketAddrUnix::new(&path).unwrap();
         let listener = bound(&address);
-        let keeper = thread::spawn(move || serve_all(&listener));
+        let (ending, ended) = mpsc::channel();
+        thread::spawn(move || ending.send(serve_all(&listener)));
         let connect_and_keep = || {
             let daemon = socket(AddressFamily::UNIX, SocketType::SEQPACKET, None).unwrap();
             connect(&daemon, &address).unwrap();
@@ -147,6 +150,6 @@ mod tests {
         fs::remove_file(&path).unwrap();
         let _another = bound(&address);
         drop(daemon);
-        keeper.join().unwrap().unwrap();
+        ended.recv_timeout(SOON).expect("it ends").unwrap();
     }
 }
