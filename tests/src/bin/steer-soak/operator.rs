@@ -29,23 +29,40 @@ pub(crate) struct Operator<'a> {
     pub(crate) refused: u64,
 }
 
+/// A worker was killed.
+struct Killed {
+    group: &'static str,
+    /// How many of its group's connections had failed before.
+    failed: u64,
+}
+
 impl Operator<'_> {
     /// Carries a step out, to its end.
     pub(crate) fn carry_out(&mut self, step: &Step, script: &Script) {
         if let Some(file) = &step.file {
             fs::write(self.steer.path("steer.toml"), file.to_string()).expect("the file can be written");
         }
-        match step.fate {
-            Fate::Undisturbed => {}
-            Fate::ClientKilled(after) => self.kill_client(&step.commands[0], after),
+        let killed = match step.fate {
+            Fate::Undisturbed => None,
+            Fate::ClientKilled(after) => {
+                self.kill_client(&step.commands[0], after);
+                None
+            }
             Fate::DaemonKilled(after, victim) => self.kill_daemon(&step.commands[0], after, victim),
-            Fate::WorkerKilled(victim) => self.kill_worker(victim),
-            Fate::HungUp => process::signal(self.steer.pid(), Signal::HUP),
-        }
+            Fate::WorkerKilled(victim) => Some(self.kill_worker(victim)),
+            Fate::HungUp => {
+                process::signal(self.steer.pid(), Signal::HUP);
+                None
+            }
+        };
         if !step.is_endless() {
             step.commands.iter().for_each(|command| self.command(command));
         }
         self.steer.until("all is as it was wanted", SOON, |status| is_as_wanted(status, script));
+        // Not before: where its only worker is drained, a group holds, and none of its connections ends.
+        if let Some(Killed { group, failed }) = killed {
+            self.clients.was_killed(group, failed);
+        }
         if step.kind == "read" {
             self.scrape();
         }
@@ -81,7 +98,7 @@ impl Operator<'_> {
         child.wait().expect("our child can be waited for");
     }
 
-    fn kill_daemon(&mut self, words: &Words, after: Duration, victim: Option<Victim>) {
+    fn kill_daemon(&mut self, words: &Words, after: Duration, victim: Option<Victim>) -> Option<Killed> {
         let before = victim.map(|victim| (victim, self.pid_of(victim), self.clients.failed(victim.group)));
         let mut child = self.begin(words, after);
         self.steer.kill();
@@ -92,18 +109,17 @@ impl Operator<'_> {
         }
         self.steer.start_daemon();
         self.steer.until("the next daemon answers", SOON, |_| true);
-        if let Some((victim, Some(pid), failed)) = before {
-            self.until_replaced(victim, pid);
-            self.clients.was_killed(victim.group, failed);
-        }
+        let (victim, pid, failed) = before?;
+        self.until_replaced(victim, pid?);
+        Some(Killed { group: victim.group, failed })
     }
 
-    fn kill_worker(&mut self, victim: Victim) {
+    fn kill_worker(&mut self, victim: Victim) -> Killed {
         let failed = self.clients.failed(victim.group);
         let pid = self.pid_of(victim).unwrap_or_else(|| panic!("{victim:?} has no process"));
         process::signal(pid, Signal::KILL);
         self.until_replaced(victim, pid);
-        self.clients.was_killed(victim.group, failed);
+        Killed { group: victim.group, failed }
     }
 
     /// A worker that was drained before the kill came is not replaced until somebody asks for it.
