@@ -27,7 +27,7 @@ const PAUSE: Duration = Duration::from_millis(5);
 /// Takes the lock `name` in the directory, for the daemon whose socket is `socket`; it is held until the file is closed.
 ///
 /// # Errors
-/// [`BindError::AlreadyRuns`] where another process has it, with the number that it has written there.
+/// [`BindError::AlreadyRuns`] where another process has it, with the number that it has written there where that one runs.
 pub(super) fn take(directory: &OwnedFd, name: &Path, socket: &Path) -> Result<fs::File, BindError> {
     let path = socket.with_file_name(name);
     let system = |operation, source| BindError::System { operation, path: path.clone(), source };
@@ -42,8 +42,9 @@ pub(super) fn take(directory: &OwnedFd, name: &Path, socket: &Path) -> Result<fs
         if errno != Errno::WOULDBLOCK {
             return Err(system("take the lock", errno.into()));
         }
-        let pid = holder(&mut lock);
-        if pid.is_some_and(is_running) || since.elapsed() >= LEFT_BEHIND_MAX {
+        // Not one that has ended: what holds the lock then has not said who it is.
+        let pid = holder(&mut lock).filter(|pid| is_running(*pid));
+        if pid.is_some() || since.elapsed() >= LEFT_BEHIND_MAX {
             return Err(BindError::AlreadyRuns { path: PathBuf::from(socket), pid });
         }
         thread::sleep(PAUSE);
