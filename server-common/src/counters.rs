@@ -3,17 +3,23 @@
 /// The counters of one slot on one CPU. What a run by the hash counts is in the first 64 bytes.
 ///
 /// A run adds 1 to one field of each stage of the slot that it selected, or of
-/// [`DROPPED_SLOT`](crate::limits::DROPPED_SLOT). So, summed over slots and CPUs, each stage is the number of runs.
+/// [`DROPPED_SLOT`](crate::limits::DROPPED_SLOT). So, summed over slots and CPUs, each stage is the number of runs. A run that
+/// a flow begins with adds to `flows` too.
 #[repr(C, align(8))]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct SlotCounters {
     /// What was asked, indexed by [`Asked`].
     pub asked: [u64; 4],
     /// What came of it, indexed by [`Outcome`].
-    pub outcome: [u64; 6],
+    pub outcome: [u64; 8],
+    /// What became of flows that began, indexed by [`FlowEvent`].
+    pub flows: [u64; 3],
+    /// What was unusual about connection IDs, indexed by [`IdEvent`]. Counted for
+    /// [`DROPPED_SLOT`](crate::limits::DROPPED_SLOT), whichever slot was selected.
+    pub ids: [u64; 3],
 }
 
-const _: () = assert!(size_of::<SlotCounters>() == 80);
+const _: () = assert!(size_of::<SlotCounters>() == 144);
 
 /// The first stage: what the kernel asked the program for.
 #[repr(u32)]
@@ -58,6 +64,34 @@ pub enum Outcome {
     LessLoaded = 4,
     /// A worker on the CPU that took the packet.
     OwnCpu = 5,
+    /// The slot that the flow went to before.
+    Kept = 6,
+    /// The slot of the generation that the QUIC connection ID names.
+    ById = 7,
+}
+
+/// What happens to flows in the flow table.
+#[repr(u32)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FlowEvent {
+    /// One that goes to the slot is remembered: it has begun, or was at another slot before.
+    Remembered = 0,
+    /// One that goes to the slot is not: its set of the table was full of established flows.
+    NotRemembered = 1,
+    /// One that went to the slot, and was not idle, is forgotten in favour of another.
+    Forgotten = 2,
+}
+
+/// What a datagram is that does not go by its connection ID, under the policy `quic-cid`: each such datagram is one of these.
+#[repr(u32)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IdEvent {
+    /// It begins a connection, by an ID that its client has made up.
+    Opening = 0,
+    /// Its ID names a generation that is not there any more.
+    Gone = 1,
+    /// Its ID names nobody, or it is no packet of QUIC.
+    Unknown = 2,
 }
 
 impl SlotCounters {
@@ -69,13 +103,19 @@ impl SlotCounters {
     }
 
     /// The field-wise sum.
-    pub fn plus(mut self, other: &Self) -> Self {
-        for (sum, part) in self.asked.iter_mut().zip(other.asked) {
-            *sum += part;
-        }
-        for (sum, part) in self.outcome.iter_mut().zip(other.outcome) {
-            *sum += part;
-        }
+    pub fn plus(&self, other: &Self) -> Self {
+        self.with(other, u64::wrapping_add)
+    }
+
+    /// What was counted between two looks; nothing where the one before says more.
+    pub fn since(&self, before: &Self) -> Self {
+        self.with(before, u64::saturating_sub)
+    }
+
+    fn with(mut self, other: &Self, function: impl Fn(u64, u64) -> u64) -> Self {
+        let own = self.asked.iter_mut().chain(&mut self.outcome).chain(&mut self.flows).chain(&mut self.ids);
+        let others = other.asked.iter().chain(&other.outcome).chain(&other.flows).chain(&other.ids);
+        own.zip(others).for_each(|(own, other)| *own = function(*own, *other));
         self
     }
 

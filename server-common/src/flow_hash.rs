@@ -49,6 +49,15 @@ pub struct FlowV6 {
     pub destination_port: u16,
 }
 
+/// What stands before the IPv4 address in an IPv4-mapped one: `00 00 ff ff` in memory, read as a little-endian word.
+const MAPPED: u32 = 0xffff_0000;
+
+/// The IPv4-mapped IPv6 address of an IPv4 address.
+#[inline(always)]
+pub const fn mapped(address: u32) -> [u32; 4] {
+    [0, 0, MAPPED, address]
+}
+
 impl FlowV4 {
     /// The flow's hash: the SipHash-1-3 of its 12 bytes.
     #[inline(always)]
@@ -99,8 +108,6 @@ impl FlowV6 {
     /// The IPv4 flow that this is, where both addresses are of `::ffff:0:0/96`.
     #[inline(always)]
     fn as_mapped(&self) -> Option<FlowV4> {
-        // `00 00 ff ff` in memory, read as a little-endian word.
-        const MAPPED: u32 = 0xffff_0000;
         let not_mapped = self.source[0]
             | self.source[1]
             | self.destination[0]
@@ -117,6 +124,16 @@ impl FlowV6 {
             destination_port: self.destination_port,
         })
     }
+}
+
+/// The hash of up to 20 bytes, of which what there is not is 0: the SipHash-1-3 of them and so many zeroes that they are 20, but for
+/// the length, which is theirs.
+#[inline(always)]
+pub fn hash_of_words(seed: &Seed, words: [u64; 2], tail: u32, length: u8) -> u64 {
+    let mut state = State::new(seed);
+    state.absorb(words[0]);
+    state.absorb(words[1]);
+    state.finish(tail, length)
 }
 
 #[inline(always)]

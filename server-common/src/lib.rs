@@ -8,8 +8,10 @@
 pub mod choice;
 pub mod counters;
 pub mod flow_hash;
+pub mod flows;
 pub mod keying;
 pub mod limits;
 pub mod load;
 pub mod policy;
+pub mod quic;
 pub mod table;

@@ -10,6 +10,8 @@ pub enum Rule {
     LeastLoaded = 1,
     /// The worker that is pinned to the CPU that took the packet, then the bucket.
     Cpu = 2,
+    /// For datagrams, the worker that their QUIC connection ID names, then the bucket.
+    QuicCid = 3,
 }
 
 /// How many CPUs a table knows pinned workers of. A packet that another takes goes by its hash.

@@ -5,6 +5,7 @@ use crate::{
     keying::Keying,
     limits::{BUCKETS, NO_SLOT, WORKERS_MAX},
     policy::{CPUS_MAX, PINNED_MAX, Pinned, Rule},
+    quic::{CONFIGS, Format},
 };
 
 /// The most different slots that the buckets of one table can name: those of all working generations, the holding
@@ -47,6 +48,10 @@ pub struct Table {
     /// How much more than half as much again two loads must differ by for the policy `least-loaded` not to take them
     /// for even.
     pub tie: u32,
+    /// How long a UDP flow can be idle and still go where it went before, in units of [`flows`](crate::flows); 0 where all
+    /// datagrams go by the table.
+    pub flow_idle: u16,
+    reserved: [u16; 3],
     /// How a flow's key is made, which finds its bucket.
     pub keying: Keying,
     /// The slots that buckets name, those of the working generations first: they are also for when a flow's own
@@ -58,9 +63,13 @@ pub struct Table {
     by_cpu: [Pinned; CPUS_MAX],
     /// The slots of pinned workers, CPU after CPU.
     pinned: [u16; PINNED_MAX],
+    /// How QUIC connection IDs are read, by configuration.
+    pub formats: [Format; CONFIGS],
 }
 
-const _: () = assert!(size_of::<Table>() == 72 + 2 * NAMED_MAX + 2 * BUCKETS + 4 * CPUS_MAX + 2 * PINNED_MAX);
+const _: () = assert!(
+    size_of::<Table>() == 80 + 2 * NAMED_MAX + 2 * BUCKETS + 4 * CPUS_MAX + 2 * PINNED_MAX + 40 * CONFIGS
+);
 // What every run reads of the head, the seed included, is in one cache line where the map's value begins with one.
 const _: () = assert!(core::mem::offset_of!(Table, keying) + 16 <= 64);
 const _: () = assert!(core::mem::offset_of!(Table, entries).is_multiple_of(8));
@@ -79,11 +88,14 @@ impl Table {
         self.mask = ((1_u32 << (1 << self.width)) - 1) as u16;
         self.rule = Rule::Hash as u16;
         self.tie = 0;
+        self.flow_idle = 0;
+        self.reserved = [0; 3];
         self.keying = keying;
         self.named.fill(NO_SLOT);
         self.entries.fill(0);
         self.by_cpu.fill(Pinned::default());
         self.pinned.fill(NO_SLOT);
+        self.formats.fill(Format::default());
     }
 
     /// Whether the table is read by a rule.
@@ -111,6 +123,12 @@ impl Table {
                 first = end;
             }
         }
+    }
+
+    /// Has datagrams go to whom their QUIC connection ID names, as read by these formats.
+    pub fn read_by_id(&mut self, formats: [Format; CONFIGS]) {
+        self.rule = Rule::QuicCid as u16;
+        self.formats = formats;
     }
 
     /// The slot of a worker that is pinned to a CPU, [`NO_SLOT`] where none is: the key chooses among several.

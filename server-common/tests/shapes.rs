@@ -9,18 +9,20 @@ use server_common::{
     table::Table,
 };
 
-const OUTCOMES: [Outcome; 6] = [
+const OUTCOMES: [Outcome; 8] = [
     Outcome::FirstChoice,
     Outcome::FurtherChoice,
     Outcome::Held,
     Outcome::Dropped,
     Outcome::LessLoaded,
     Outcome::OwnCpu,
+    Outcome::Kept,
+    Outcome::ById,
 ];
 
 #[test]
 fn a_table_lies_as_the_program_reads_it() {
-    assert_eq!((size_of::<Table>(), align_of::<Table>()), (147_528, 8));
+    assert_eq!((size_of::<Table>(), align_of::<Table>()), (147_816, 8));
     let offsets = [
         offset_of!(Table, epoch),
         offset_of!(Table, probe_hash),
@@ -28,21 +30,22 @@ fn a_table_lies_as_the_program_reads_it() {
         offset_of!(Table, hold),
         offset_of!(Table, working_count),
         offset_of!(Table, tie),
+        offset_of!(Table, flow_idle),
         offset_of!(Table, keying),
         offset_of!(Table, named),
     ];
-    assert_eq!(offsets, [0, 8, 16, 18, 20, 28, 32, 72]);
+    assert_eq!(offsets, [0, 8, 16, 18, 20, 28, 32, 40, 80]);
 }
 
 #[test]
 fn a_slot_s_counters_begin_with_what_a_run_by_the_hash_counts() {
-    assert_eq!((size_of::<SlotCounters>(), align_of::<SlotCounters>()), (80, 8));
+    assert_eq!((size_of::<SlotCounters>(), align_of::<SlotCounters>()), (144, 8));
     assert_eq!((offset_of!(SlotCounters, asked), offset_of!(SlotCounters, outcome)), (0, 32));
     assert_eq!(
         [Asked::Connection as u32, Asked::Segment as u32, Asked::Datagram as u32, Asked::Migration as u32],
         [0, 1, 2, 3]
     );
-    assert_eq!(OUTCOMES.map(|outcome| outcome as u32), [0, 1, 2, 3, 4, 5]);
+    assert_eq!(OUTCOMES.map(|outcome| outcome as u32), [0, 1, 2, 3, 4, 5, 6, 7]);
 }
 
 #[test]

@@ -4,41 +4,76 @@
 //! Linux has them since 5.6; until 5.12 their arguments can be numbers and the context and no pointer, so the table is
 //! looked up again.
 
-use aya_ebpf::{bindings::sk_reuseport_md, helpers::bpf_ktime_get_ns, programs::SkReuseportContext};
+use aya_ebpf::{bindings::sk_reuseport_md, programs::SkReuseportContext};
 use server_common::{
-    choice::further,
+    choice::{Chosen, further},
     counters::{Asked, Outcome},
+    limits::DROPPED_SLOT,
     load::Load,
 };
 
 use crate::{
-    drop_packet, pass,
-    surroundings::{Kernel, cell, shown},
+    count, flow_table,
+    surroundings::{Kernel, cell, now, shown},
     table,
 };
 
-/// The rarer run whose first choice is loaded, or could not be selected.
+/// The chain for a flow whose first choice is loaded, or could not be selected: the slot, for which the run is counted;
+/// [`DROPPED_SLOT`] where it is dropped.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) extern "C" fn steer_further(md: *mut sk_reuseport_md, key: u64, asked: u32) -> u32 {
+extern "C" fn choose_further(md: *mut sk_reuseport_md, key: u64, asked: u32) -> u32 {
     walk::<true>(&SkReuseportContext::new(md), key, Asked::of(asked))
 }
 
-/// The same without the coarse clock.
+/// The same for kernels before 5.14.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) extern "C" fn steer_further_before_5_11(md: *mut sk_reuseport_md, key: u64, asked: u32) -> u32 {
+extern "C" fn choose_further_before_5_14(md: *mut sk_reuseport_md, key: u64, asked: u32) -> u32 {
     walk::<false>(&SkReuseportContext::new(md), key, Asked::of(asked))
 }
 
 #[inline(always)]
-fn walk<const COARSE_CLOCK: bool>(ctx: &SkReuseportContext, key: u64, asked: Asked) -> u32 {
-    let Some(table) = table() else { return drop_packet(ctx, asked) };
-    let chosen = further(table, key, &mut Kernel::<COARSE_CLOCK> { ctx, asked });
-    if chosen.outcome as u32 == Outcome::Dropped as u32 {
-        return drop_packet(ctx, asked);
-    }
-    pass(chosen, asked)
+fn walk<const RECENT: bool>(ctx: &SkReuseportContext, key: u64, asked: Asked) -> u32 {
+    let dropped = Chosen { slot: DROPPED_SLOT, outcome: Outcome::Dropped };
+    let chosen = table().map_or(dropped, |table| further(table, key, &mut Kernel::<RECENT> { ctx, asked }));
+    count(chosen, asked);
+    chosen.slot as u32
+}
+
+/// The chain after the first choice, counted; [`DROPPED_SLOT`] where nothing could be selected.
+#[inline(always)]
+pub(crate) fn further_slot<const RECENT: bool>(ctx: &SkReuseportContext, key: u64, asked: Asked) -> u16 {
+    let slot = if RECENT {
+        choose_further(ctx.md, key, asked as u32)
+    } else {
+        choose_further_before_5_14(ctx.md, key, asked as u32)
+    };
+    slot as u16
+}
+
+/// Remembers the flow of the datagram: that it goes to a slot from now on.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn remember(md: *mut sk_reuseport_md, hash: u64, slot: u32) -> u32 {
+    flow_table::remember::<true>(&SkReuseportContext::new(md), hash, slot as u16)
+}
+
+/// The same for kernels before 5.14.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn remember_before_5_14(md: *mut sk_reuseport_md, hash: u64, slot: u32) -> u32 {
+    flow_table::remember::<false>(&SkReuseportContext::new(md), hash, slot as u16)
+}
+
+/// Remembers a flow.
+#[inline(always)]
+pub(crate) fn remember_flow<const RECENT: bool>(ctx: &SkReuseportContext, hash: u64, slot: u16) {
+    if RECENT {
+        remember(ctx.md, hash, slot as u32)
+    } else {
+        remember_before_5_14(ctx.md, hash, slot as u32)
+    };
 }
 
 /// Whether the worker in a slot looks as if it took nothing: not 0. Asked of one working slot after another where all of
@@ -46,6 +81,5 @@ fn walk<const COARSE_CLOCK: bool>(ctx: &SkReuseportContext, key: u64, asked: Ask
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn is_bad(slot: u32) -> u32 {
-    // SAFETY: takes nothing.
-    Load::of(shown(slot), cell(slot), || unsafe { bpf_ktime_get_ns() }).is_bad as u32
+    Load::of(shown(slot), cell(slot), now::<false>).is_bad as u32
 }

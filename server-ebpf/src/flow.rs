@@ -8,7 +8,7 @@ use aya_ebpf::{
 };
 use server_common::{
     counters::Asked,
-    flow_hash::{FlowV4, FlowV6},
+    flow_hash::{FlowV4, FlowV6, mapped},
     limits::NO_SLOT,
     table::Table,
 };
@@ -41,7 +41,8 @@ pub(crate) struct Ports {
 pub(crate) struct Flow {
     /// What finds its bucket.
     pub(crate) key: u64,
-    /// The hash of its 4-tuple; 0 where that is not the key and nobody is probed.
+    /// The hash of its 4-tuple; 0 where that is not the key, nobody is probed and flows are
+    /// not remembered.
     pub(crate) tuple_hash: u64,
 }
 
@@ -100,6 +101,23 @@ pub(crate) fn of_packet(ctx: &SkReuseportContext, ports: Ports, table: &Table) -
     }
 }
 
+/// Between whom a datagram is.
+#[inline(always)]
+pub(crate) fn datagram(ctx: &SkReuseportContext) -> Option<FlowV6> {
+    let (_, ports) = transport(ctx)?;
+    let (source, destination) = match ctx.eth_protocol() {
+        ETH_P_IP => {
+            let [source, destination]: [u32; 2] = load(ctx, IPV4_SOURCE)?;
+            (mapped(source), mapped(destination))
+        }
+        ETH_P_IPV6 => {
+            load(ctx, IPV6_SOURCE).map(|[source, destination]: [[u32; 4]; 2]| (source, destination))?
+        }
+        _ => return None,
+    };
+    Some(FlowV6 { source, destination, source_port: ports.source, destination_port: ports.destination })
+}
+
 /// The flow of a connection that migrates. The packet is empty then, but for the final ACK.
 ///
 /// The socket is the connection or its request: its source is our side, its destination the client.
@@ -144,7 +162,7 @@ fn of_v4(flow: &FlowV4, table: &Table) -> Flow {
     }
     Flow {
         key: source_v4(flow, table),
-        tuple_hash: if is_probing(table) { tuple_v4(flow, table) } else { 0 },
+        tuple_hash: if wants_tuple(table) { tuple_v4(flow, table) } else { 0 },
     }
 }
 
@@ -156,13 +174,13 @@ fn of_v6(flow: &FlowV6, table: &Table) -> Flow {
     }
     Flow {
         key: source_v6(flow, table),
-        tuple_hash: if is_probing(table) { tuple_v6(flow, table) } else { 0 },
+        tuple_hash: if wants_tuple(table) { tuple_v6(flow, table) } else { 0 },
     }
 }
 
 #[inline(always)]
-fn is_probing(table: &Table) -> bool {
-    table.probe_slot != NO_SLOT
+fn wants_tuple(table: &Table) -> bool {
+    table.probe_slot != NO_SLOT || table.flow_idle != 0
 }
 
 // Out of the way of the 4-tuple's hash: a program that fits a near cache is worth more than these calls.

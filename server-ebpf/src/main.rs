@@ -4,9 +4,14 @@
 //! that reads `migrating_sk`. Everything that both sides must agree on is in `server-common`.
 #![no_std]
 #![no_main]
+// For compare-and-swap, which eBPF has and `core` does not offer for it.
+#![feature(core_intrinsics)]
+#![expect(internal_features)]
 
 mod apart;
 mod flow;
+mod flow_table;
+mod quic;
 mod surroundings;
 
 use aya_ebpf::{
@@ -21,13 +26,16 @@ use aya_ebpf::{
 use aya_log_ebpf::warn;
 use server_common::{
     choice::{Chosen, Surroundings as _, first, is_probe},
-    counters::{Asked, Outcome, SlotCounters},
+    counters::{Asked, FlowEvent, Outcome, SlotCounters},
+    flows::{Ends, WAYS},
     limits::{DROPPED_SLOT, SLOTS_DEFAULT},
     load::{Cell, Shown},
+    policy::Rule,
+    quic::Routes,
     table::Table,
 };
 
-use crate::{flow::Flow, surroundings::Kernel};
+use crate::{flow::Flow, quic::Verdict, surroundings::Kernel};
 
 /// The listeners by slot. The daemon sets its size at load.
 #[btf_map]
@@ -49,6 +57,11 @@ static TABLE: ArrayOfMaps<Array<Words<TABLE_WORDS>, 1>, 1> = ArrayOfMaps::new();
 #[btf_map]
 static COUNTERS: PerCpuArray<SlotCounters, { SLOTS_DEFAULT as usize }> = PerCpuArray::new();
 
+/// By worker, the slots of its generations, for QUIC connection IDs. The daemon sets its size at load, and writes into memory
+/// that it shares.
+#[btf_map]
+static ROUTES: Array<Routes, 1, { BPF_F_MMAPABLE as usize }> = Array::new();
+
 /// What the kernel shows of each slot's listener, sampled by the daemon into memory that it shares. As large as
 /// [`LISTENERS`].
 #[btf_map]
@@ -61,6 +74,18 @@ static CELLS: ArrayOfMaps<
     Array<Words<CELL_WORDS>, 1, { BPF_F_MMAPABLE as usize }>,
     { SLOTS_DEFAULT as usize },
 > = ArrayOfMaps::new();
+
+/// UDP flows in sets of eight, and between whom they are. The daemon sets their size at load, and [`FLOW_SETS`] with it.
+#[btf_map]
+static FLOWS: Array<[u64; WAYS], 1, { BPF_F_MMAPABLE as usize }> = Array::new();
+#[btf_map]
+static FLOW_ENDS: Array<[Ends; WAYS], 1, { BPF_F_MMAPABLE as usize }> = Array::new();
+
+/// How many sets there are, a power of two; 0 where flows are not remembered, and the verifier leaves out what would. The loader
+/// sets it. What stands here until then is no other constant's value: LLVM takes two constants of one value for the same,
+/// and the loader would change both.
+#[unsafe(no_mangle)]
+static FLOW_SETS: u32 = 0x5e75_5e75;
 
 /// Selects for new connections and datagrams, and for connections whose listener has stopped.
 #[sk_reuseport(migrate)]
@@ -78,23 +103,37 @@ pub fn select(ctx: SkReuseportContext) -> u32 {
 }
 
 /// What nearly every run is, all in one piece: a call costs more than the instructions that it saves, the most where
-/// the kernel guards returns against speculation.
+/// the kernel guards returns against speculation. `RECENT` kernels, of 5.14 and later, have the coarse clock (5.11), which costs
+/// a fraction of the other, and compare-and-swap (5.12).
 #[inline(always)]
-fn select_packet<const COARSE_CLOCK: bool>(ctx: &SkReuseportContext) -> u32 {
-    let Some((asked, ports)) = flow::transport(ctx) else { return drop_packet(ctx, Asked::Segment) };
-    let Some(table) = table() else { return drop_packet(ctx, asked) };
-    let Some(flow) = flow::of_packet(ctx, ports, table) else { return drop_packet(ctx, asked) };
-    steer::<COARSE_CLOCK>(ctx, table, flow, asked)
+fn select_packet<const RECENT: bool>(ctx: &SkReuseportContext) -> u32 {
+    let Some((asked, ports)) = flow::transport(ctx) else { return drop_unread(ctx, Asked::Segment) };
+    let Some(table) = table() else { return drop_unread(ctx, asked) };
+    let is_datagram = asked as u32 == Asked::Datagram as u32;
+    let mut opening = None;
+    if is_datagram && table.is_read_by(Rule::QuicCid) {
+        match quic::by_id::<RECENT>(ctx, table) {
+            Verdict::Selected(answer) => return answer,
+            Verdict::ByHash(key) => opening = key,
+        }
+    }
+    let Some(mut flow) = flow::of_packet(ctx, ports, table) else { return drop_unread(ctx, asked) };
+    if let Some(key) = opening {
+        flow.key = key;
+    }
+    if is_datagram && flow_table::is_kept(table) {
+        return flow_table::steer::<RECENT>(ctx, table, &flow);
+    }
+    steer::<RECENT>(ctx, table, flow, asked)
 }
 
 /// The rare run for a connection whose listener has stopped.
 #[inline(never)]
 fn migrate(ctx: &SkReuseportContext) -> u32 {
     let asked = Asked::Migration;
-    let Some(table) = table() else { return drop_packet(ctx, asked) };
+    let Some(table) = table() else { return drop_unread(ctx, asked) };
     let flow = ctx.migrating_sk().and_then(|sock| flow::of_socket(&sock, table));
-    let Some(flow) = flow else { return drop_packet(ctx, asked) };
-    // Kernels that migrate have the coarse clock.
+    let Some(flow) = flow else { return drop_unread(ctx, asked) };
     steer::<true>(ctx, table, flow, asked)
 }
 
@@ -109,39 +148,51 @@ fn table() -> Option<&'static Table> {
 /// Walks the choice chain and counts the run. The flow that a starting worker is probed with goes to that worker, which no
 /// bucket names yet.
 #[inline(always)]
-fn steer<const COARSE_CLOCK: bool>(ctx: &SkReuseportContext, table: &Table, flow: Flow, asked: Asked) -> u32 {
-    let mut kernel = Kernel::<COARSE_CLOCK> { ctx, asked };
+fn steer<const RECENT: bool>(ctx: &SkReuseportContext, table: &Table, flow: Flow, asked: Asked) -> u32 {
+    let mut kernel = Kernel::<RECENT> { ctx, asked };
     if is_probe(table, flow.tuple_hash) && kernel.select(table.probe_slot) {
-        return pass(Chosen { slot: table.probe_slot, outcome: Outcome::FirstChoice }, asked);
+        count(Chosen { slot: table.probe_slot, outcome: Outcome::FirstChoice }, asked);
+        return SK_PASS;
     }
-    match first(table, flow.key, &mut kernel) {
-        Some(chosen) => pass(chosen, asked),
-        None if COARSE_CLOCK => apart::steer_further(ctx.md, flow.key, asked as u32),
-        None => apart::steer_further_before_5_11(ctx.md, flow.key, asked as u32),
+    if let Some(chosen) = first(table, flow.key, &mut kernel) {
+        count(chosen, asked);
+        return SK_PASS;
+    }
+    match apart::further_slot::<RECENT>(ctx, flow.key, asked) {
+        DROPPED_SLOT => drop_packet(ctx, asked),
+        _ => SK_PASS,
     }
 }
 
-/// The kernel has taken the slot: counts the run.
-#[inline(always)]
-fn pass(chosen: Chosen, asked: Asked) -> u32 {
-    count(chosen.slot, asked, chosen.outcome);
-    SK_PASS
+/// Nothing can be selected, or be read that would say what: counts it and drops.
+#[inline(never)]
+fn drop_unread(ctx: &SkReuseportContext, asked: Asked) -> u32 {
+    count(Chosen { slot: DROPPED_SLOT, outcome: Outcome::Dropped }, asked);
+    drop_packet(ctx, asked)
 }
 
-/// Drops, counts it and, where someone listens for it, says so.
+/// Drops what is counted already and, where someone listens for it, says so.
 #[inline(never)]
 fn drop_packet(ctx: &SkReuseportContext, asked: Asked) -> u32 {
-    count(DROPPED_SLOT, asked, Outcome::Dropped);
     warn!(ctx, "dropped: no slot could be selected (asked {})", asked as u32);
     SK_DROP
 }
 
+/// Counts the run.
 #[inline(always)]
-fn count(slot: u16, asked: Asked, outcome: Outcome) {
-    if let Some(counters) = COUNTERS.get_ptr_mut(slot as u32) {
+fn count(chosen: Chosen, asked: Asked) {
+    if let Some(counters) = COUNTERS.get_ptr_mut(chosen.slot as u32) {
         // SAFETY: the value is this CPU's own, and programs of this type run with migration disabled and do not
         // nest on one CPU: softirq does not interrupt softirq.
-        unsafe { (*counters).count(asked, outcome) };
+        unsafe { (*counters).count(asked, chosen.outcome) };
+    }
+}
+
+#[inline(always)]
+fn count_flow(slot: u16, event: FlowEvent) {
+    if let Some(counters) = COUNTERS.get_ptr_mut(slot as u32) {
+        // SAFETY: as above.
+        unsafe { (*counters).flows[event as usize] += 1 };
     }
 }
 

@@ -12,13 +12,13 @@ use server_common::{
 
 use crate::{CELLS, LISTENERS, SHOWN, apart};
 
-/// The kernel, for one run. The coarse clock costs a fraction of the other; Linux has it since 5.11.
-pub(crate) struct Kernel<'a, const COARSE_CLOCK: bool> {
+/// The kernel, for one run.
+pub(crate) struct Kernel<'a, const RECENT: bool> {
     pub(crate) ctx: &'a SkReuseportContext,
     pub(crate) asked: Asked,
 }
 
-impl<const COARSE_CLOCK: bool> Surroundings for Kernel<'_, COARSE_CLOCK> {
+impl<const RECENT: bool> Surroundings for Kernel<'_, RECENT> {
     #[inline(always)]
     fn select(&mut self, slot: u16) -> bool {
         LISTENERS.select_reuseport(self.ctx, slot as u32).is_ok()
@@ -26,10 +26,7 @@ impl<const COARSE_CLOCK: bool> Surroundings for Kernel<'_, COARSE_CLOCK> {
 
     #[inline(always)]
     fn load(&self, slot: u16) -> Load {
-        Load::of(shown(slot as u32), cell(slot as u32), || {
-            // SAFETY: takes nothing.
-            unsafe { if COARSE_CLOCK { bpf_ktime_get_coarse_ns() } else { bpf_ktime_get_ns() } }
-        })
+        Load::of(shown(slot as u32), cell(slot as u32), now::<RECENT>)
     }
 
     #[inline(always)]
@@ -43,6 +40,13 @@ impl<const COARSE_CLOCK: bool> Surroundings for Kernel<'_, COARSE_CLOCK> {
         // SAFETY: takes nothing.
         (self.asked as u32 != Asked::Migration as u32).then(|| unsafe { bpf_get_smp_processor_id() })
     }
+}
+
+/// CLOCK_MONOTONIC in nanoseconds, as coarse as the kernel's tick where that is cheaper.
+#[inline(always)]
+pub(crate) fn now<const RECENT: bool>() -> u64 {
+    // SAFETY: takes nothing.
+    unsafe { if RECENT { bpf_ktime_get_coarse_ns() } else { bpf_ktime_get_ns() } }
 }
 
 // Others write what is read here meanwhile: each number is read once, and a mix of old and new steers one flow at most.

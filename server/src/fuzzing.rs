@@ -6,7 +6,7 @@
 
 pub use crate::{
     config::fuzzing::check as config, control::fuzzing::check as control, daemon::state::check as state,
-    keeper::fuzzing::check as keeper, sockets::diag::fuzzing::check as diag,
+    keeper::fuzzing::check as keeper, policy::fuzzing::check as quic, sockets::diag::fuzzing::check as diag,
     sockets::procfs::fuzzing::check as procfs,
 };
 
@@ -31,12 +31,13 @@ mod tests {
 
     #[test]
     fn every_seed_passes() {
-        let targets: [(&str, Check); 6] = [
+        let targets: [(&str, Check); 7] = [
             ("config", config),
             ("control", control),
             ("diag", diag),
             ("keeper", keeper),
             ("procfs", procfs),
+            ("quic", quic),
             ("state", state),
         ];
         let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz");
@@ -57,7 +58,7 @@ mod tests {
     #[test]
     fn bytes_that_are_nothing_pass() {
         let junk: [&[u8]; 4] = [b"", b"\0", &[0xff; 300], &[b'{'; 1000]];
-        for check in [config, control, diag, keeper, procfs, state] {
+        for check in [config, control, diag, keeper, procfs, quic, state] {
             junk.into_iter().for_each(check);
         }
     }

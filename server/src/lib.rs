@@ -5,6 +5,7 @@
 //! [`sockets`] makes listeners and reads what the kernel says of them; [`host`] tries what it can do; [`control`] is how clients ask, and
 //! [`cli`] how people do; [`config`] reads what an operator has written down.
 
+pub mod block;
 pub mod cli;
 pub mod config;
 pub mod control;

@@ -66,9 +66,14 @@ pub fn group_of(steer: &Steer<'_>) -> GroupStatus {
 /// In each of the two stages every run is counted exactly once.
 #[track_caller]
 pub fn check_sums(counters: &Counters) {
-    let Counters { runs, asked, outcome } = counters;
+    let Counters { runs, asked, outcome, flows: _, ids: _ } = counters;
     assert_eq!(asked.connection + asked.segment + asked.datagram + asked.migration, *runs, "{counters:?}");
-    let sum = outcome.first_choice + outcome.further_choice + outcome.held + outcome.dropped;
+    let sum = outcome.first_choice
+        + outcome.further_choice
+        + outcome.held
+        + outcome.dropped
+        + outcome.kept
+        + outcome.by_id;
     assert_eq!(sum, *runs, "{counters:?}");
 }
 
@@ -98,6 +103,24 @@ pub fn tcp_counters() -> String {
     let counters = texts.iter().flatten().flat_map(|text| parse_counters(text));
     let counted = counters.filter(|(_, count)| *count != 0);
     counted.map(|(name, count)| format!("{name} {count}")).collect::<Vec<_>>().join(", ")
+}
+
+/// The UDP counters of the network namespace of the calling thread that are not 0, of both families: what was dropped is among them
+/// with its reason.
+pub fn udp_counters() -> String {
+    let read = |file| fs::read_to_string(format!("/proc/thread-self/net/{file}")).unwrap_or_default();
+    let (ipv4, ipv6) = (read("snmp"), read("snmp6"));
+    let lines: Vec<&str> = ipv4.lines().filter(|line| line.starts_with("Udp:")).collect();
+    let of_ipv4 = lines.chunks_exact(2).flat_map(|pair| {
+        let values = pair[1].split_whitespace().skip(1);
+        pair[0].split_whitespace().skip(1).zip(values).map(|(name, value)| (format!("Udp{name}"), value))
+    });
+    let of_ipv6 = ipv6.lines().filter_map(|line| {
+        let (name, value) = line.split_once(char::is_whitespace)?;
+        name.starts_with("Udp6").then(|| (name.to_owned(), value.trim()))
+    });
+    let counted = of_ipv4.chain(of_ipv6).filter(|(_, value)| *value != "0");
+    counted.map(|(name, value)| format!("{name} {value}")).collect::<Vec<_>>().join(", ")
 }
 
 /// Lines come in pairs, `Tcp: NAME NAME` and `Tcp: 1 2`. TCP's names are its own.

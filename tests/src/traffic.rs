@@ -10,7 +10,7 @@ use steer::{
     load::{Plan, Running, Tally, four_tuples},
 };
 
-use crate::wait;
+use crate::{receipts::check_sums, wait};
 
 /// Connections started per second: enough to have some in every state, few enough for a busy machine of two processors.
 const RATE: f64 = 400.0;
@@ -99,10 +99,6 @@ fn failures(tally: &Tally) -> Vec<String> {
 #[track_caller]
 pub fn counters_add_up(group: &GroupStatus) -> Counters {
     let counters = group.counters;
-    let Counters { runs, asked, outcome } = counters;
-    assert_eq!(asked.connection + asked.segment + asked.datagram + asked.migration, runs, "{counters:?}");
-    let by_policy = outcome.less_loaded + outcome.own_cpu;
-    let answered = outcome.first_choice + outcome.further_choice + outcome.held + outcome.dropped;
-    assert_eq!(answered + by_policy, runs, "{counters:?}");
+    check_sums(&counters);
     counters
 }

@@ -66,6 +66,7 @@ fn differs(samples: &Samples, status: &Status) -> Result<(), String> {
             program("outcomes", "further_choice", outcome.further_choice),
             program("outcomes", "less_loaded", outcome.less_loaded),
             program("outcomes", "own_cpu", outcome.own_cpu),
+            program("outcomes", "kept", outcome.kept),
             program("outcomes", "held", outcome.held),
             program("outcomes", "dropped", outcome.dropped),
             (format!("steer_group_table_epoch{{group=\"{name}\"}}"), group.epoch as f64),

@@ -40,6 +40,7 @@ pub(super) fn ask(socket: &Path, question: Question) -> anyhow::Result<Exit> {
                 Request::Status { .. }
                 | Request::Metrics {}
                 | Request::Table { .. }
+                | Request::Flows { .. }
                 | Request::Policy { .. }
                 | Request::SetPolicy { .. }
                 | Request::SetWeight { .. } => one(&mut client, request, output).await,

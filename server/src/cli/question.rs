@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use super::{
-    arguments::{Output, PolicyArguments, Question, RestartArguments, TableArguments, Wait, WeightArguments},
+    arguments::{
+        FlowsArguments, Output, PolicyArguments, Question, RestartArguments, TableArguments, Wait,
+        WeightArguments,
+    },
     values::Target,
 };
 use crate::control::api::{Canary, Decision, Fault, FaultKind, INTERFACE, Request};
@@ -28,6 +31,10 @@ pub(super) fn understand(question: Question) -> Result<Asked, Fault> {
         Question::Metrics { output } => (Request::Metrics {}, output),
         Question::Table(TableArguments { group, clients, to, output }) => {
             (Request::Table { group, clients, to }, output)
+        }
+        Question::Flows(FlowsArguments { of, client, count, limit, output }) => {
+            let Target { group, worker } = of;
+            (Request::Flows { group, worker, client, limit: if count { 0 } else { limit } }, output)
         }
         Question::Policy(PolicyArguments { group, policy, dry_run, clients, output }) => {
             let request = match policy.0 {
@@ -126,6 +133,15 @@ mod tests {
             asked("steer table web"),
             Request::Table { group: group.clone(), clients: vec![], to: None }
         );
+        let flows = |worker, client: Option<&str>, limit| Request::Flows {
+            group: group.clone(),
+            worker,
+            client: client.map(|block| block.parse().unwrap()),
+            limit,
+        };
+        assert_eq!(asked("steer flows web"), flows(None, None, 100));
+        assert_eq!(asked("steer flows web/2 --client ::/8 --limit 7"), flows(Some(2), Some("::/8"), 7));
+        assert_eq!(asked("steer flows web --count"), flows(None, None, 0));
         assert_eq!(
             asked("steer events web --follow --since 7"),
             Request::Events { group: Some(group.clone()), since: 7, follow: true }

@@ -7,8 +7,9 @@ use thiserror::Error;
 use super::arguments::{ModeName, ReadyName, RestartName, RunArguments, WhenEmptyName};
 use crate::daemon::{
     checks::{self, SettingsError, Written},
-    settings::{Deadlines, GroupSettings, Mode, Readiness, RestartKind, WhenEmpty},
+    settings::{Deadlines, FlowSettings, GroupSettings, Mode, Readiness, RestartKind, WhenEmpty},
 };
+use crate::sockets::address::Protocol;
 
 /// Options that are well-formed, each by itself, but do not go together.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -32,7 +33,10 @@ pub(super) fn settings(arguments: RunArguments) -> Result<GroupSettings, Options
         Some(ReadyName::Notify) => Readiness::Notify,
         Some(ReadyName::Listener) => Readiness::Listener,
         Some(ReadyName::Probe) => Readiness::Probe,
-        None => Readiness::default_for(mode, arguments.command.is_empty()),
+        None => {
+            let has_tcp = arguments.listen.iter().any(|address| address.protocol == Protocol::Tcp);
+            Readiness::default_for(mode, arguments.command.is_empty(), has_tcp)
+        }
     };
     let settings = GroupSettings {
         name: arguments.name,
@@ -56,6 +60,7 @@ pub(super) fn settings(arguments: RunArguments) -> Result<GroupSettings, Options
         limits: Vec::new(),
         stop_signal: arguments.stop_signal.0,
         seed: arguments.seed.map(|seed| seed.0),
+        flows: FlowSettings { max: arguments.flows, idle: arguments.flow_idle },
         deadlines: Deadlines {
             start: arguments.start_timeout,
             drain: arguments.drain_timeout,
@@ -72,6 +77,8 @@ pub(super) fn settings(arguments: RunArguments) -> Result<GroupSettings, Options
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use clap::Parser;
 
     use super::*;
@@ -132,9 +139,17 @@ mod tests {
     }
 
     #[test]
-    fn udp_is_refused() {
-        let error = SettingsError::Udp { place: 0, address: "udp://[::]:80".parse().unwrap() };
-        assert_eq!(parse("--listen udp://[::]:80"), Err(OptionsError(error)));
+    fn nothing_connects_to_a_group_of_datagrams() {
+        let udp = |line: &str| parse(&format!("--listen udp://127.0.0.1:53 {line}"));
+        assert_eq!(udp("-- app").map(|settings| settings.ready), Ok(Readiness::Notify));
+        assert_eq!(udp("--ready probe -- app"), Err(OptionsError(SettingsError::NothingToProbe)));
+        let both = parse("--ready probe --listen udp://127.0.0.1:53 --listen 127.0.0.1:53 -- app");
+        assert_eq!(both.map(|settings| settings.ready), Ok(Readiness::Probe));
+        assert_eq!(udp("--flows 524289"), Err(OptionsError(SettingsError::Flows(524_289))));
+        let none = Duration::ZERO;
+        assert_eq!(udp("--flow-idle 0s"), Err(OptionsError(SettingsError::FlowIdle(none))));
+        let settings = udp("--flows 0 --flow-idle 0s").unwrap();
+        assert_eq!(settings.flows, FlowSettings::NONE);
     }
 
     #[test]

@@ -137,7 +137,10 @@ mod tests {
         {
             let text = complain(line);
             assert!(text.contains("POLICY"), "{text}");
-            assert!(text.ends_with("hint: policies are hash, source, least-loaded and cpu\n"), "{text}");
+            assert!(
+                text.ends_with("hint: policies are hash, source, least-loaded, cpu and quic-cid\n"),
+                "{text}"
+            );
         }
     }
 }

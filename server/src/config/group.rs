@@ -12,11 +12,11 @@ use super::{
 use crate::{
     daemon::{
         checks::{self, Setting, Written},
-        settings::{Deadlines, GroupSettings, Mode, Readiness, RestartKind, WhenEmpty},
+        settings::{Deadlines, FlowSettings, GroupSettings, Mode, Readiness, RestartKind, WhenEmpty},
     },
     names::GroupName,
     policy::{Policy, WEIGHT_DEFAULT},
-    sockets::address::ListenAddress,
+    sockets::address::{ListenAddress, Protocol},
     workers::limits::{Limit, Resource},
 };
 
@@ -63,26 +63,28 @@ pub(super) fn read(mut section: Section<'_>) -> FoundGroup {
     let listen = section.list("listen", value::address);
     section.require_some("listen");
     let listen = listen.map_or_else(Vec::new, Spanned::into_inner);
-    let policy = section.get("policy", value::policy).map_or(Policy::default(), Spanned::into_inner);
+    let policy = section.get("policy", value::policy);
     let seed = section.get("seed", value::seed).map(Spanned::into_inner);
     let when_empty = section.get("when_empty", one_of(&WHEN_EMPTY));
     section.require("workers");
     let workers = section.table("workers", "group.workers").map(read_workers);
+    let (flows, flows_at) = section.table("flows", "group.flows").map(read_flows).unwrap_or_default();
     let (deadlines, start) =
         section.table("deadlines", "group.deadlines").map(read_deadlines).unwrap_or_default();
     let mut settings = None;
     if let (false, Some(name), Some(workers)) = (section.is_wrong(), &name, workers) {
         let command = workers.command.as_ref().map(|words| words.get_ref().clone());
         let ready = workers.ready.as_ref().map(|ready| *ready.get_ref());
+        let has_tcp = listen.iter().any(|address| address.get_ref().protocol == Protocol::Tcp);
         let mut complete = GroupSettings {
             name: name.get_ref().clone(),
             listen: listen.iter().map(|address| *address.get_ref()).collect(),
             workers: workers.count.as_ref().map_or(0, |count| *count.get_ref()),
             weights: workers.weights,
-            policy,
+            policy: policy.as_ref().map_or(Policy::default(), |policy| *policy.get_ref()),
             mode: workers.mode,
             restart: workers.restart,
-            ready: ready.unwrap_or_else(|| Readiness::default_for(workers.mode, command.is_none())),
+            ready: ready.unwrap_or_else(|| Readiness::default_for(workers.mode, command.is_none(), has_tcp)),
             when_empty: when_empty.map_or(WhenEmpty::Hold, Spanned::into_inner),
             command,
             user: workers.user,
@@ -91,13 +93,17 @@ pub(super) fn read(mut section: Section<'_>) -> FoundGroup {
             limits: workers.limits,
             stop_signal: workers.stop_signal,
             seed,
+            flows,
             deadlines,
         };
         let place = |setting| match setting {
             Setting::Listen(place) => listen.get(place).map(Spanned::span),
             Setting::Workers => workers.count.as_ref().map(Spanned::span),
+            Setting::Policy => policy.as_ref().map(Spanned::span),
             Setting::Weights => workers.weights_at.clone(),
             Setting::Ready => workers.ready.as_ref().map(Spanned::span),
+            Setting::Flows => flows_at.max.clone(),
+            Setting::FlowIdle => flows_at.idle.clone(),
             Setting::Start => start.clone(),
             Setting::Command => workers.command.as_ref().map(Spanned::span),
         };
@@ -135,6 +141,24 @@ fn read_workers(mut section: Section<'_>) -> Workers {
 
 fn words(list: Spanned<Vec<Spanned<String>>>) -> Spanned<Vec<String>> {
     Spanned::new(list.span(), list.into_inner().into_iter().map(Spanned::into_inner).collect())
+}
+
+/// Where the keys of `[group.flows]` are written.
+#[derive(Default)]
+struct FlowPlaces {
+    max: Option<Range<usize>>,
+    idle: Option<Range<usize>>,
+}
+
+fn read_flows(mut section: Section<'_>) -> (FlowSettings, FlowPlaces) {
+    let standard = FlowSettings::default();
+    let max = section.get("max", value::number);
+    let idle = section.get("idle", value::duration);
+    let flows = FlowSettings {
+        max: max.as_ref().map_or(standard.max, |max| *max.get_ref()),
+        idle: idle.as_ref().map_or(standard.idle, |idle| *idle.get_ref()),
+    };
+    (flows, FlowPlaces { max: max.map(|max| max.span()), idle: idle.map(|idle| idle.span()) })
 }
 
 /// The deadlines, and where the first is written.

@@ -14,7 +14,7 @@ const fn key(table: &'static str, name: &'static str, example: &'static str) -> 
     Key { table, name, example }
 }
 
-pub(super) const KEYS: [Key; 31] = [
+pub(super) const KEYS: [Key; 34] = [
     key("", "daemon", "[daemon]"),
     key("", "group", "[[group]]"),
     key("daemon", "socket", "socket = \"/run/steer/steer.sock\""),
@@ -27,6 +27,7 @@ pub(super) const KEYS: [Key; 31] = [
     key("group", "seed", "seed = \"000102030405060708090a0b0c0d0e0f\""),
     key("group", "when_empty", "when_empty = \"hold\""),
     key("group", "workers", "[group.workers]"),
+    key("group", "flows", "[group.flows]"),
     key("group", "deadlines", "[group.deadlines]"),
     key("group.workers", "count", "count = 4"),
     key("group.workers", "weights", "weights = { 0 = 2, 1 = 0 }"),
@@ -39,6 +40,8 @@ pub(super) const KEYS: [Key; 31] = [
     key("group.workers", "ready", "ready = \"probe\""),
     key("group.workers", "restart", "restart = \"surge\""),
     key("group.workers", "stop_signal", "stop_signal = \"TERM\""),
+    key("group.flows", "max", "max = 65536"),
+    key("group.flows", "idle", "idle = \"15s\""),
     key("group.deadlines", "start", "start = \"30s\""),
     key("group.deadlines", "drain", "drain = \"30s\""),
     key("group.deadlines", "settle", "settle = \"1s\""),

@@ -33,9 +33,9 @@ use crate::{
 };
 
 use super::{
-    cells::CellKeeper, clock::Clock, crash, endpoint::Endpoint, journal::Journal, neighbours::Neighbours,
-    persistence::Persistence, reload::Proposal, running::Running, settings::GroupSettings, totals::Totals,
-    tune::Tune, waiter::Waiter,
+    cells::CellKeeper, clock::Clock, crash, endpoint::Endpoint, flow_list::FlowQuestion, journal::Journal,
+    neighbours::Neighbours, persistence::Persistence, reload::Proposal, running::Running,
+    settings::GroupSettings, totals::Totals, tune::Tune, waiter::Waiter,
 };
 
 /// How often the group looks for what nobody tells, lost listeners and an occupied hold, while something happens in it.
@@ -80,6 +80,8 @@ pub(super) enum Message {
     Count(oneshot::Sender<Result<Counts, Fault>>),
     /// Someone asks for the table, and where clients go.
     Table { clients: Vec<SocketAddr>, to: Option<SocketAddr>, answer: oneshot::Sender<Result<Table, Fault>> },
+    /// Someone asks for UDP flows.
+    Flows(FlowQuestion),
     /// Someone asks for the policy.
     Policy(oneshot::Sender<Result<PolicyReport, Fault>>),
     /// Someone asks for another policy or weight, or what that would change.
@@ -207,6 +209,7 @@ impl Actor {
             Message::Readiness(answer) => drop(answer.send(self.unready())),
             Message::Count(answer) => drop(answer.send(Ok(self.counts()))),
             Message::Table { clients, to, answer } => drop(answer.send(self.table(&clients, to))),
+            Message::Flows(question) => self.answer_flows(question),
             Message::Policy(answer) => drop(answer.send(Ok(self.policy_report()))),
             Message::Tune(tune) => self.tune(tune),
             // The loop has taken it: it waits, as nothing here does.

@@ -80,8 +80,10 @@ impl Actor {
         event.into_iter().collect()
     }
 
+    /// Of datagrams none is held: they would never migrate.
     fn make_hold(&mut self, slot: Slot) -> Event {
-        let made = self.endpoints.iter_mut().try_for_each(|endpoint| endpoint.make(slot));
+        let mut endpoints = self.endpoints.iter_mut().filter(|endpoint| !endpoint.is_udp());
+        let made = endpoints.try_for_each(|endpoint| endpoint.make(slot));
         match made.map_err(|error| describe(&error)).and_then(|()| self.keep_hold(slot)) {
             Ok(()) => Event::HoldMade { slot },
             Err(why) => {
@@ -188,7 +190,7 @@ impl Actor {
         let now = self.clock.now();
         let seen = procfs::require_room()
             .map_err(anyhow::Error::from)
-            .and_then(|()| Ok(observe(&mut self.diag, &self.endpoints, running, now, first_instant)?));
+            .and_then(|()| observe(&mut self.diag, &mut self.endpoints, running, now, first_instant));
         match seen {
             Ok(observation) => Some(Event::Observed { generation, first_instant, observation }),
             Err(error) => {
@@ -275,10 +277,24 @@ impl Actor {
         Self::sum(parts)
     }
 
+    /// Takes out and counts what nobody will read any more of the datagrams that a generation was sent.
+    fn unread(&mut self, generation: GenerationId) -> u64 {
+        let running = self.generations.get(&generation).filter(|running| running.has_exited);
+        let Some(slot) = running.map(|running| running.slot) else { return 0 };
+        let counted = self.endpoints.iter_mut().map(|endpoint| {
+            endpoint.unread(slot).unwrap_or_else(|error| {
+                tracing::warn!("{}: {}", endpoint.address, describe(&error));
+                0
+            })
+        });
+        counted.sum()
+    }
+
     fn receipt(&mut self, operation: Option<u64>, receipt: Receipt) {
         let totals = self.totals.workers.entry(receipt.generation.worker).or_default();
         count_drain(&mut totals.drains, receipt.outcome);
-        let receipt = convert::receipt(&self.settings.name, receipt);
+        let unread = self.unread(receipt.generation);
+        let receipt = convert::receipt(&self.settings.name, receipt, unread);
         if let Some(waiter) = operation.and_then(|operation| self.waiters.get_mut(&operation)) {
             waiter.send(receipt);
         }

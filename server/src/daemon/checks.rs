@@ -4,8 +4,10 @@ use std::{fmt::Display, time::Duration};
 
 use super::settings::{GroupSettings, Mode, Readiness};
 use crate::{
+    dataplane::flow_table::{FLOW_IDLE_MAX, FLOWS_MAX},
     engine::weights::too_small,
-    sockets::address::{ListenAddress, Protocol},
+    policy::Policy,
+    sockets::address::ListenAddress,
 };
 
 /// Each worker needs two slots while it is handed over, so does the holding listener, and slot 0 holds none.
@@ -28,13 +30,6 @@ pub enum SettingsError {
         /// The address.
         address: ListenAddress,
     },
-    /// Datagrams want their flows tracked through a drain, which this version does not.
-    Udp {
-        /// Its place in the list.
-        place: usize,
-        /// The address.
-        address: ListenAddress,
-    },
     /// A group has none without one, and the sockarray has no room for more than [`WORKERS_MAX`].
     Workers(u32),
     /// A weight is for a worker that there is not.
@@ -46,6 +41,14 @@ pub enum SettingsError {
     },
     /// With these weights the table is too small for a worker; the reason.
     WeightTooSmall(String),
+    /// A probe is a connection, and all addresses take datagrams.
+    NothingToProbe,
+    /// Connection IDs are in datagrams, and no address takes any.
+    NothingWithIds,
+    /// More flows than a table can have.
+    Flows(u32),
+    /// A longer time than the flow table can tell, or none.
+    FlowIdle(Duration),
     /// There is no listener of the worker's own to look at.
     ListenerInherited,
     /// No worker can be ready in no time.
@@ -63,8 +66,14 @@ pub enum Setting {
     Workers,
     /// The workers' weights.
     Weights,
+    /// What decides.
+    Policy,
     /// When a worker counts as ready.
     Ready,
+    /// How many flows are remembered.
+    Flows,
+    /// How long a flow may be idle.
+    FlowIdle,
     /// How long a worker may take to be ready.
     Start,
     /// What the workers run.
@@ -97,12 +106,13 @@ impl SettingsError {
     /// The setting that has to change.
     pub fn setting(&self) -> Setting {
         match *self {
-            Self::ListenTwice { place, .. } | Self::OwnPortZero { place, .. } | Self::Udp { place, .. } => {
-                Setting::Listen(place)
-            }
+            Self::ListenTwice { place, .. } | Self::OwnPortZero { place, .. } => Setting::Listen(place),
             Self::Workers(_) => Setting::Workers,
             Self::WeightOfNobody { .. } | Self::WeightTooSmall(_) => Setting::Weights,
-            Self::ListenerInherited => Setting::Ready,
+            Self::ListenerInherited | Self::NothingToProbe => Setting::Ready,
+            Self::NothingWithIds => Setting::Policy,
+            Self::Flows(_) => Setting::Flows,
+            Self::FlowIdle(_) => Setting::FlowIdle,
             Self::NoTimeToStart => Setting::Start,
             Self::EmptyCommand => Setting::Command,
         }
@@ -116,8 +126,25 @@ impl SettingsError {
             Self::OwnPortZero { address, .. } => {
                 format!("{} has port 0, and in mode own every worker would get another port", listen(address))
             }
-            Self::Udp { address, .. } => {
-                format!("{} is udp, and this version steers tcp only", listen(address))
+            Self::NothingToProbe => {
+                format!(
+                    "{} is a connection, and all addresses are udp",
+                    written.with("ready", "ready", "probe")
+                )
+            }
+            Self::NothingWithIds => {
+                format!(
+                    "{} is for datagrams, and no address is udp",
+                    written.with("policy", "policy", "quic-cid")
+                )
+            }
+            Self::Flows(count) => {
+                let flows = written.with("flows", "max", count);
+                format!("{flows} is too many: each address has a table of 0 to {FLOWS_MAX}")
+            }
+            Self::FlowIdle(idle) => {
+                let idle = written.with("flow-idle", "idle", format_args!("{}ms", idle.as_millis()));
+                format!("{idle} is not from 1ms to {}s", FLOW_IDLE_MAX.as_secs())
             }
             Self::Workers(count) => {
                 let much = if *count == 0 { "few" } else { "many" };
@@ -153,7 +180,24 @@ impl SettingsError {
             Self::OwnPortZero { .. } => {
                 format!("choose a port, or leave the listeners to the daemon with {inherit}")
             }
-            Self::Udp { .. } => "give tcp:// addresses, or IP:PORT, which is tcp".to_owned(),
+            Self::NothingToProbe => {
+                let own = written.with("mode", "mode", "own");
+                format!(
+                    "use {} with a program that says READY=1, or {own}",
+                    written.with("ready", "ready", "notify")
+                )
+            }
+            Self::NothingWithIds => {
+                format!(
+                    "add {}, or choose another policy",
+                    written.with("listen", "listen", "udp://ADDRESS:PORT")
+                )
+            }
+            Self::Flows(_) => "a flow takes 48 bytes; 0 has every datagram go by the table".to_owned(),
+            Self::FlowIdle(_) => {
+                let none = written.with("flows", "max", 0);
+                format!("leave it out for 15s, or give {none} to remember no flows")
+            }
             Self::Workers(0) => "give 1 at least; to have no worker, leave the group out".to_owned(),
             Self::Workers(_) => "a worker for each processor is plenty; run two groups for more".to_owned(),
             Self::WeightOfNobody { .. } => "raise count, or leave the weight out".to_owned(),
@@ -177,13 +221,12 @@ impl SettingsError {
 
 /// Everything that does not go together.
 pub fn check(settings: &GroupSettings) -> Vec<SettingsError> {
-    let GroupSettings { listen, workers, weights, mode, ready, deadlines, command, .. } = settings;
+    let GroupSettings { listen, policy, workers, weights, mode, ready, flows, deadlines, command, .. } =
+        settings;
     let mut errors = Vec::new();
     for (place, &address) in listen.iter().enumerate() {
         if listen[..place].contains(&address) {
             errors.push(SettingsError::ListenTwice { place, address });
-        } else if address.protocol == Protocol::Udp {
-            errors.push(SettingsError::Udp { place, address });
         } else if *mode == Mode::Own && address.address.port() == 0 {
             errors.push(SettingsError::OwnPortZero { place, address });
         }
@@ -198,6 +241,19 @@ pub fn check(settings: &GroupSettings) -> Vec<SettingsError> {
     }
     if (*mode, *ready) == (Mode::Inherit, Readiness::Listener) {
         errors.push(SettingsError::ListenerInherited);
+    }
+    if *ready == Readiness::Probe && !settings.has_tcp() {
+        errors.push(SettingsError::NothingToProbe);
+    }
+    let is_by_id = matches!(policy, Policy::QuicCid(_));
+    if is_by_id && !settings.has_udp() {
+        errors.push(SettingsError::NothingWithIds);
+    }
+    if flows.max > FLOWS_MAX {
+        errors.push(SettingsError::Flows(flows.max));
+    }
+    if (flows.max > 0 || is_by_id) && (flows.idle.is_zero() || flows.idle > FLOW_IDLE_MAX) {
+        errors.push(SettingsError::FlowIdle(flows.idle));
     }
     if deadlines.start == Duration::ZERO {
         errors.push(SettingsError::NoTimeToStart);

@@ -25,6 +25,7 @@ use super::{
     actor::{Actor, Message},
     clock::{Clock, millis, unix_millis},
     ended::{Ended, attend},
+    flow_list::FlowQuestion,
     journal::Journal,
     reload::Reloader,
     scrape::Scrapes,
@@ -301,6 +302,10 @@ impl Controller for Daemon {
             Request::Table { group, clients, to } => {
                 let table = self.ask(&group, |answer| Message::Table { clients, to, answer });
                 Ok(Response::Table(table.await?))
+            }
+            Request::Flows { group, worker, client, limit } => {
+                let question = |answer| Message::Flows(FlowQuestion { worker, client, limit, answer });
+                Ok(Response::Flows(self.ask(&group, question).await?))
             }
             Request::Policy { group } => Ok(Response::Policy(self.ask(&group, Message::Policy).await?)),
             Request::SetPolicy { group, policy, dry_run, clients } => {

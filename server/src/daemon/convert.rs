@@ -33,7 +33,7 @@ impl From<api::Decision> for Decision {
     }
 }
 
-pub(super) fn receipt(group: &GroupName, receipt: Receipt) -> api::Receipt {
+pub(super) fn receipt(group: &GroupName, receipt: Receipt, datagrams: u64) -> api::Receipt {
     let count = |of: fn(&crate::engine::event::Observation) -> u64| Count {
         began: of(&receipt.began),
         ended: of(&receipt.ended),
@@ -56,6 +56,8 @@ pub(super) fn receipt(group: &GroupName, receipt: Receipt) -> api::Receipt {
         handshakes: count(|found| found.handshakes),
         unaccepted: count(|found| found.unaccepted),
         flows: count(|found| found.flows),
+        by_id: count(|found| found.by_id),
+        datagrams,
         connections: count(|found| found.connections),
         migrated: receipt.migrated.values().sum(),
         migrated_to: receipt.migrated.iter().map(|(to, count)| (receiver(to), *count)).collect(),

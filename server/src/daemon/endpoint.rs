@@ -5,24 +5,36 @@ use std::{
     os::fd::{AsFd, OwnedFd},
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
+    time::Instant,
 };
 
-use server_common::{counters::SlotCounters, limits::DROPPED_SLOT, load::Shown};
+use server_common::{
+    counters::{Outcome, SlotCounters},
+    flow_hash::Seed,
+    limits::{DROPPED_SLOT, SLOTS_DEFAULT, WORKERS_MAX},
+    load::Shown,
+    quic::Owner,
+};
 
 use crate::{
-    dataplane::{error::DataplaneError, kernel_group::KernelGroup, publisher::Publisher},
+    dataplane::{
+        error::DataplaneError,
+        flow_table::{Flow, FlowCount},
+        kernel_group::{KernelGroup, Shape},
+        publisher::Publisher,
+    },
     engine::{
-        event::{Moved, Slot},
+        event::{GenerationId, Moved, Slot},
         layout::Layout,
     },
     sockets::{
-        address::ListenAddress,
+        address::{ListenAddress, Protocol},
         listener::{ListenerError, make_listener},
         options::{self, Listening},
     },
 };
 
-use super::state::SavedAddress;
+use super::{by_id::Activity, describe::describe, settings::FlowSettings, state::SavedAddress};
 
 /// The kernel cuts this down to `net.core.somaxconn`.
 const BACKLOG: i32 = i32::MAX;
@@ -43,6 +55,10 @@ pub(super) struct Endpoint {
     pins: Option<PathBuf>,
     /// Listeners whose slot is not yet theirs: the first holding listener, made before the engine's first effect.
     prepared: Option<OwnedFd>,
+    /// How UDP flows are remembered.
+    flows: FlowSettings,
+    /// By slot, how many datagrams have come lately by their connection ID.
+    by_id: BTreeMap<Slot, Activity>,
     /// The user who owns the group's sockets, where that is not the daemon's.
     owner: Option<u32>,
     is_attached: bool,
@@ -52,6 +68,19 @@ pub(super) struct Endpoint {
 struct Listener {
     descriptor: OwnedFd,
     cookie: u64,
+    /// Whether it was taken out of its group.
+    has_left: bool,
+}
+
+impl Listener {
+    /// Before it is closed: a socket of UDP that is closed as it is can take a datagram of anybody's along.
+    fn leave(&mut self) {
+        if !std::mem::replace(&mut self.has_left, true)
+            && let Err(error) = options::leave_group(&self.descriptor)
+        {
+            tracing::warn!("a datagram may be lost: {}", describe(&error));
+        }
+    }
 }
 
 impl Endpoint {
@@ -60,15 +89,19 @@ impl Endpoint {
     pub(super) fn open(
         address: ListenAddress,
         owner: Option<u32>,
-        slots: u32,
+        flows: FlowSettings,
         pins: Option<PathBuf>,
     ) -> anyhow::Result<Self> {
+        let flows = if address.protocol == Protocol::Udp { flows } else { FlowSettings::NONE };
+        let named = if address.protocol == Protocol::Udp { WORKERS_MAX as u32 } else { 1 };
+        let shape = Shape { slots: SLOTS_DEFAULT, flows: flows.max, named };
         let anchor = make_listener(address, owner, BACKLOG)?;
         let bound = options::local_address(&anchor)?;
-        let (kernel, publisher) = match &pins {
-            Some(directory) => KernelGroup::load_pinned(slots, directory)?,
-            None => KernelGroup::load(slots)?,
+        let (kernel, mut publisher) = match &pins {
+            Some(directory) => KernelGroup::load_pinned(shape, directory)?,
+            None => KernelGroup::load(shape)?,
         };
+        publisher.keep_flows(flows.idle);
         Ok(Self {
             address: ListenAddress { address: bound, ..address },
             kernel,
@@ -77,6 +110,8 @@ impl Endpoint {
             counted_before: BTreeMap::new(),
             pins,
             prepared: Some(anchor),
+            flows,
+            by_id: BTreeMap::new(),
             owner,
             is_attached: false,
         })
@@ -86,9 +121,12 @@ impl Endpoint {
     pub(super) fn take_over(
         saved: &SavedAddress,
         owner: Option<u32>,
+        flows: FlowSettings,
         pins: PathBuf,
     ) -> Result<Self, DataplaneError> {
-        let (kernel, publisher) = KernelGroup::open(&pins)?;
+        let flows = if saved.address.protocol == Protocol::Udp { flows } else { FlowSettings::NONE };
+        let (kernel, mut publisher) = KernelGroup::open(&pins)?;
+        publisher.keep_flows(flows.idle);
         let counted_before = saved.counted.iter().map(|(&slot, &counted)| (slot, counted.into()));
         Ok(Self {
             address: saved.address,
@@ -98,6 +136,8 @@ impl Endpoint {
             counted_before: counted_before.collect(),
             pins: Some(pins),
             prepared: None,
+            flows,
+            by_id: BTreeMap::new(),
             owner,
             is_attached: false,
         })
@@ -105,7 +145,7 @@ impl Endpoint {
 
     /// Takes in the listener that a slot has had all along.
     pub(super) fn adopt(&mut self, slot: Slot, listener: OwnedFd, cookie: u64) {
-        self.listeners.insert(slot, Listener { descriptor: listener, cookie });
+        self.listeners.insert(slot, Listener { descriptor: listener, cookie, has_left: false });
     }
 
     /// What the next daemon has to know.
@@ -125,6 +165,16 @@ impl Endpoint {
         hold: Option<Slot>,
     ) -> Result<Vec<&'static str>, EndpointError> {
         let mut mended = Vec::new();
+        // Not that anybody has undone it: before the age of an idle flow goes round.
+        self.kernel.flows().sweep(self.flows.idle, None);
+        if self.is_udp() {
+            self.listeners
+                .keys()
+                .copied()
+                .collect::<Vec<_>>()
+                .into_iter()
+                .try_for_each(|slot| self.by_id(slot).map(drop))?;
+        }
         if let Some(pins) = &self.pins
             && self.kernel.repin(pins)?
         {
@@ -139,6 +189,33 @@ impl Endpoint {
             self.kernel.attach(member.as_fd())?;
         }
         Ok(mended)
+    }
+
+    /// Whether it takes datagrams.
+    pub(super) fn is_udp(&self) -> bool {
+        self.address.protocol == Protocol::Udp
+    }
+
+    /// How many datagrams have come to a slot by their QUIC connection ID, in as long as a flow can be idle.
+    pub(super) fn by_id(&mut self, slot: Slot) -> Result<u64, DataplaneError> {
+        let now = Instant::now();
+        let count = self.counters(slot)?.outcome[Outcome::ById as usize];
+        Ok(self.by_id.entry(slot).or_insert_with(|| Activity::since(now)).look(now, count, self.flows.idle))
+    }
+
+    /// The UDP flows of each slot that are not idle.
+    pub(super) fn flows(&self) -> BTreeMap<Slot, FlowCount> {
+        self.kernel.flows().count(self.flows.idle)
+    }
+
+    /// Those flows one by one.
+    pub(super) fn list_flows(&self, seed: &Seed) -> Vec<Flow> {
+        self.kernel.flows().list(self.flows.idle, seed)
+    }
+
+    /// How many flows there is room for.
+    pub(super) fn flow_room(&self) -> u64 {
+        self.kernel.flows().room()
     }
 
     /// Makes a listener of the daemon's and puts it into a slot, where that has none yet.
@@ -157,8 +234,13 @@ impl Endpoint {
     pub(super) fn put(&mut self, slot: Slot, listener: OwnedFd) -> Result<(), EndpointError> {
         let cookie = options::socket_cookie(&listener)?;
         self.kernel.put(slot, listener.as_fd())?;
-        self.listeners.insert(slot, Listener { descriptor: listener, cookie });
+        self.listeners.insert(slot, Listener { descriptor: listener, cookie, has_left: false });
         Ok(())
+    }
+
+    /// Has datagrams whose QUIC connection ID names a generation go to its slot.
+    pub(super) fn name(&self, slot: Slot, generation: GenerationId) {
+        self.kernel.route(Owner::new(generation.worker, generation.number), slot);
     }
 
     /// The daemon's descriptor of a slot's listener.
@@ -173,7 +255,8 @@ impl Endpoint {
 
     /// What the listener of each slot says of itself.
     pub(super) fn listening(&self) -> Result<Vec<(Slot, Listening)>, options::SocketError> {
-        self.listeners.iter().map(|(&slot, own)| Ok((slot, options::listening(&own.descriptor)?))).collect()
+        let ask = if self.is_udp() { options::receiving } else { options::listening };
+        self.listeners.iter().map(|(&slot, own)| Ok((slot, ask(own.descriptor.as_fd())?))).collect()
     }
 
     /// The cookie of a slot's listener.
@@ -200,7 +283,8 @@ impl Endpoint {
     fn member(&self, hold: Option<Slot>) -> Option<&OwnedFd> {
         let own = hold.and_then(|slot| self.listeners.get(&slot));
         let mut members = own.into_iter().chain(self.listeners.values()).map(|member| &member.descriptor);
-        members.find(|member| options::listens(member).unwrap_or(false))
+        // A socket of UDP takes what comes for as long as it is bound.
+        members.find(|member| self.is_udp() || options::listens(member).unwrap_or(false))
     }
 
     /// Attaches the program, once: a table has been published, so it always has an answer.
@@ -236,6 +320,11 @@ impl Endpoint {
     /// half-open connection in between would be counted here too; in the receipts' sum it is in its place.
     pub(super) fn shut(&mut self, slot: Slot) -> Result<Moved, EndpointError> {
         let Some(listener) = self.listeners.get(&slot) else { return Ok(Moved::new()) };
+        if self.is_udp() {
+            // Its flows go by the table from now on; what it has received, its worker may still read.
+            self.kernel.clear(slot)?;
+            return Ok(Moved::new());
+        }
         let before = self.migrations()?;
         match options::shut_listener(&listener.descriptor) {
             Ok(()) => {}
@@ -265,13 +354,32 @@ impl Endpoint {
         self.kernel.show(slot, shown);
     }
 
+    /// Counts the datagrams that nobody has read from a slot's socket, and takes them out. No more come: it leaves its group.
+    pub(super) fn unread(&mut self, slot: Slot) -> Result<u64, options::SocketError> {
+        let is_udp = self.is_udp();
+        match self.listeners.get_mut(&slot) {
+            Some(listener) if is_udp => {
+                listener.leave();
+                options::discard_datagrams(&listener.descriptor)
+            }
+            _ => Ok(0),
+        }
+    }
+
     /// Closes a slot's listener and clears the slot. Returns what was counted for it, and begins anew.
     pub(super) fn forget(&mut self, slot: Slot) -> Result<SlotCounters, DataplaneError> {
         let counted = self.counters(slot)?;
         self.counted_before.insert(slot, self.kernel.counters(slot)?);
         self.kernel.clear(slot)?;
+        self.kernel.unroute(slot);
+        // Before another worker has the slot.
+        self.kernel.flows().sweep(self.flows.idle, Some(slot));
         self.kernel.show(slot, Shown::default());
-        self.listeners.remove(&slot);
+        let is_udp = self.is_udp();
+        if let Some(mut listener) = self.listeners.remove(&slot).filter(|_| is_udp) {
+            listener.leave();
+        }
+        self.by_id.remove(&slot);
         Ok(counted)
     }
 
@@ -285,18 +393,8 @@ impl Endpoint {
     fn counters(&self, slot: Slot) -> Result<SlotCounters, DataplaneError> {
         let now = self.kernel.counters(slot)?;
         let before = self.counted_before.get(&slot).copied().unwrap_or_default();
-        Ok(since(&now, &before))
+        Ok(now.since(&before))
     }
-}
-
-/// What was counted between two looks.
-fn since(now: &SlotCounters, before: &SlotCounters) -> SlotCounters {
-    let mut since = *now;
-    let pairs = since.asked.iter_mut().zip(before.asked);
-    pairs.chain(since.outcome.iter_mut().zip(before.outcome)).for_each(|(count, before)| {
-        *count = count.saturating_sub(before);
-    });
-    since
 }
 
 /// A listener could not be made, put or shut down.

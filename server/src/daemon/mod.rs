@@ -3,6 +3,7 @@
 //! One task per group ([`actor`]) owns everything of that group; groups share the journal and the control socket only.
 
 mod actor;
+mod by_id;
 mod carry;
 mod cells;
 pub mod checks;
@@ -13,6 +14,7 @@ mod crash;
 mod describe;
 mod ended;
 mod endpoint;
+mod flow_list;
 pub mod flows;
 mod following;
 mod journal;

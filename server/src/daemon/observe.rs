@@ -4,10 +4,7 @@ use std::time::Duration;
 
 use crate::{
     engine::event::{Millis, Observation},
-    sockets::{
-        diag::{Diag, DiagError},
-        procfs,
-    },
+    sockets::{diag::Diag, procfs},
 };
 
 use super::{endpoint::Endpoint, flows::key_of, running::Running};
@@ -20,14 +17,22 @@ const AGE_SLACK: Duration = Duration::from_millis(20);
 /// handshake in its buckets counts.
 pub(super) fn observe(
     diag: &mut Diag,
-    endpoints: &[Endpoint],
+    endpoints: &mut [Endpoint],
     running: &Running,
     now: Millis,
     first_instant: Option<Millis>,
-) -> Result<Observation, DiagError> {
+) -> anyhow::Result<Observation> {
     let mut found = Observation::default();
     let mut connections = Vec::new();
-    for endpoint in endpoints {
+    for endpoint in endpoints.iter_mut() {
+        if endpoint.is_udp() {
+            found.by_id += endpoint.by_id(running.slot)?;
+            found.flows += endpoint.flows().get(&running.slot).map_or(0, |count| count.flows);
+            let sockets = diag.listeners(endpoint.address)?;
+            let own = sockets.iter().find(|socket| Some(socket.cookie) == endpoint.cookie(running.slot));
+            found.unread += u64::from(own.is_some_and(|socket| socket.unaccepted > 0));
+            continue;
+        }
         // Own are the half-open handshakes in its buckets that began before its first instant: the kernel does not
         // say which listener a request belongs to, but the table that was published then does.
         let flows = diag.flows(endpoint.address)?;

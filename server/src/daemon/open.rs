@@ -4,7 +4,6 @@ use std::{cell::LazyCell, fs::File, io, os::fd::AsFd as _, sync::Arc};
 
 use anyhow::Context as _;
 
-use server_common::limits::SLOTS_DEFAULT;
 use thiserror::Error;
 use tokio::{sync::mpsc, task::JoinHandle};
 
@@ -127,14 +126,14 @@ fn assemble(
         Some(saved) => {
             for (index, address) in saved.addresses.iter().enumerate() {
                 let pins = pins(index).unwrap_or_default();
-                let taken_over = Endpoint::take_over(address, owner, pins);
+                let taken_over = Endpoint::take_over(address, owner, settings.flows, pins);
                 endpoints.push(taken_over.with_context(|| format!("cannot take over {}", address.address))?);
             }
         }
         None => {
             for (index, &address) in settings.listen.iter().enumerate() {
                 refuse_shared(address)?;
-                endpoints.push(Endpoint::open(address, owner, SLOTS_DEFAULT, pins(index))?);
+                endpoints.push(Endpoint::open(address, owner, settings.flows, pins(index))?);
             }
         }
     }

@@ -40,7 +40,7 @@ impl Steering<'_> {
         let owner = self.owners.get(first).copied().filter(|owner| *owner != NOBODY);
         let by_cpu = self.policy == Policy::Cpu && !self.pinned.is_empty();
         let others = match self.policy {
-            Policy::Hash | Policy::Source { .. } => BTreeSet::new(),
+            Policy::Hash | Policy::Source { .. } | Policy::QuicCid(_) => BTreeSet::new(),
             Policy::LeastLoaded { .. } => {
                 (1..CHOICES).map(|choice| self.owners[bucket(key, choice)]).collect()
             }
@@ -69,7 +69,9 @@ impl Steering<'_> {
                     format!("the address's first {bits} bits")
                 }
             }
-            Policy::Hash | Policy::LeastLoaded { .. } | Policy::Cpu => "the 4-tuple".to_owned(),
+            Policy::Hash | Policy::LeastLoaded { .. } | Policy::Cpu | Policy::QuicCid(_) => {
+                "the 4-tuple".to_owned()
+            }
         };
         let hashed = match owner {
             Some(owner) => format!("the hash of {what} falls into bucket {bucket}, which {owner} has"),
@@ -82,6 +84,9 @@ impl Steering<'_> {
         };
         match self.policy {
             Policy::Hash | Policy::Source { .. } => hashed,
+            Policy::QuicCid(_) => {
+                format!("{hashed}; a datagram whose QUIC connection ID names a worker goes there")
+            }
             Policy::LeastLoaded { .. } => {
                 format!("{hashed}; its second choice gets it where that has clearly less in hand")
             }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     names::GroupName,
     policy::{Policy, WEIGHT_DEFAULT},
-    sockets::address::ListenAddress,
+    sockets::address::{ListenAddress, Protocol},
     workers::limits::{Limit, Resource},
 };
 
@@ -47,11 +47,23 @@ pub struct GroupSettings {
     /// The seed of the table and of the program's hash: the same seed gives the same table on every host. One
     /// is drawn at random where it is `None`.
     pub seed: Option<[u64; 2]>,
+    /// How UDP flows are remembered.
+    pub flows: FlowSettings,
     /// How long things may take.
     pub deadlines: Deadlines,
 }
 
 impl GroupSettings {
+    /// Whether one of its addresses takes connections.
+    pub fn has_tcp(&self) -> bool {
+        self.listen.iter().any(|address| address.protocol == Protocol::Tcp)
+    }
+
+    /// Whether one of its addresses takes datagrams.
+    pub fn has_udp(&self) -> bool {
+        self.listen.iter().any(|address| address.protocol == Protocol::Udp)
+    }
+
     /// The weight that a worker begins with.
     pub fn weight(&self, index: u32) -> u32 {
         self.weights.get(&index).copied().unwrap_or(WEIGHT_DEFAULT)
@@ -89,10 +101,11 @@ pub enum Readiness {
 
 impl Readiness {
     /// What counts where nothing is said. `is_sample`: the workers are the sample worker that is built in.
-    pub fn default_for(mode: Mode, is_sample: bool) -> Self {
+    /// `is_probed`: there is an address of TCP, where a probe can connect.
+    pub fn default_for(mode: Mode, is_sample: bool, is_probed: bool) -> Self {
         match mode {
             Mode::Own => Self::Listener,
-            Mode::Inherit if is_sample => Self::Notify,
+            Mode::Inherit if is_sample || !is_probed => Self::Notify,
             // Most programs that take an inherited listener say nothing; to wait for READY=1 of one that never says
             // it would make its every start fail.
             Mode::Inherit => Self::Probe,
@@ -107,6 +120,27 @@ pub enum WhenEmpty {
     Hold,
     /// They are refused.
     Refuse,
+}
+
+/// How UDP flows are remembered, so that each stays with its worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlowSettings {
+    /// How many there is room for at each address; with 0 none is remembered, and every datagram goes by the table.
+    pub max: u32,
+    /// How long nothing may have come of a flow before it is none any more.
+    pub idle: Duration,
+}
+
+impl FlowSettings {
+    /// None is remembered.
+    pub const NONE: Self = Self { max: 0, idle: Duration::ZERO };
+}
+
+impl Default for FlowSettings {
+    /// 512 KiB of words for each address; and half the time that a drain has, so that it can end by proof.
+    fn default() -> Self {
+        Self { max: 65_536, idle: Duration::from_secs(15) }
+    }
 }
 
 /// How long things may take.

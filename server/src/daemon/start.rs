@@ -2,6 +2,8 @@
 
 use std::{os::fd::AsFd, sync::Arc};
 
+use server_common::quic::Owner;
+
 use crate::{
     dataplane::cells::WorkerCell,
     engine::event::{Event, GenerationId, Slot},
@@ -42,6 +44,7 @@ impl Actor {
         if settings.mode == Mode::Inherit {
             for endpoint in &mut self.endpoints {
                 endpoint.make(slot)?;
+                endpoint.name(slot, generation);
             }
         }
         let name = settings.name.worker(generation.worker);
@@ -66,7 +69,7 @@ impl Actor {
             command,
             user: self.user.clone(),
             directory: settings.directory.clone(),
-            environment: settings.environment.clone(),
+            environment: self.environment_of(generation),
             limits: self.worker_limits(),
             listeners,
             load: cell.as_ref().map(|cell| cell.as_fd()),
@@ -85,6 +88,15 @@ impl Actor {
             running.process = Some(process);
         }
         Ok(pid)
+    }
+
+    /// The variables that are configured, and those that say which QUIC connection IDs to make.
+    fn environment_of(&self, generation: GenerationId) -> Vec<(String, String)> {
+        let mut environment = self.settings.environment.clone();
+        if let Policy::QuicCid(ids) = self.engine.policy() {
+            environment.extend(ids.environment(Owner::new(generation.worker, generation.number)));
+        }
+        environment
     }
 
     /// Those that are configured, and for the rest what the daemon was started with.
@@ -208,6 +220,7 @@ impl Actor {
             let known = endpoint.cookies();
             if let Some(found) = discover(&mut self.diag, &membership, &process.tree(), &known)? {
                 endpoint.put(slot, found.listener)?;
+                endpoint.name(slot, generation);
             }
         }
         Ok(())

@@ -9,8 +9,8 @@ use server_common::{counters::SlotCounters, limits::BUCKETS};
 
 use crate::{
     control::api::{
-        Asked, CanaryStatus, Counters, Fault, FaultKind, GroupStatus, Outcomes, SCHEMA, Table, TableShare,
-        WorkerStatus,
+        Asked, CanaryStatus, Counters, Fault, FaultKind, FlowEvents, GroupStatus, IdEvents, Outcomes, SCHEMA,
+        Table, TableShare, WorkerStatus,
     },
     engine::{
         assign::NOBODY,
@@ -37,6 +37,8 @@ struct Seen<'a> {
     counted: BTreeMap<Slot, SlotCounters>,
     /// Unaccepted connections, by slot.
     queues: BTreeMap<Slot, u64>,
+    /// UDP flows that are remembered and not idle, by slot.
+    flows: BTreeMap<Slot, u64>,
     connections: Vec<Connection>,
     processes: &'a Processes,
 }
@@ -61,7 +63,7 @@ impl Actor {
     /// The group's state now; `processes` are those of a moment ago.
     pub(super) fn status(&mut self, processes: &Processes) -> Result<GroupStatus, Fault> {
         let (counted, queues, connections) = (self.counted()?, self.queues()?, self.connections()?);
-        let seen = Seen { counted, queues, connections, processes };
+        let seen = Seen { counted, queues, flows: self.flow_counts(), connections, processes };
         let workers = self.engine.workers();
         let workers = workers.into_iter().map(|worker| self.worker_status(worker, &seen)).collect();
         let settings = &self.settings;
@@ -114,6 +116,7 @@ impl Actor {
             share: f64::from(worker.buckets) / BUCKETS as f64,
             queue: mine().filter_map(|(_, running)| seen.queues.get(&running.slot)).sum(),
             connections: seen.open_connections(mine().filter_map(|(_, running)| running.process.as_ref())),
+            flows: mine().filter_map(|(_, running)| seen.flows.get(&running.slot)).sum(),
             selected: selected(&counters),
             migrated_in: migrated_in(&counters),
             migrated_out: totals.migrated_out,
@@ -213,6 +216,17 @@ impl Actor {
         Ok(queues)
     }
 
+    /// Remembered UDP flows by slot.
+    fn flow_counts(&self) -> BTreeMap<Slot, u64> {
+        let mut flows = BTreeMap::new();
+        for endpoint in self.endpoints.iter().filter(|endpoint| endpoint.is_udp()) {
+            for (slot, count) in endpoint.flows() {
+                *flows.entry(slot).or_default() += count.flows;
+            }
+        }
+        flows
+    }
+
     pub(super) fn connections(&mut self) -> Result<Vec<Connection>, Fault> {
         let mut connections = Vec::new();
         for endpoint in &self.endpoints {
@@ -228,10 +242,14 @@ fn unreadable(error: &(dyn std::error::Error + 'static)) -> Fault {
 
 fn counters(all: SlotCounters) -> Counters {
     let [connection, segment, datagram, migration] = all.asked;
-    let [first_choice, further_choice, held, dropped, less_loaded, own_cpu] = all.outcome;
+    let [first_choice, further_choice, held, dropped, less_loaded, own_cpu, kept, by_id] = all.outcome;
+    let [remembered, not_remembered, forgotten] = all.flows;
+    let [opening, gone, unknown] = all.ids;
     Counters {
         runs: all.runs(),
         asked: Asked { connection, segment, datagram, migration },
-        outcome: Outcomes { first_choice, further_choice, held, dropped, less_loaded, own_cpu },
+        outcome: Outcomes { first_choice, further_choice, held, dropped, less_loaded, own_cpu, kept, by_id },
+        flows: FlowEvents { remembered, not_remembered, forgotten },
+        ids: IdEvents { opening, gone, unknown },
     }
 }

@@ -103,7 +103,8 @@ impl Actor {
             }
         }
         for slot in self.engine.hold_slots() {
-            if self.endpoints.iter().any(|endpoint| endpoint.listener(slot).is_none()) {
+            let mut holding = self.endpoints.iter().filter(|endpoint| !endpoint.is_udp());
+            if holding.any(|endpoint| endpoint.listener(slot).is_none()) {
                 self.feed(Event::HoldLost { slot });
             }
         }

@@ -46,6 +46,12 @@ impl Actor {
             // The table that first decides by them is to know them.
             self.look_at_cpus_for(|_| true);
         }
+        if matches!(change, Change::Policy(Policy::QuicCid(_))) && !self.settings.has_udp() {
+            let message =
+                format!("{}: connection IDs are in datagrams, and no address is udp", self.settings.name);
+            let fault = Fault::new(FaultKind::Refused, message).with_hint("choose another policy".to_owned());
+            return drop(done.send(Err(fault)));
+        }
         let report = match self.plan(&change, &clients) {
             Ok(report) => report,
             // Who asked may be gone.

@@ -2,25 +2,28 @@
 
 use std::{
     io,
-    os::fd::{AsFd, AsRawFd, BorrowedFd},
+    os::fd::{AsRawFd, BorrowedFd},
     path::Path,
     sync::{Arc, Mutex},
 };
 
 use aya::{
-    Ebpf, EbpfLoader,
+    Ebpf,
     maps::{Map, MapData, MapError, PerCpuArray, ReusePortSockArray},
-    programs::{ProgramError, SkReuseport, sk_reuseport::SkReuseportAttachType},
+    programs::{SkReuseport, sk_reuseport::SkReuseportAttachType},
     sys::SyscallError,
 };
-use server_common::{counters::SlotCounters, load::Shown};
+use server_common::{counters::SlotCounters, load::Shown, quic::Owner};
 
 use super::{
     cells::Cells,
     error::DataplaneError,
-    object::{OBJECT, names},
+    flow_table::{self, FlowTable},
+    loading::{is_refusal, load_object, share, share_flows, take_map},
+    object::names,
     pins,
     publisher::Publisher,
+    routing::{self, Routing},
     shared_array::SharedArray,
 };
 
@@ -42,11 +45,31 @@ impl ProgramKind {
         }
     }
 
-    fn symbol(self) -> &'static str {
+    pub(super) fn symbol(self) -> &'static str {
         match self {
             Self::SelectOrMigrate => names::SELECT_OR_MIGRATE,
             Self::Select => names::SELECT,
         }
+    }
+}
+
+/// How large an instance's maps are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shape {
+    /// Slots of the sockarray.
+    pub slots: u32,
+    /// How many UDP flows can be remembered, 0 to [`FLOWS_MAX`](super::flow_table::FLOWS_MAX); rounded up to a power of two. With
+    /// 0 every datagram goes by the table.
+    pub flows: u32,
+    /// How many workers QUIC connection IDs can name, from the first: up to [`WORKERS_MAX`](server_common::limits::WORKERS_MAX), 1 at
+    /// least.
+    pub named: u32,
+}
+
+impl Shape {
+    /// One that remembers no flows.
+    pub fn without_flows(slots: u32) -> Self {
+        Self { slots, flows: 0, named: 1 }
     }
 }
 
@@ -70,6 +93,8 @@ pub struct KernelGroup {
     counters: PerCpuArray<MapData, SlotCounters>,
     shown: SharedArray<Shown>,
     cells: Arc<Mutex<Cells>>,
+    flows: FlowTable,
+    routing: Routing,
 }
 
 impl std::fmt::Debug for KernelGroup {
@@ -79,30 +104,30 @@ impl std::fmt::Debug for KernelGroup {
 }
 
 impl KernelGroup {
-    /// Loads an instance with `slots` slots. Needs CAP_BPF; Linux 5.7 for the array of maps' BTF.
+    /// Loads an instance. Needs CAP_BPF; Linux 5.7 for the array of maps' BTF.
     ///
     /// Tries the program that migrates first, and its twin where the verifier refuses that: what a kernel can do
     /// is found by trying, because distributions backport.
-    pub fn load(slots: u32) -> Result<(Self, Publisher), DataplaneError> {
-        match Self::load_kind(slots, ProgramKind::SelectOrMigrate) {
-            Err(error) if is_refusal(&error) => Self::load_kind(slots, ProgramKind::Select),
+    pub fn load(shape: Shape) -> Result<(Self, Publisher), DataplaneError> {
+        match Self::load_kind(shape, ProgramKind::SelectOrMigrate) {
+            Err(error) if is_refusal(&error) => Self::load_kind(shape, ProgramKind::Select),
             result => result,
         }
     }
 
     /// Loads an instance and pins it in a directory, so that another process can go on with it.
-    pub fn load_pinned(slots: u32, directory: &Path) -> Result<(Self, Publisher), DataplaneError> {
+    pub fn load_pinned(shape: Shape, directory: &Path) -> Result<(Self, Publisher), DataplaneError> {
         pins::remove(directory)?;
         pins::make(directory)?;
-        match Self::pin_kind(slots, ProgramKind::SelectOrMigrate, directory) {
-            Err(error) if is_refusal(&error) => Self::pin_kind(slots, ProgramKind::Select, directory)?,
+        match Self::pin_kind(shape, ProgramKind::SelectOrMigrate, directory) {
+            Err(error) if is_refusal(&error) => Self::pin_kind(shape, ProgramKind::Select, directory)?,
             result => result?,
         }
         Self::open(directory)
     }
 
-    fn pin_kind(slots: u32, kind: ProgramKind, directory: &Path) -> Result<(), DataplaneError> {
-        let mut ebpf = load_object(slots, kind)?;
+    fn pin_kind(shape: Shape, kind: ProgramKind, directory: &Path) -> Result<(), DataplaneError> {
+        let mut ebpf = load_object(shape, kind)?;
         let pin = |name| move |source| DataplaneError::Pin { name, source };
         for name in pins::MAPS {
             let map = ebpf.map(name).ok_or(DataplaneError::Missing { kind: "map", name })?;
@@ -135,8 +160,13 @@ impl KernelGroup {
         let counters = typed(names::COUNTERS)?.try_into().map_err(map_error(names::COUNTERS))?;
         let outer = typed(names::TABLE)?.try_into().map_err(map_error(names::TABLE))?;
         let cells = typed(names::CELLS)?.try_into().map_err(map_error(names::CELLS))?;
-        let info = open(names::SHOWN)?.info().map_err(map_error(names::SHOWN))?;
-        let shown = share(typed(names::SHOWN)?, info.max_entries())?;
+        let size = |map| -> Result<u32, DataplaneError> {
+            Ok(open(map)?.info().map_err(map_error(map))?.max_entries())
+        };
+        let shown = share(&typed(names::SHOWN)?, names::SHOWN, size(names::SHOWN)?)?;
+        let flows = share_flows(&typed(names::FLOWS)?, &typed(names::FLOW_ENDS)?, size(names::FLOWS)?)?;
+        let routing =
+            share(&typed(names::ROUTES)?, names::ROUTES, size(names::ROUTES)? * routing::WORDS as u32)?;
         let attach_type = match kind {
             ProgramKind::SelectOrMigrate => SkReuseportAttachType::SelectOrMigrate,
             ProgramKind::Select => SkReuseportAttachType::Select,
@@ -154,6 +184,8 @@ impl KernelGroup {
             counters,
             shown,
             cells: Arc::new(Mutex::new(Cells::new(cells)?)),
+            flows,
+            routing: Routing::new(routing),
         };
         Ok((group, Publisher::new(outer)?))
     }
@@ -181,20 +213,26 @@ impl KernelGroup {
     }
 
     /// Loads an instance of one kind.
-    pub fn load_kind(slots: u32, kind: ProgramKind) -> Result<(Self, Publisher), DataplaneError> {
-        let mut ebpf = load_object(slots, kind)?;
+    pub fn load_kind(shape: Shape, kind: ProgramKind) -> Result<(Self, Publisher), DataplaneError> {
+        let mut ebpf = load_object(shape, kind)?;
         let map_error = |map| move |source| DataplaneError::Map { operation: "open", map, source };
         let listeners =
             take_map(&mut ebpf, names::LISTENERS)?.try_into().map_err(map_error(names::LISTENERS))?;
         let counters =
             take_map(&mut ebpf, names::COUNTERS)?.try_into().map_err(map_error(names::COUNTERS))?;
         let outer = take_map(&mut ebpf, names::TABLE)?.try_into().map_err(map_error(names::TABLE))?;
-        let shown = share(take_map(&mut ebpf, names::SHOWN)?, slots)?;
+        let shown = share(&take_map(&mut ebpf, names::SHOWN)?, names::SHOWN, shape.slots)?;
+        let sets = flow_table::sets(shape.flows);
+        let words = take_map(&mut ebpf, names::FLOWS)?;
+        let flows = share_flows(&words, &take_map(&mut ebpf, names::FLOW_ENDS)?, sets.max(1))?;
+        let routes = take_map(&mut ebpf, names::ROUTES)?;
+        let routing = Routing::new(share(&routes, names::ROUTES, shape.named * routing::WORDS as u32)?);
         let cells = take_map(&mut ebpf, names::CELLS)?.try_into().map_err(map_error(names::CELLS))?;
         let cells = Arc::new(Mutex::new(Cells::new(cells)?));
         let program = Program::Loaded(Box::new(ebpf));
         let (pinned, changes) = (Vec::new(), pins::Changes::default());
-        let group = Self { program, kind, pinned, changes, listeners, counters, shown, cells };
+        let group =
+            Self { program, kind, pinned, changes, listeners, counters, shown, cells, flows, routing };
         Ok((group, Publisher::new(outer)?))
     }
 
@@ -280,6 +318,21 @@ impl KernelGroup {
         self.cells.clone()
     }
 
+    /// Has datagrams whose QUIC connection ID names this owner go to a slot, under the policy `quic-cid`.
+    pub fn route(&self, owner: Owner, slot: u16) {
+        self.routing.add(owner, slot);
+    }
+
+    /// Has none go to a slot any more.
+    pub fn unroute(&self, slot: u16) {
+        self.routing.remove(slot);
+    }
+
+    /// What the program remembers of UDP flows.
+    pub fn flows(&self) -> &FlowTable {
+        &self.flows
+    }
+
     /// What was counted for a slot since it was last reset, over all CPUs.
     pub fn counters(&self, slot: u16) -> Result<SlotCounters, DataplaneError> {
         let values = self.counters.get(&u32::from(slot), 0).map_err(|source| DataplaneError::Map {
@@ -289,82 +342,6 @@ impl KernelGroup {
         })?;
         Ok(values.iter().fold(SlotCounters::default(), |sum, part| sum.plus(part)))
     }
-}
-
-/// Loads the object with one of its programs, before any map is taken out: the program is loaded with the maps' descriptors as
-/// they are then.
-fn load_object(slots: u32, kind: ProgramKind) -> Result<Ebpf, DataplaneError> {
-    let mut ebpf = EbpfLoader::new()
-        // The program reads no structure of the kernel's own: without relocations to work out, the kernel's types, some 10 MB to
-        // parse for each address, are not looked at.
-        .btf(None)
-        .map_max_entries(names::LISTENERS, slots)
-        .map_max_entries(names::COUNTERS, slots)
-        .map_max_entries(names::SHOWN, slots)
-        .map_max_entries(names::CELLS, slots)
-        .override_global(aya_log::LEVEL, &log_level(), true)
-        .load(OBJECT)
-        .map_err(DataplaneError::Load)?;
-    load_program(&mut ebpf, kind)?;
-    // A task that waits for what never comes would hold its map for ever.
-    if log_level() > 0 {
-        follow_log(&mut ebpf);
-    }
-    Ok(ebpf)
-}
-
-/// Whether the verifier has refused the program: its twin may be taken.
-fn is_refusal(error: &DataplaneError) -> bool {
-    matches!(error, DataplaneError::Program { source: ProgramError::LoadError { io_error, .. }, .. }
-        if matches!(io_error.raw_os_error(), Some(libc::EACCES | libc::EINVAL)))
-}
-
-/// The program's log level: warnings are for those who look at what the program drops.
-fn log_level() -> u8 {
-    let wanted = tracing::enabled!(target: "steer_ebpf", tracing::Level::WARN)
-        && std::env::var_os("STEER_EBPF_LOG").is_some();
-    if wanted { aya_log::Level::Warn as u8 } else { 0 }
-}
-
-/// Reads the program's log in a task of its own, where there is a runtime and a log: without either the program runs as
-/// well. The flush of a record that it cannot read panics, which then ends that task alone.
-fn follow_log(ebpf: &mut Ebpf) {
-    let (Ok(runtime), Ok(logger)) = (tokio::runtime::Handle::try_current(), aya_log::EbpfLogger::init(ebpf))
-    else {
-        return;
-    };
-    runtime.spawn(async move {
-        // SAFETY: the logger owns the ring buffer's descriptor, which stays open for as long as it lives.
-        let registered = unsafe {
-            tokio::io::unix::AsyncFd::register_with_interest(logger, tokio::io::Interest::READABLE)
-        };
-        let Ok(mut logger) = registered else { return };
-        while let Ok(mut guard) = logger.readable_mut().await {
-            guard.get_inner_mut().flush();
-            guard.clear_ready();
-        }
-    });
-}
-
-fn take_map(ebpf: &mut Ebpf, name: &'static str) -> Result<Map, DataplaneError> {
-    ebpf.take_map(name).ok_or(DataplaneError::Missing { kind: "map", name })
-}
-
-/// Maps an array of as many values as there are slots.
-fn share(map: Map, slots: u32) -> Result<SharedArray<Shown>, DataplaneError> {
-    let error = |source| DataplaneError::Map { operation: "share", map: names::SHOWN, source };
-    let Map::Array(data) = map else {
-        return Err(DataplaneError::Missing { kind: "array", name: names::SHOWN });
-    };
-    SharedArray::map(data.fd().as_fd(), slots as usize).map_err(|source| error(MapError::IoError(source)))
-}
-
-fn load_program(ebpf: &mut Ebpf, kind: ProgramKind) -> Result<(), DataplaneError> {
-    let program = kind.symbol();
-    let error = |source| DataplaneError::Program { program, source };
-    let missing = DataplaneError::Missing { kind: "program", name: program };
-    let loaded: &mut SkReuseport = ebpf.program_mut(program).ok_or(missing)?.try_into().map_err(error)?;
-    loaded.load().map_err(error)
 }
 
 fn io_error(error: MapError) -> io::Error {

@@ -5,8 +5,11 @@
 
 pub mod cells;
 pub mod error;
+pub mod flow_table;
 pub mod kernel_group;
+mod loading;
 pub mod object;
 pub mod pins;
 pub mod publisher;
+mod routing;
 pub(crate) mod shared_array;

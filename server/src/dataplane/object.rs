@@ -17,6 +17,14 @@ pub(crate) mod names {
     pub(crate) const SHOWN: &str = "SHOWN";
     /// The array of maps whose entries are the workers' cells.
     pub(crate) const CELLS: &str = "CELLS";
+    /// UDP flows, in sets.
+    pub(crate) const FLOWS: &str = "FLOWS";
+    /// Between whom they are.
+    pub(crate) const FLOW_ENDS: &str = "FLOW_ENDS";
+    /// The program's constant: how many sets there are.
+    pub(crate) const FLOW_SETS: &str = "FLOW_SETS";
+    /// The slots of each worker's generations.
+    pub(crate) const ROUTES: &str = "ROUTES";
     /// The per-CPU counters.
     pub(crate) const COUNTERS: &str = "COUNTERS";
 }

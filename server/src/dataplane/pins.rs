@@ -18,8 +18,16 @@ const BPFFS: &str = "/sys/fs/bpf";
 const BPFFS_MAGIC: FsWord = 0xcafe_4a11;
 
 /// The maps that are pinned, each under its own name.
-pub(super) const MAPS: [&str; 5] =
-    [names::LISTENERS, names::TABLE, names::COUNTERS, names::SHOWN, names::CELLS];
+pub(super) const MAPS: [&str; 8] = [
+    names::LISTENERS,
+    names::TABLE,
+    names::COUNTERS,
+    names::SHOWN,
+    names::CELLS,
+    names::FLOWS,
+    names::FLOW_ENDS,
+    names::ROUTES,
+];
 
 /// Pins could not be made or found.
 #[derive(Debug, Error)]

@@ -1,11 +1,13 @@
 //! Publishing a table: written aside, swapped whole, and waited for.
 
+use std::time::Duration;
+
 use aya::maps::{Array, ArrayOfMaps, MapData};
 use server_common::table::Table;
 
 use crate::engine::layout::Layout;
 
-use super::{error::DataplaneError, object::names};
+use super::{error::DataplaneError, flow_table::idle_units, object::names};
 
 /// Owns the two tables of one kernel group, of which one is published.
 pub struct Publisher {
@@ -15,6 +17,9 @@ pub struct Publisher {
     published: usize,
     /// The number of the last table that was given to [`publish`](Self::publish).
     epoch: u64,
+    /// How long a UDP flow can be idle and still go where it went before, in units of the flow table; 0 where all datagrams go by
+    /// the table.
+    flow_idle: u16,
 }
 
 impl std::fmt::Debug for Publisher {
@@ -32,7 +37,13 @@ impl Publisher {
                 source,
             })
         };
-        Ok(Self { outer, tables: [create()?, create()?], published: 0, epoch: 0 })
+        Ok(Self { outer, tables: [create()?, create()?], published: 0, epoch: 0, flow_idle: 0 })
+    }
+
+    /// Has datagrams, from the next table on, go where their flows went before. `idle` is how long nothing may have come of a flow;
+    /// it is rounded up to units of 134 ms and cut to 18 minutes. Zero has them all go by the table.
+    pub fn keep_flows(&mut self, idle: Duration) {
+        self.flow_idle = idle_units(idle);
     }
 
     /// Publishes a layout. When it returns, no run of the program reads an older table.
@@ -48,6 +59,7 @@ impl Publisher {
         // SAFETY: `Table` is `repr(C)` of integers: all zeroes is a value.
         let mut table = unsafe { Box::<Table>::new_zeroed().assume_init() };
         layout.write(&mut table);
+        table.flow_idle = self.flow_idle;
         self.tables[next].set(0, table.as_ref(), 0).map_err(error("write a table for"))?;
         self.outer.set(0, &self.tables[next], 0).map_err(error("publish in"))?;
         self.published = next;

@@ -5,6 +5,7 @@ use std::{
     marker::PhantomData,
     os::fd::BorrowedFd,
     ptr::{self, NonNull},
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
 };
 
 use aya::Pod;
@@ -53,6 +54,18 @@ impl<T: Pod> SharedArray<T> {
             // SAFETY: within the mapping, which is writable.
             unsafe { self.start.add(index).write_volatile(value) }
         }
+    }
+}
+
+impl SharedArray<u64> {
+    /// Replaces a word if it is still the old one; whether it was.
+    pub(crate) fn replace(&self, index: usize, old: u64, new: u64) -> bool {
+        // SAFETY: within the mapping, which lives as long as `self`, is writable and begins at a page; the program's writes are
+        // atomic too.
+        index < self.count
+            && unsafe { AtomicU64::from_ptr(self.start.add(index).as_ptr()) }
+                .compare_exchange(old, new, Relaxed, Relaxed)
+                .is_ok()
     }
 }
 

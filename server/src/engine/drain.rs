@@ -40,7 +40,7 @@ pub enum Cause {
 pub enum Step {
     /// The table without it is being published.
     Publish,
-    /// Its handshakes and its queue run empty.
+    /// Its handshakes and its queue run empty, and its flows become idle.
     Queue,
     /// Its open connections have a moment to end by themselves.
     Settle,
@@ -205,8 +205,8 @@ impl Drain {
         self.began.get_or_insert(observation);
         if first_instant.is_some() {
             self.last = Some(observation);
-            let is_empty =
-                observation.handshakes == 0 && observation.unaccepted == 0 && observation.flows == 0;
+            let Observation { handshakes, unaccepted, flows, by_id, unread, connections: _ } = observation;
+            let is_empty = handshakes + unaccepted + flows + by_id + unread == 0;
             self.empty_in_a_row = if is_empty { self.empty_in_a_row + 1 } else { 0 };
         }
         let pace = (now - self.began_at) / 8;

@@ -33,8 +33,14 @@ pub struct Observation {
     pub handshakes: u64,
     /// Connections in its queue.
     pub unaccepted: u64,
-    /// Tracked flows.
+    /// UDP flows that are remembered and not idle.
     pub flows: u64,
+    /// Datagrams that came by their QUIC connection ID, in as long as a flow can be idle.
+    #[serde(default)]
+    pub by_id: u64,
+    /// Sockets of its own with datagrams that it has not read.
+    #[serde(default)]
+    pub unread: u64,
     /// Open connections of the worker's processes.
     pub connections: u64,
 }

@@ -37,6 +37,7 @@ impl Layout {
         match self.policy {
             Policy::Hash | Policy::Source { .. } => {}
             Policy::LeastLoaded { tie } => table.read_by_load(tie),
+            Policy::QuicCid(ids) => table.read_by_id(ids.formats()),
             Policy::Cpu => table.read_by_cpu(self.cpus.iter().map(|(&cpu, slots)| (cpu, &slots[..]))),
         }
         table.hold = self.hold.unwrap_or(NO_SLOT);

@@ -246,6 +246,12 @@ impl Group {
         }
     }
 
+    /// Whether a generation drains.
+    pub fn is_draining(&self, id: GenerationId) -> bool {
+        let generation = self.workers.get(&id.worker).and_then(|worker| worker.generations.get(&id.number));
+        generation.is_some_and(|generation| matches!(generation.phase, Phase::Draining(_)))
+    }
+
     /// Whose generation a slot is.
     pub fn holder(&self, slot: Slot) -> Option<GenerationId> {
         self.workers.iter().find_map(|(&worker, state)| {

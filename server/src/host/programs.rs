@@ -3,7 +3,7 @@
 use super::{Probe, describe};
 use crate::dataplane::{
     error::DataplaneError,
-    kernel_group::{KernelGroup, ProgramKind},
+    kernel_group::{KernelGroup, ProgramKind, Shape},
 };
 
 /// Enough to load; nothing is attached.
@@ -17,7 +17,7 @@ pub(super) fn probes() -> Vec<Probe> {
 }
 
 fn load(kind: ProgramKind) -> Result<KernelGroup, DataplaneError> {
-    KernelGroup::load_kind(SLOTS, kind).map(|(group, _)| group)
+    KernelGroup::load_kind(Shape::without_flows(SLOTS), kind).map(|(group, _)| group)
 }
 
 fn first_choice(loaded: Result<(), DataplaneError>, has_twin: bool) -> Probe {

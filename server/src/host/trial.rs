@@ -18,7 +18,7 @@ use super::{Probe, describe};
 use crate::{
     dataplane::{
         error::DataplaneError,
-        kernel_group::{KernelGroup, ProgramKind},
+        kernel_group::{KernelGroup, ProgramKind, Shape},
         publisher::Publisher,
     },
     engine::layout::Layout,
@@ -124,7 +124,7 @@ impl Trial {
         };
         let receiver = make_listener(address, None, BACKLOG)?;
         address.address = options::local_address(&receiver)?;
-        let (mut group, publisher) = KernelGroup::load(SLOTS)?;
+        let (mut group, publisher) = KernelGroup::load(Shape::without_flows(SLOTS))?;
         group.put(RECEIVER, receiver.as_fd())?;
         let receiver = nonblocking(receiver)?;
         let mut trial = Self { group, publisher, address, receiver, epoch: 0 };
@@ -173,7 +173,7 @@ impl Trial {
         let accepted = accept(&listener, CONNECTIONS)?;
         expect("connections came to the listener that the table names", accepted, CONNECTIONS)?;
         let counted = self.group.counters(FIRST)?;
-        let SlotCounters { asked, outcome } = counted;
+        let SlotCounters { asked, outcome, .. } = counted;
         expect("connections were counted", asked[Asked::Connection as usize], CONNECTIONS)?;
         expect("runs took the first choice", outcome[Outcome::FirstChoice as usize], counted.runs())?;
         self.group.clear(FIRST)?;

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::control::api::{Asked, Counters, Drains, GroupStatus, Outcomes};
+use crate::control::api::{Asked, Counters, Drains, FlowEvents, GroupStatus, IdEvents, Outcomes};
 
 use super::{Snapshot, exposition::Families};
 
@@ -92,17 +92,37 @@ fn program(snapshot: &Snapshot, families: &mut Families<'_>) -> fmt::Result {
         "steer_group_program_outcomes",
         "Runs of the steering program, by what came of them; held and dropped are the last resort.",
         snapshot.statuses().flat_map(|group| {
-            let Outcomes { first_choice, further_choice, held, dropped, less_loaded, own_cpu } =
+            let Outcomes { first_choice, further_choice, held, dropped, less_loaded, own_cpu, kept, by_id } =
                 group.counters.outcome;
             [
                 ("first_choice", first_choice),
                 ("further_choice", further_choice),
                 ("less_loaded", less_loaded),
                 ("own_cpu", own_cpu),
+                ("kept", kept),
+                ("by_id", by_id),
                 ("held", held),
                 ("dropped", dropped),
             ]
             .map(|(outcome, count)| ([name(group), ("outcome", outcome)], count))
+        }),
+    )?;
+    families.counter(
+        "steer_group_flow_events",
+        "UDP flows that began, by what became of them in the flow table; forgotten ones were not idle.",
+        snapshot.statuses().flat_map(|group| {
+            let FlowEvents { remembered, not_remembered, forgotten } = group.counters.flows;
+            [("remembered", remembered), ("not_remembered", not_remembered), ("forgotten", forgotten)]
+                .map(|(event, count)| ([name(group), ("event", event)], count))
+        }),
+    )?;
+    families.counter(
+        "steer_group_id_events",
+        "Datagrams that did not go by their QUIC connection ID, under the policy quic-cid, by why.",
+        snapshot.statuses().flat_map(|group| {
+            let IdEvents { opening, gone, unknown } = group.counters.ids;
+            [("opening", opening), ("gone", gone), ("unknown", unknown)]
+                .map(|(event, count)| ([name(group), ("event", event)], count))
         }),
     )
 }

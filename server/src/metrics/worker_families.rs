@@ -55,9 +55,12 @@ const COUNTERS: [Family<u64>; 4] = [
     }),
 ];
 
-const GAUGES: [Family<f64>; 7] = [
+const GAUGES: [Family<f64>; 8] = [
     ("steer_worker_unaccepted_connections", "Connections in the queue of the worker's listener.", |worker| {
         worker.queue as f64
+    }),
+    ("steer_worker_flows", "UDP flows that the worker has: remembered, and not idle.", |worker| {
+        worker.flows as f64
     }),
     ("steer_worker_open_connections", "Open connections of the worker's processes.", |worker| {
         worker.connections as f64

@@ -27,13 +27,6 @@ fn a_wrong_configuration_is_78_and_nothing_is_tried() {
     let said = run(place.path(), "check");
     insta::assert_snapshot!(said, @r#"
     [78]
-    error: listen udp://[::]:53 is udp, and this version steers tcp only
-     --> /etc/steer/steer.toml:3:11
-      |
-    3 | listen = ["udp://[::]:53"]
-      |           ^^^^^^^^^^^^^^^
-    hint: give tcp:// addresses, or IP:PORT, which is tcp
-
     error: count 0 is too few: a group has 1 to 254
      --> /etc/steer/steer.toml:4:21
       |

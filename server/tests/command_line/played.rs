@@ -9,9 +9,9 @@ use steer::{
     control::{
         Controller,
         api::{
-            Change, Count, Decision, Done, Event, Fault, FaultKind, FlowsMoved, Placed, PlacedAnew,
-            PolicyReport, Ramp, Receipt, Request, Response, ShareChange, Status, Step, Table, TableShare,
-            WorkerPolicy,
+            Change, Count, Decision, Done, Event, Fault, FaultKind, FlowOf, Flows, FlowsMoved,
+            GenerationFlows, Placed, PlacedAnew, PolicyReport, Ramp, Receipt, Request, Response, ShareChange,
+            Status, Step, Table, TableShare, WorkerPolicy,
         },
     },
     names::GroupName,
@@ -26,6 +26,34 @@ pub(crate) struct Played {
     pub(crate) asked: Arc<Mutex<Vec<Request>>>,
 }
 
+/// As many flows as are asked for, of the 300 that there are.
+fn flows(group: &GroupName, worker: u32, limit: u32) -> Flows {
+    let flow = |number: u32| FlowOf {
+        client: ([203, 0, 113, 7], 4_000 + number as u16).into(),
+        local: ([192, 0, 2, 53], 53).into(),
+        worker: group.worker(worker),
+        generation: 4,
+        idle_ms: 134,
+        established: true,
+    };
+    let all = GenerationFlows {
+        worker: group.worker(worker),
+        generation: 4,
+        draining: false,
+        flows: 300,
+        established: 300,
+    };
+    Flows {
+        schema: 1,
+        group: group.clone(),
+        room: 65_536,
+        idle_ms: 30_000,
+        found: 300,
+        by_generation: vec![all],
+        flows: (0..limit.min(300)).map(flow).collect(),
+    }
+}
+
 fn receipt(index: u32, outcome: &str) -> Receipt {
     Receipt {
         schema: 1,
@@ -36,6 +64,8 @@ fn receipt(index: u32, outcome: &str) -> Receipt {
         handshakes: Count::default(),
         unaccepted: Count { began: 3, ended: 0 },
         flows: Count::default(),
+        by_id: Count::default(),
+        datagrams: 0,
         connections: Count::default(),
         migrated: 0,
         migrated_to: [].into(),
@@ -114,6 +144,10 @@ impl Controller for Played {
             Request::Undrain { worker } => {
                 let message = format!("{worker} works already");
                 Err(Fault::new(FaultKind::Refused, message))
+            }
+            Request::Flows { group, worker, limit, .. } => {
+                known(&group)?;
+                Ok(Response::Flows(flows(&group, worker.unwrap_or(0), limit)))
             }
             Request::Policy { group } => {
                 known(&group)?;

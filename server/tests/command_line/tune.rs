@@ -115,6 +115,29 @@ fn a_client_is_placed() {
 }
 
 #[test]
+fn flows_are_counted_and_some_are_listed() {
+    let served = Served::start();
+    let (text, request) = run(&served, "flows web/1 --client 203.0.113.0/24 --limit 2");
+    let expected = json!({ "group": "web", "worker": 1, "client": "203.0.113.0/24", "limit": 2 });
+    assert_eq!(request, json!(["Flows", expected]));
+    insta::assert_snapshot!(text, @r"
+    [0]
+    web  300 flows  room for 65536  forgotten when idle for 30.0 s
+    WORKER  GENERATION  STATE    FLOWS  ESTABLISHED
+    web/1            4  working    300          300
+
+    CLIENT            TO             WORKER  GENERATION  IDLE
+    203.0.113.7:4000  192.0.2.53:53  web/1            4  134 ms
+    203.0.113.7:4001  192.0.2.53:53  web/1            4  134 ms
+    and 298 more: --limit shows more of them, --client only some
+    ");
+    let (text, request) = run(&served, "flows web --count");
+    assert_eq!(request, json!(["Flows", { "group": "web", "worker": null, "client": null, "limit": 0 }]));
+    assert_eq!(text.lines().count(), 4, "{text}");
+    assert!(run(&served, "flows api").0.starts_with("[4]\n"));
+}
+
+#[test]
 fn a_canary_is_tried_and_decided_on() {
     let served = Served::start();
     let restart =
@@ -149,7 +172,7 @@ fn a_canary_is_tried_and_decided_on() {
 fn bad_input_is_not_asked_for() {
     let served = Served::start();
     let bad = [
-        ("policy web random", "policies are hash, source, least-loaded and cpu"),
+        ("policy web random", "policies are hash, source, least-loaded, cpu and quic-cid"),
         ("policy web source ipv4=33", "a prefix length is how many"),
         ("policy web hash tie=3", "it takes no options"),
         ("policy web --dry-run", "`steer policy --help`"),
@@ -170,6 +193,10 @@ fn bad_input_is_not_asked_for() {
         ("table web --where nonsense", "203.0.113.7:4711"),
         ("table web --to 10.0.0.1:443", "`steer table --help`"),
         ("policy web cpu --where nonsense", "203.0.113.7:4711"),
+        ("flows web --client 1.2.3.4/33", "192.0.2.0/24"),
+        ("flows web --limit 0", "`steer flows --help`"),
+        ("flows web --count --limit 5", "`steer flows --help`"),
+        ("flows web/x", "`steer status` lists the groups and workers"),
     ];
     for (line, hint) in bad {
         let text = transcript(served.steer(line));

@@ -1,5 +1,6 @@
 //! What the command line looks like.
 
+mod flows;
 mod reporting;
 mod run;
 mod tune;
@@ -10,6 +11,7 @@ use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
 pub use self::{
+    flows::FlowsArguments,
     reporting::{LogFormatName, Reporting},
     run::{ModeName, ReadyName, RestartName, RunArguments, WhenEmptyName},
     tune::{PolicyArguments, RestartArguments, TableArguments, WeightArguments},
@@ -102,6 +104,8 @@ pub enum Question {
     },
     /// Show the published steering table of a group, by worker; or where a client's connections go, and why
     Table(TableArguments),
+    /// Show the UDP flows that a group, or one of its workers, has: how many, and which
+    Flows(FlowsArguments),
     /// Show a group's policy and why each worker has the share it has; or change the policy, in one swap
     Policy(PolicyArguments),
     /// Give a worker another weight, in one swap or step by step

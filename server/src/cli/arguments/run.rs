@@ -8,7 +8,9 @@ use super::{
     Reporting,
     values::{self, Seed, StopSignal},
 };
-use crate::{names::GroupName, policy::Policy, sockets::address::ListenAddress};
+use crate::{
+    daemon::settings::FlowSettings, names::GroupName, policy::Policy, sockets::address::ListenAddress,
+};
 
 /// What `steer run` takes.
 #[derive(Debug, Clone, Args)]
@@ -23,7 +25,8 @@ pub struct RunArguments {
     #[arg(long, value_name = "NAME", default_value = "web")]
     pub name: GroupName,
     /// What decides which worker gets a connection: hash (its 4-tuple), source (its client's address, or its first bits as in
-    /// source:ipv4=24,ipv6=64), least-loaded (of two) or cpu (the worker that is pinned to the packet's CPU)
+    /// source:ipv4=24,ipv6=64), least-loaded (of two), cpu (the worker that is pinned to the packet's CPU) or quic-cid (for
+    /// datagrams, the worker that their QUIC connection ID names)
     #[arg(long, value_name = "POLICY", default_value = "hash")]
     pub policy: Policy,
     /// Who makes the listeners
@@ -46,6 +49,13 @@ pub struct RunArguments {
     /// [default: drawn at random]
     #[arg(long, value_name = "HEX32")]
     pub seed: Option<Seed>,
+    /// How many UDP flows are remembered at each udp:// address, so that each stays with its worker while that drains; with 0
+    /// every datagram goes by the table
+    #[arg(long, value_name = "N", default_value_t = FlowSettings::default().max)]
+    pub flows: u32,
+    /// How long nothing may have come of a UDP flow before it is none any more
+    #[arg(long, value_name = "DURATION", default_value = "15s", value_parser = values::duration)]
+    pub flow_idle: Duration,
     /// From a worker's start to its readiness, at most
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = values::duration)]
     pub start_timeout: Duration,

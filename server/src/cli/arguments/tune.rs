@@ -105,10 +105,11 @@ pub struct NewPolicy(pub Option<Policy>);
 /// The words, before they are one policy.
 #[derive(Debug, Args)]
 struct PolicyWords {
-    /// The policy to change to: hash, source, least-loaded or cpu [default: only show the policy]
+    /// The policy to change to: hash, source, least-loaded, cpu or quic-cid [default: only show the policy]
     policy: Option<String>,
     /// Its options: ipv4 and ipv6 of source are how many of the address's first bits count, tie of least-loaded is how many
-    /// connections more still count as even; also in one word, as in source:ipv4=24,ipv6=64
+    /// connections more still count as even, config, host, nonce and also of quic-cid say how connection IDs are read; also in one
+    /// word, as in source:ipv4=24,ipv6=64
     #[arg(value_name = "OPTION=VALUE")]
     options: Vec<String>,
 }

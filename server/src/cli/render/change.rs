@@ -70,11 +70,14 @@ fn moved(change: &Change) -> Vec<String> {
     // The table finds only their first choice, so these numbers are not all that moves.
     let (before, after) = (change.policy_before, change.policy_after);
     match if after.is_by_table() { before } else { after } {
-        Policy::Hash | Policy::Source { .. } => {}
+        Policy::Hash | Policy::Source { .. } | Policy::QuicCid(_) => {}
         Policy::LeastLoaded { .. } => {
             lines.push("that counts first choices; loads decide between two".to_owned())
         }
         Policy::Cpu => lines.push("that counts choices by hash; the packet's CPU comes first".to_owned()),
+    }
+    if after.connection_ids().is_some_and(|ids| before.connection_ids() != Some(ids)) {
+        lines.push("workers learn which connection IDs to make as they start: restart them".to_owned());
     }
     let FlowsMoved { known, moved } = change.open;
     lines.push(format!("of {known} open connections' 4-tuples {moved} would go to another worker"));

@@ -8,6 +8,7 @@ pub(crate) fn answers() -> Vec<Response> {
         Response::Status(status()),
         Response::Metrics(Metrics { schema: SCHEMA, exposition: "# EOF\n".into() }),
         Response::Table(table()),
+        Response::Flows(flows()),
         Response::Table(Table { placed: vec![placed("web/2", Some(5))], ..table() }),
         Response::Policy(policy()),
         Response::Change(change()),
@@ -66,6 +67,8 @@ pub(crate) fn receipt() -> Receipt {
         handshakes: Count { began: 2, ended: 0 },
         unaccepted: Count { began: 5, ended: 0 },
         flows: Count::default(),
+        by_id: Count::default(),
+        datagrams: 0,
         connections: Count { began: 7, ended: 0 },
         migrated: 3,
         migrated_to: [("web/1".to_owned(), 2), ("hold".to_owned(), 1)].into(),
@@ -84,6 +87,33 @@ pub(crate) fn event() -> Event {
         worker: Some("web/0".parse().unwrap()),
         generation: Some(3),
         detail: "listener 127.0.0.1:8080 in slot 5".into(),
+    }
+}
+
+pub(crate) fn flows() -> Flows {
+    let count = |generation, draining, flows, established| GenerationFlows {
+        worker: "dns/1".parse().unwrap(),
+        generation,
+        draining,
+        flows,
+        established,
+    };
+    let flow = |client: &str, generation, established| FlowOf {
+        client: client.parse().unwrap(),
+        local: "192.0.2.53:53".parse().unwrap(),
+        worker: "dns/1".parse().unwrap(),
+        generation,
+        idle_ms: 1_340,
+        established,
+    };
+    Flows {
+        schema: SCHEMA,
+        group: "dns".parse().unwrap(),
+        room: 65_536,
+        idle_ms: 30_000,
+        found: 7,
+        by_generation: vec![count(3, true, 2, 2), count(4, false, 5, 1)],
+        flows: vec![flow("203.0.113.7:4711", 3, true), flow("198.51.100.4:53", 4, false)],
     }
 }
 
@@ -211,6 +241,7 @@ pub(crate) fn status() -> Status {
         share: 1.0,
         queue: 2,
         connections: 40,
+        flows: 0,
         selected: 123_456,
         migrated_in: 3,
         migrated_out: 0,
@@ -253,7 +284,11 @@ pub(crate) fn status() -> Status {
                     dropped: 1,
                     less_loaded: 0,
                     own_cpu: 0,
+                    kept: 0,
+                    by_id: 0,
                 },
+                flows: FlowEvents::default(),
+                ids: IdEvents::default(),
             },
             strangers: 1,
             strangers_total: 3,

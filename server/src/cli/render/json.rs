@@ -33,6 +33,7 @@ fn write(answer: &Response, pretty: bool) -> serde_json::Result<String> {
         Response::Status(answer) => to(answer, pretty),
         Response::Metrics(answer) => to(answer, pretty),
         Response::Table(answer) => to(answer, pretty),
+        Response::Flows(answer) => to(answer, pretty),
         Response::Policy(answer) => to(answer, pretty),
         Response::Change(answer) => to(answer, pretty),
         Response::Reload(answer) => to(answer, pretty),

@@ -4,6 +4,7 @@ mod change;
 mod event;
 #[cfg(test)]
 pub(crate) mod fixtures;
+mod flows;
 pub mod json;
 mod policy;
 mod receipt;
@@ -34,6 +35,7 @@ pub fn text(answer: &Response, style: Style) -> String {
         Response::Status(status) => status::text(status, style),
         Response::Metrics(Metrics { exposition, .. }) => exposition.trim_end_matches('\n').to_owned(),
         Response::Table(table) => table::text(table, style),
+        Response::Flows(flows) => flows::text(flows, style),
         Response::Policy(report) => policy::text(report, style),
         Response::Change(change) => change::text(change, style),
         Response::Reload(reload) => reload::text(reload),

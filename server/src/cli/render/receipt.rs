@@ -15,13 +15,15 @@ pub(super) fn text(receipt: &Receipt) -> String {
         receipt.successor.map(|next| format!(", generation {next} has taken over")).unwrap_or_default(),
     )];
     let mut line = |name: &str, value: String| lines.push(format!("  {name:<11} {value}"));
+    let of_udp = [("by ID", receipt.by_id), ("unread", Count { began: 0, ended: receipt.datagrams })];
     let counts = [
         ("handshakes", receipt.handshakes),
         ("unaccepted", receipt.unaccepted),
         ("flows", receipt.flows),
         ("connections", receipt.connections),
     ];
-    for (name, Count { began, ended }) in counts {
+    let of_udp = of_udp.into_iter().filter(|(_, count)| *count != Count::default());
+    for (name, Count { began, ended }) in counts.into_iter().chain(of_udp) {
         line(name, format!("{began} -> {ended}"));
     }
     let whom: Vec<String> =

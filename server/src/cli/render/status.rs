@@ -3,9 +3,11 @@
 use comfy_table::Cell;
 
 use super::{Style, coloured, grid, number, units};
-use crate::control::api::{Asked, CanaryStatus, Counters, GroupStatus, Outcomes, Status, WorkerStatus};
+use crate::control::api::{
+    Asked, CanaryStatus, Counters, GroupStatus, IdEvents, Outcomes, Status, WorkerStatus,
+};
 
-const COLUMNS: [&str; 13] = [
+const COLUMNS: [&str; 14] = [
     "WORKER",
     "STATE",
     "PID",
@@ -15,11 +17,15 @@ const COLUMNS: [&str; 13] = [
     "SHARE",
     "QUEUE",
     "OPEN",
+    FLOWS,
     "SELECTED",
     "IN",
     "OUT",
     "RESTARTS",
 ];
+
+/// A column that only groups with a UDP address have.
+const FLOWS: &str = "FLOWS";
 
 /// Every group, with an empty line between two.
 pub(super) fn text(status: &Status, style: Style) -> String {
@@ -39,8 +45,10 @@ fn group(group: &GroupStatus, style: Style) -> String {
         group.when_empty,
         group.epoch,
     )];
-    let rows = group.workers.iter().map(|status| worker(status, style)).collect();
-    lines.push(grid(style, &COLUMNS, &COLUMNS[2..], rows));
+    let has_udp = group.listen.iter().any(|address| address.starts_with("udp://"));
+    let columns: Vec<&str> = COLUMNS.into_iter().filter(|column| has_udp || *column != FLOWS).collect();
+    let rows = group.workers.iter().map(|status| worker(status, has_udp, style)).collect();
+    lines.push(grid(style, &columns, &columns[2..], rows));
     for worker in &group.workers {
         if let Some(message) = &worker.message {
             lines.push(format!("{}: {message}", worker.name));
@@ -59,15 +67,25 @@ fn group(group: &GroupStatus, style: Style) -> String {
     if group.strangers > 0 {
         lines.push(format!("strangers: {} sockets have joined unasked, and get nothing", group.strangers));
     }
-    let Counters { runs, asked, outcome } = group.counters;
+    let Counters { runs, asked, outcome, flows: _, ids } = group.counters;
     let Asked { connection, segment, datagram, migration } = asked;
-    let Outcomes { first_choice, further_choice, held, dropped, less_loaded, own_cpu } = outcome;
+    let Outcomes { first_choice, further_choice, held, dropped, less_loaded, own_cpu, kept, by_id } = outcome;
     lines.push(format!(
         "runs {runs}: {connection} connections, {segment} segments, {datagram} datagrams, {migration} migrations"
     ));
     lines.push(format!(
         "outcomes: {first_choice} first choice, {further_choice} further choice, {held} held, {dropped} dropped"
     ));
+    if kept > 0 {
+        lines.push(format!("by flow: {kept} to where their flows went before"));
+    }
+    let IdEvents { opening, gone, unknown } = ids;
+    if by_id + opening + gone + unknown > 0 {
+        lines.push(format!(
+            "by connection ID: {by_id}; by the hash: {opening} that open a connection, {gone} of generations that are gone, \
+             {unknown} without a known ID"
+        ));
+    }
     if less_loaded + own_cpu > 0 {
         lines.push(format!("by policy: {less_loaded} to the less loaded, {own_cpu} to the packet's own CPU"));
     }
@@ -89,8 +107,8 @@ fn canary(worker: &WorkerStatus, canary: &CanaryStatus) -> String {
     )
 }
 
-fn worker(worker: &WorkerStatus, style: Style) -> Vec<Cell> {
-    vec![
+fn worker(worker: &WorkerStatus, has_udp: bool, style: Style) -> Vec<Cell> {
+    let cells = [
         Cell::new(&worker.name),
         coloured(&worker.state, style),
         number(worker.pid),
@@ -100,11 +118,14 @@ fn worker(worker: &WorkerStatus, style: Style) -> Vec<Cell> {
         Cell::new(units::share(worker.share)),
         Cell::new(worker.queue),
         Cell::new(worker.connections),
+        Cell::new(worker.flows),
         Cell::new(worker.selected),
         Cell::new(worker.migrated_in),
         Cell::new(worker.migrated_out),
         Cell::new(worker.restarts),
-    ]
+    ];
+    let columns = COLUMNS.into_iter().zip(cells);
+    columns.filter(|(column, _)| has_udp || *column != FLOWS).map(|(_, cell)| cell).collect()
 }
 
 #[cfg(test)]

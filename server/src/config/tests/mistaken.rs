@@ -55,7 +55,7 @@ fn values_that_are_none_are_shown() {
       |
     7 | policy = "random"
       |          ^^^^^^^^
-    hint: policies are hash, source, least-loaded and cpu
+    hint: policies are hash, source, least-loaded, cpu and quic-cid
 
     error: seed: "5" is no seed
      --> /etc/steer/steer.toml:8:8
@@ -206,6 +206,57 @@ fn what_is_missing_is_shown_at_the_header() {
 }
 
 #[test]
+fn what_udp_cannot_have_is_shown() {
+    insta::assert_snapshot!(refused(&[
+        "[[group]]\nname = \"dns\"\nlisten = [\"udp://0.0.0.0:53\"]\n[group.workers]\ncount = 2\nready = \"probe\"\n\
+         [group.flows]\nmax = 1000000\nidle = \"1h\"\n",
+    ]), @r#"
+    error: ready probe is a connection, and all addresses are udp
+     --> /etc/steer/steer.toml:6:9
+      |
+    6 | ready = "probe"
+      |         ^^^^^^^
+    hint: use ready notify with a program that says READY=1, or mode own
+
+    error: max 1000000 is too many: each address has a table of 0 to 524288
+     --> /etc/steer/steer.toml:8:7
+      |
+    8 | max = 1000000
+      |       ^^^^^^^
+    hint: a flow takes 48 bytes; 0 has every datagram go by the table
+
+    error: idle 3600000ms is not from 1ms to 1099s
+     --> /etc/steer/steer.toml:9:8
+      |
+    9 | idle = "1h"
+      |        ^^^^
+    hint: leave it out for 15s, or give max 0 to remember no flows
+    "#);
+}
+
+#[test]
+fn connection_ids_are_for_datagrams() {
+    insta::assert_snapshot!(refused(&[
+        "[[group]]\nname = \"web\"\nlisten = [\"0.0.0.0:80\"]\npolicy = \"quic-cid:host=0a\"\n[group.workers]\ncount = 2\n",
+        "[[group]]\nname = \"h3\"\nlisten = [\"udp://0.0.0.0:443\"]\npolicy = \"quic-cid:host=0a1\"\n[group.workers]\ncount = 2\n",
+    ]), @r#"
+    error: policy quic-cid is for datagrams, and no address is udp
+     --> /etc/steer/steer.toml:4:10
+      |
+    4 | policy = "quic-cid:host=0a"
+      |          ^^^^^^^^^^^^^^^^^^
+    hint: add listen udp://ADDRESS:PORT, or choose another policy
+
+    error: policy: host="0a1" of the policy quic-cid is no host: 0 to 22 hexadecimal digits, an even number
+     --> /etc/steer/conf.d/10-a.toml:4:10
+      |
+    4 | policy = "quic-cid:host=0a1"
+      |          ^^^^^^^^^^^^^^^^^^^
+    hint: write each octet of the host's part of connection IDs as two digits: host=0a01
+    "#);
+}
+
+#[test]
 fn what_does_not_go_together_is_shown() {
     insta::assert_snapshot!(refused(&[
         "[[group]]\nname = \"web\"\nlisten = [\"0.0.0.0:80\", \"tcp://0.0.0.0:80\", \"udp://0.0.0.0:80\"]\n\
@@ -218,13 +269,6 @@ fn what_does_not_go_together_is_shown() {
     3 | listen = ["0.0.0.0:80", "tcp://0.0.0.0:80", "udp://0.0.0.0:80"]
       |                         ^^^^^^^^^^^^^^^^^^
     hint: give each address once
-
-    error: listen udp://0.0.0.0:80 is udp, and this version steers tcp only
-     --> /etc/steer/steer.toml:3:45
-      |
-    3 | listen = ["0.0.0.0:80", "tcp://0.0.0.0:80", "udp://0.0.0.0:80"]
-      |                                             ^^^^^^^^^^^^^^^^^^
-    hint: give tcp:// addresses, or IP:PORT, which is tcp
 
     error: count 255 is too many: a group has 1 to 254
      --> /etc/steer/steer.toml:5:9

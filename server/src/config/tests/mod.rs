@@ -11,7 +11,7 @@ use clap::ValueEnum;
 use super::*;
 use crate::{
     cli::arguments::{LogFormatName, ModeName, ReadyName, RestartName, WhenEmptyName},
-    daemon::settings::{Deadlines, Mode, Readiness, RestartKind, WhenEmpty},
+    daemon::settings::{Deadlines, FlowSettings, Mode, Readiness, RestartKind, WhenEmpty},
     workers::limits::{Limit, Resource, UNLIMITED},
 };
 
@@ -72,6 +72,7 @@ fn the_example_has_every_key_and_says_the_defaults() {
         ("daemon", document.get_ref()["daemon"].get_ref().as_table().unwrap()),
         ("group", group),
         ("group.workers", group["workers"].get_ref().as_table().unwrap()),
+        ("group.flows", group["flows"].get_ref().as_table().unwrap()),
         ("group.deadlines", group["deadlines"].get_ref().as_table().unwrap()),
     ];
     let mut written = BTreeSet::new();
@@ -104,16 +105,15 @@ fn the_readme_has_a_configuration_and_its_error() {
 
 #[test]
 fn every_example_of_a_hint_is_right() {
-    for table in ["daemon", "group.workers", "group.deadlines"] {
+    for table in ["daemon", "group.workers", "group.flows", "group.deadlines"] {
         for key in keys::of(table).filter(|key| key.name != "count") {
             let header = if table == "group.workers" { String::new() } else { format!("[{table}]\n") };
             let text = format!("{WEB}{header}{}\n", key.example);
             assert!(understood(&[&text]).is_ok(), "{}", refused(&[&text]));
         }
     }
-    for key in
-        keys::of("group").filter(|key| !matches!(key.name, "name" | "listen" | "workers" | "deadlines"))
-    {
+    let is_table = |name| matches!(name, "workers" | "flows" | "deadlines");
+    for key in keys::of("group").filter(|key| !is_table(key.name) && !matches!(key.name, "name" | "listen")) {
         let text = WEB.replace("name =", &format!("{}\nname =", key.example));
         assert!(understood(&[&text]).is_ok(), "{}", refused(&[&text]));
     }
@@ -129,6 +129,7 @@ fn everything_that_is_said_arrives() {
         [group.workers]\ncount = 0x10\nweights = { 15 = 0, 1 = 3, 0 = 1 }\n\
         limits = { stack = \"unlimited\", core = [0, \"unlimited\"], nofile = 0x400 }\ncommand = [\"srv\", \"-v\"]\nuser = \"nobody\"\ndirectory = \"/srv\"\n\
         environment = { B = \"2\", A = \"\" }\nmode = \"own\"\nready = \"notify\"\nrestart = \"replace\"\nstop_signal = \"QUIT\"\n\
+        [group.flows]\nmax = 1000\nidle = \"1500ms\"\n\
         [group.deadlines]\nstart = \"1s\"\ndrain = \"2s\"\nsettle = \"300ms\"\nstop = \"4m\"\n"])
     .unwrap();
     assert_eq!(
@@ -162,6 +163,7 @@ fn everything_that_is_said_arrives() {
         ],
         stop_signal: libc::SIGQUIT,
         seed: Some([1, 2]),
+        flows: FlowSettings { max: 1000, idle: Duration::from_millis(1500) },
         deadlines: Deadlines {
             start: Duration::from_secs(1),
             drain: Duration::from_secs(2),

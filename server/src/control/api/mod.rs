@@ -5,6 +5,7 @@
 
 mod change;
 mod fault;
+mod flows;
 mod progress;
 mod reload;
 mod request;
@@ -16,11 +17,13 @@ use serde::{Deserialize, Serialize};
 pub use self::{
     change::{Change, FlowsMoved, PlacedAnew, PolicyReport, Ramp, ShareChange, WorkerPolicy},
     fault::{Fault, FaultKind},
+    flows::{FlowOf, Flows, GenerationFlows},
     progress::{Count, Done, Event, Receipt, Step},
     reload::{Applies, GroupReload, KeyChange, Reload},
-    request::{Canary, Decision, Request},
+    request::{Canary, Decision, FLOWS_LISTED_MAX, Request},
     state::{
-        Asked, CanaryStatus, Counters, Drains, GroupStatus, Info, Metrics, Outcomes, Status, WorkerStatus,
+        Asked, CanaryStatus, Counters, Drains, FlowEvents, GroupStatus, IdEvents, Info, Metrics, Outcomes,
+        Status, WorkerStatus,
     },
     table::{Placed, Table, TableShare},
 };
@@ -32,11 +35,12 @@ pub const SCHEMA: u32 = 1;
 pub const INTERFACE: &str = "io.steer.Control";
 
 /// The names of all methods, without [`INTERFACE`]. Each is a variant of [`Request`].
-pub const METHODS: [&str; 16] = [
+pub const METHODS: [&str; 17] = [
     "Info",
     "Status",
     "Metrics",
     "Table",
+    "Flows",
     "Events",
     "Policy",
     "SetPolicy",
@@ -72,6 +76,8 @@ pub enum Response {
     Metrics(Metrics),
     /// To `Table`.
     Table(Table),
+    /// To `Flows`.
+    Flows(Flows),
     /// To `Policy`.
     Policy(PolicyReport),
     /// To `SetPolicy` and `SetWeight`.
@@ -100,6 +106,12 @@ pub(in crate::control) mod tests {
             Request::Status { group: None },
             Request::Metrics {},
             Request::Table { group: group.clone(), clients: vec![], to: None },
+            Request::Flows {
+                group: group.clone(),
+                worker: Some(1),
+                client: Some("192.0.2.0/24".parse().unwrap()),
+                limit: 20,
+            },
             Request::Events { group: None, since: 0, follow: true },
             Request::Policy { group: group.clone() },
             Request::SetPolicy {

@@ -52,8 +52,14 @@ pub struct Receipt {
     pub handshakes: Count,
     /// Connections that it had not accepted.
     pub unaccepted: Count,
-    /// Tracked UDP flows.
+    /// UDP flows that were not idle: those that are left at the end go by the table from then on.
     pub flows: Count,
+    /// Datagrams that came by their QUIC connection ID, in as long as a flow can be idle.
+    #[serde(default)]
+    pub by_id: Count,
+    /// Datagrams that were left unread in its sockets, and are lost with them.
+    #[serde(default)]
+    pub datagrams: u64,
     /// Open connections of its processes.
     pub connections: Count,
     /// Connections that the kernel migrated away from it.

@@ -6,9 +6,13 @@ use serde::{Deserialize, Serialize};
 
 use super::streams;
 use crate::{
+    block::Block,
     names::{GroupName, WorkerName},
     policy::Policy,
 };
+
+/// The most flows that are listed at once: an answer is one message.
+pub const FLOWS_LISTED_MAX: u32 = 10_000;
 
 /// What a client can ask. The varlink method is `io.steer.Control.` and the variant's name.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -38,6 +42,21 @@ pub enum Request {
         /// Where they connect to; each of the group's addresses without it.
         #[serde(default)]
         to: Option<SocketAddr>,
+    },
+    /// The UDP flows that a group remembers.
+    #[serde(rename = "io.steer.Control.Flows")]
+    Flows {
+        /// The group.
+        group: GroupName,
+        /// Only those of the worker with this index.
+        #[serde(default)]
+        worker: Option<u32>,
+        /// Only those of clients in this block: `192.0.2.0/24`.
+        #[serde(default)]
+        client: Option<Block>,
+        /// How many are wanted one by one, [`FLOWS_LISTED_MAX`] at most; all of them are counted.
+        #[serde(default)]
+        limit: u32,
     },
     /// The daemon's events: those it remembers from `since` on and, with `follow`, each as it happens (`more`).
     #[serde(rename = "io.steer.Control.Events")]
@@ -169,6 +188,7 @@ impl Request {
             | Self::Status { .. }
             | Self::Metrics {}
             | Self::Table { .. }
+            | Self::Flows { .. }
             | Self::Events { .. }
             | Self::Policy { .. } => false,
             Self::SetPolicy { dry_run, .. } | Self::SetWeight { dry_run, .. } => !dry_run,
@@ -190,6 +210,7 @@ impl Request {
             Self::Status { .. } => "io.steer.Control.Status",
             Self::Metrics {} => "io.steer.Control.Metrics",
             Self::Table { .. } => "io.steer.Control.Table",
+            Self::Flows { .. } => "io.steer.Control.Flows",
             Self::Events { .. } => "io.steer.Control.Events",
             Self::Restart { .. } => "io.steer.Control.Restart",
             Self::Decide { .. } => "io.steer.Control.Decide",

@@ -85,6 +85,9 @@ pub struct WorkerStatus {
     pub queue: u64,
     /// Open connections of its processes.
     pub connections: u64,
+    /// UDP flows that it has: remembered, and not idle.
+    #[serde(default)]
+    pub flows: u64,
     /// New connections that the program selected it for.
     pub selected: u64,
     /// Connections that the kernel migrated to it.
@@ -156,6 +159,12 @@ pub struct Counters {
     pub asked: Asked,
     /// Second stage: what came of it.
     pub outcome: Outcomes,
+    /// UDP flows.
+    #[serde(default)]
+    pub flows: FlowEvents,
+    /// Datagrams that do not go by their QUIC connection ID, under the policy `quic-cid`: each is one of these.
+    #[serde(default)]
+    pub ids: IdEvents,
 }
 
 /// The first stage: what the kernel asked the program for.
@@ -188,4 +197,32 @@ pub struct Outcomes {
     /// A worker on the CPU that took the packet.
     #[serde(default)]
     pub own_cpu: u64,
+    /// The slot that the UDP flow went to before.
+    #[serde(default)]
+    pub kept: u64,
+    /// The slot of the generation that the QUIC connection ID names.
+    #[serde(default)]
+    pub by_id: u64,
+}
+
+/// What became of UDP flows that began.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlowEvents {
+    /// One is remembered: it has begun, or was at another worker before.
+    pub remembered: u64,
+    /// One is not: too many established flows share its part of the flow table.
+    pub not_remembered: u64,
+    /// One that was not idle is forgotten in favour of another.
+    pub forgotten: u64,
+}
+
+/// Datagrams that do not go by their QUIC connection ID, and why.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdEvents {
+    /// They begin a connection, by an ID that the client has made up.
+    pub opening: u64,
+    /// Their ID names a generation that is not there any more.
+    pub gone: u64,
+    /// Their ID names nobody, or they are no packets of QUIC.
+    pub unknown: u64,
 }

@@ -71,11 +71,15 @@ fn answers_are_described_as_they_are() {
 fn types_are_described_as_they_are_and_no_other_is() {
     let (group, table) = (fixtures::status().groups.remove(0), fixtures::table());
     let (policy, change, receipt) = (fixtures::policy(), fixtures::change(), fixtures::receipt());
-    let reload = fixtures::reload();
+    let (reload, flows) = (fixtures::reload(), fixtures::flows());
     let types = [
         ("Counters", keys(&group.counters)),
         ("Asked", keys(&group.counters.asked)),
         ("Outcomes", keys(&group.counters.outcome)),
+        ("FlowEvents", keys(&group.counters.flows)),
+        ("IdEvents", keys(&group.counters.ids)),
+        ("GenerationFlows", keys(&flows.by_generation[0])),
+        ("FlowOf", keys(&flows.flows[0])),
         ("Drains", keys(&group.drains)),
         ("WorkerStatus", keys(&group.workers[0])),
         ("GroupStatus", keys(&group)),

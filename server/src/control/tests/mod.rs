@@ -27,7 +27,7 @@ use tokio::{
 use super::{
     Access, ControlSocket, Controller, Limits,
     api::{
-        Change, Count, Done, Event, Fault, FaultKind, Info, Metrics, PolicyReport, Receipt, Request,
+        Change, Count, Done, Event, Fault, FaultKind, Flows, Info, Metrics, PolicyReport, Receipt, Request,
         Response, Status, Step, Table,
     },
     client::Client,
@@ -73,6 +73,8 @@ fn receipt(worker: &str) -> Receipt {
         handshakes: count,
         unaccepted: count,
         flows: Count::default(),
+        by_id: Count::default(),
+        datagrams: 0,
         connections: count,
         migrated: 1,
         migrated_to: [("web/1".to_owned(), 1)].into(),
@@ -155,6 +157,7 @@ impl Controller for Played {
             }
             Request::Drain { worker, .. } => Ok(Response::Receipt(receipt(&worker.to_string()))),
             Request::Undrain { .. } | Request::Decide { .. } | Request::Release { .. } => Ok(done(0)),
+            Request::Flows { group, .. } => Ok(Response::Flows(Flows { group, ..fixtures::flows() })),
             Request::Policy { group } => Ok(Response::Policy(PolicyReport { group, ..fixtures::policy() })),
             Request::SetPolicy { group, policy: policy_after, dry_run, .. } => {
                 Ok(Response::Change(Change { group, policy_after, applied: !dry_run, ..fixtures::change() }))

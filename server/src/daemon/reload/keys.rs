@@ -20,6 +20,7 @@ pub(super) fn changes(old: &GroupSettings, new: &GroupSettings) -> Vec<KeyChange
         changes.extend(change(key.to_owned(), of(old), of(new), applies));
     };
     compare("policy", &|group| Some(group.policy.to_string()), Now);
+    compare("policy, connection IDs", &|group| group.policy.connection_ids(), NextGeneration);
     compare("when_empty", &|group| Some(when_empty(group)), Now);
     compare("workers.count", &|group| Some(group.workers.to_string()), Now);
     for index in union(old.weights.keys(), new.weights.keys()) {
@@ -141,7 +142,7 @@ fn restart(group: &GroupSettings) -> String {
 }
 
 /// As it can be written.
-fn duration(duration: Duration) -> String {
+pub(super) fn duration(duration: Duration) -> String {
     let milliseconds = duration.as_millis();
     let with = |number: u128, unit: &dyn Display| format!("{number}{unit}");
     match milliseconds {

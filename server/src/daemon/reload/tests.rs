@@ -14,7 +14,7 @@ use crate::{
     control::api::{Applies, KeyChange},
     daemon::{
         rules::{reconfiguration, rules},
-        settings::{Deadlines, GroupSettings, Mode, Readiness, RestartKind, WhenEmpty},
+        settings::{Deadlines, FlowSettings, GroupSettings, Mode, Readiness, RestartKind, WhenEmpty},
     },
     engine::{
         event::{Command, Event},
@@ -74,7 +74,7 @@ fn group(name: &'static str, port: u16, lives: bool) -> impl Strategy<Value = Gr
             policy: policy.parse().unwrap(),
             mode,
             restart: if replace { RestartKind::Replace } else { RestartKind::Surge },
-            ready: if notify { Readiness::Notify } else { Readiness::default_for(mode, false) },
+            ready: if notify { Readiness::Notify } else { Readiness::default_for(mode, false, true) },
             when_empty: if hold { WhenEmpty::Hold } else { WhenEmpty::Refuse },
             command: command.map(|program| vec![program]),
             user,
@@ -89,6 +89,7 @@ fn group(name: &'static str, port: u16, lives: bool) -> impl Strategy<Value = Gr
                 .collect(),
             stop_signal,
             seed: seed.map(|seed| [7, seed as u64]),
+            flows: FlowSettings::default(),
             deadlines: Deadlines { start, drain, settle, stop },
         }
     })

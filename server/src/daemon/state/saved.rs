@@ -100,18 +100,20 @@ struct SavedWorker {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(in crate::daemon) struct SavedCounters {
     asked: [u64; 4],
-    outcome: [u64; 6],
+    outcome: [u64; 8],
+    flows: [u64; 3],
+    ids: [u64; 3],
 }
 
 impl From<SlotCounters> for SavedCounters {
-    fn from(SlotCounters { asked, outcome }: SlotCounters) -> Self {
-        Self { asked, outcome }
+    fn from(SlotCounters { asked, outcome, flows, ids }: SlotCounters) -> Self {
+        Self { asked, outcome, flows, ids }
     }
 }
 
 impl From<SavedCounters> for SlotCounters {
-    fn from(SavedCounters { asked, outcome }: SavedCounters) -> Self {
-        Self { asked, outcome }
+    fn from(SavedCounters { asked, outcome, flows, ids }: SavedCounters) -> Self {
+        Self { asked, outcome, flows, ids }
     }
 }
 

@@ -88,6 +88,8 @@ impl World {
             handshakes,
             unaccepted: self.kernel.listeners[listener].queue.len() as u64,
             flows: 0,
+            by_id: 0,
+            unread: 0,
             connections: process.open.len() as u64,
         };
         self.plan_soon(Happening::Tell(Event::Observed { generation: id, first_instant, observation }));

@@ -43,6 +43,8 @@ impl World {
             Happening::ShutHold(slot) => {
                 let moved = match self.kernel.sockarray.get(&slot) {
                     Some(&listener) => self.take_down(listener)?,
+                    // A daemon before has shut it, and died before it could say so.
+                    None if self.tally.successions > 0 => Moved::new(),
                     None => return Err(format!("slot {slot} holds no holding listener")),
                 };
                 self.tally.hold_ends += 1;

@@ -145,6 +145,7 @@ fn labels_are_few_and_none_is_of_a_connection() {
     let exposed = exposed(snapshot());
     let known = [
         "asked",
+        "event",
         "group",
         "mode",
         "outcome",

@@ -44,6 +44,15 @@ impl Identity {
         Self::new(&variable("STEER_WORKER"), &variable("STEER_GENERATION"))
     }
 
+    /// What stands before a datagram that is sent back.
+    pub(super) fn line(&self, verdict: &str) -> Vec<u8> {
+        let parts =
+            [self.worker.as_bytes(), self.generation.as_bytes(), self.pid.as_bytes(), verdict.as_bytes()];
+        let mut line = parts.join(&b' ');
+        line.push(b'\n');
+        line
+    }
+
     /// Answers 200 at once; `/slow?ms=N` after N milliseconds; `/busy?ms=N` too, and does nothing else meanwhile, not even
     /// its other connections; `/hang` never. `last` is asked when the answer is
     /// made: whether it shall be the connection's last.

@@ -2,9 +2,11 @@
 //! told to misbehave. The demo, the benchmarks and the tests run it; it is also an example of what a worker does.
 
 mod answer;
+mod datagrams;
 mod listeners;
 mod load;
 mod options;
+mod packet_info;
 mod serve;
 
 use std::{convert::Infallible, future::Future, time::Duration};
@@ -13,7 +15,7 @@ use anyhow::Context as _;
 use rustix::process::{Resource, Rlimit};
 use server_common::load::Cell;
 use tokio::{
-    net::TcpListener,
+    net::{TcpListener, UdpSocket},
     signal::unix::{SignalKind, signal},
     sync::{mpsc, watch},
     task::JoinSet,
@@ -35,7 +37,7 @@ pub fn run_with(options: SampleOptions) -> anyhow::Result<()> {
     if let Some(milliseconds) = options.start_delay {
         std::thread::sleep(Duration::from_millis(milliseconds));
     }
-    let listeners = listeners::take_or_bind(&options.listen)?;
+    let served = listeners::take_or_bind(&options.listen)?;
     let load = load::take()?.filter(|_| !options.silent);
     if options.fork_holder {
         fork_holder();
@@ -43,10 +45,12 @@ pub fn run_with(options: SampleOptions) -> anyhow::Result<()> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start tokio")?;
     runtime.block_on(async {
-        let listeners = listeners.into_iter().map(TcpListener::from_std).collect::<Result<Vec<_>, _>>();
-        let listeners = listeners.context("cannot watch the listeners")?;
+        let watched = |result: std::io::Result<_>| result.context("cannot watch the listeners");
+        let listeners = watched(served.listeners.into_iter().map(TcpListener::from_std).collect())?;
+        let sockets: std::io::Result<Vec<_>> = served.sockets.into_iter().map(UdpSocket::from_std).collect();
+        let sockets = sockets.context("cannot watch the datagram sockets")?;
         let told_to_stop = stop_signal(options.ignore_term)?;
-        serve_until(listeners, Identity::of_environment(), &options, load, told_to_stop).await;
+        serve_until(listeners, sockets, Identity::of_environment(), &options, load, told_to_stop).await;
         Ok(())
     })
 }
@@ -54,6 +58,7 @@ pub fn run_with(options: SampleOptions) -> anyhow::Result<()> {
 /// Serves until `told_to_stop`, then accepts what is queued, lets every connection end, and returns.
 async fn serve_until(
     listeners: Vec<TcpListener>,
+    sockets: Vec<UdpSocket>,
     identity: Identity,
     options: &SampleOptions,
     load: Option<SharedArray<Cell>>,
@@ -62,8 +67,11 @@ async fn serve_until(
     let (drain, draining) = watch::channel(false);
     // Each connection has a sender; when the last is gone so are the connections.
     let (open, mut all_ended) = mpsc::channel::<Infallible>(1);
-    let shared = Shared::new(identity, draining);
     let mut accepting = JoinSet::new();
+    for socket in sockets.into_iter().filter(|_| !options.no_accept) {
+        accepting.spawn(datagrams::echo(socket, identity.clone(), draining.clone()));
+    }
+    let shared = Shared::new(identity, draining);
     // With --no-accept they stay open and nothing looks at them.
     let mut idle = Vec::new();
     for listener in listeners {

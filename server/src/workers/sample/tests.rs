@@ -30,7 +30,7 @@ async fn sample(options: SampleOptions) -> Sample {
         let stopped = async {
             let _ = stopped.await;
         };
-        serve_until(vec![own], Identity::new("web/3", "7"), &options, None, stopped).await;
+        serve_until(vec![own], vec![], Identity::new("web/3", "7"), &options, None, stopped).await;
     });
     Sample { address, listener, stop: Some(stop), task }
 }

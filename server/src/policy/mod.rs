@@ -1,10 +1,16 @@
-//! Steering policies, as users write them: `hash`, `source:ipv4=24,ipv6=64`, `least-loaded:tie=8`, `cpu`.
+//! Steering policies, as users write them: `hash`, `source:ipv4=24,ipv6=64`, `least-loaded:tie=8`, `cpu`, `quic-cid:host=0a01`.
+
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
+mod quic_cid;
 
 use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 use server_common::{flow_hash::Seed, keying::Keying};
 use thiserror::Error;
+
+pub use quic_cid::QuicCid;
 
 /// How much more than half as much again two loads must differ by to count: workers that are evenly loaded differ by a few
 /// connections at any instant, by some six deviations of their difference at eight connections each.
@@ -42,6 +48,9 @@ pub enum Policy {
     /// The worker that is pinned to the CPU that took the packet; by the hash of the 4-tuple among several, and where there is
     /// none.
     Cpu,
+    /// For a datagram, the worker that made its QUIC connection ID, as that says; the hash of the ID where the client has made it up.
+    /// Where there is no such ID, and for connections of TCP, the hash of the 4-tuple.
+    QuicCid(QuicCid),
 }
 
 /// A text that is no policy.
@@ -59,7 +68,7 @@ pub enum PolicyError {
         option: String,
     },
     /// The option's value is not one.
-    #[error("{option}={value:?} of the policy {policy} is not from 0 to {most}")]
+    #[error("{option}={value:?} of the policy {policy} is not from {least} to {most}")]
     Value {
         /// The policy's name.
         policy: &'static str,
@@ -67,8 +76,40 @@ pub enum PolicyError {
         option: &'static str,
         /// What was written.
         value: String,
+        /// The smallest.
+        least: u32,
         /// The largest.
         most: u32,
+    },
+    /// The host that an option names in QUIC connection IDs is none.
+    #[error(
+        "{option}={value:?} of the policy {policy} is no host: 0 to 22 hexadecimal digits, an even number"
+    )]
+    Host {
+        /// The policy's name.
+        policy: &'static str,
+        /// The option's name.
+        option: &'static str,
+        /// What was written.
+        value: String,
+    },
+    /// Two hosts for one configuration of QUIC connection IDs.
+    #[error("the policy {policy} has configuration {config} twice")]
+    Twice {
+        /// The policy's name.
+        policy: &'static str,
+        /// The configuration's number.
+        config: u8,
+    },
+    /// QUIC connection IDs would be longer than QUIC allows.
+    #[error("connection IDs of the policy {policy} would have {octets} octets, and can have {most}")]
+    TooLong {
+        /// The policy's name.
+        policy: &'static str,
+        /// What they would have.
+        octets: usize,
+        /// What they can have.
+        most: usize,
     },
 }
 
@@ -76,12 +117,26 @@ impl PolicyError {
     /// The way out.
     pub fn hint(&self) -> &'static str {
         match self {
-            Self::Name(_) => "policies are hash, source, least-loaded and cpu",
+            Self::Name(_) => "policies are hash, source, least-loaded, cpu and quic-cid",
             Self::Option { policy: "source", .. } => {
                 "source takes prefix lengths: source:ipv4=24,ipv6=64; without them the whole address counts"
             }
             Self::Option { policy: "least-loaded", .. } => "least-loaded takes a tie: least-loaded:tie=16",
+            Self::Option { policy: "quic-cid", .. } => {
+                "quic-cid takes config, host, nonce and also: quic-cid:config=1,host=0a01,also=0/0a01"
+            }
             Self::Option { .. } => "it takes no options",
+            Self::Value { policy: "quic-cid", option: "nonce", .. } => "a nonce is so many random octets",
+            Self::Value { policy: "quic-cid", .. } => {
+                "a configuration is one of the seven numbers that three bits can be, but for 7: also=0/0a01 with its host"
+            }
+            Self::Host { .. } => {
+                "write each octet of the host's part of connection IDs as two digits: host=0a01"
+            }
+            Self::Twice { .. } => {
+                "give each configuration once: also= is for IDs of configurations beside its own"
+            }
+            Self::TooLong { .. } => "shorten the host or the nonce: there are 1 and 4 octets beside them",
             Self::Value { option: "tie", .. } => {
                 "a tie is how many connections more, beyond half as much again, still count as even"
             }
@@ -98,6 +153,7 @@ impl Policy {
             Self::Source { .. } => "source",
             Self::LeastLoaded { .. } => "least-loaded",
             Self::Cpu => "cpu",
+            Self::QuicCid(_) => "quic-cid",
         }
     }
 
@@ -117,6 +173,10 @@ impl Policy {
                 "the worker that is pinned to the CPU that took the packet, else the hash of the 4-tuple"
                     .to_owned()
             }
+            Self::QuicCid(_) => {
+                "a datagram goes to the worker that its QUIC connection ID names; what has none goes by the hash of the 4-tuple"
+                    .to_owned()
+            }
         }
     }
 
@@ -124,13 +184,18 @@ impl Policy {
     pub fn keying(&self, seed: Seed) -> Keying {
         match *self {
             Self::Source { ipv4, ipv6 } => Keying::source(seed, ipv4, ipv6),
-            Self::Hash | Self::LeastLoaded { .. } | Self::Cpu => Keying::four_tuple(seed),
+            Self::Hash | Self::LeastLoaded { .. } | Self::Cpu | Self::QuicCid(_) => Keying::four_tuple(seed),
         }
     }
 
-    /// Whether the table alone says which worker a flow goes to; otherwise loads or CPUs have a part in it.
+    /// What QUIC connection IDs workers make under it, which they learn as they start; nothing where it says nothing of that.
+    pub fn connection_ids(&self) -> Option<String> {
+        if let Self::QuicCid(ids) = self { Some(ids.made()) } else { None }
+    }
+
+    /// Whether the table alone says which worker a connection goes to; otherwise loads or CPUs have a part in it.
     pub fn is_by_table(&self) -> bool {
-        matches!(self, Self::Hash | Self::Source { .. })
+        matches!(self, Self::Hash | Self::Source { .. } | Self::QuicCid(_))
     }
 
     fn with(mut self, option: &str) -> Result<Self, PolicyError> {
@@ -138,7 +203,13 @@ impl Policy {
         let (key, value) = option.split_once('=').unwrap_or((option, ""));
         let number = |option: &'static str, most: u32| {
             let number = value.parse::<u32>().ok().filter(|number| *number <= most);
-            number.ok_or_else(|| PolicyError::Value { policy, option, value: value.to_owned(), most })
+            number.ok_or_else(|| PolicyError::Value {
+                policy,
+                option,
+                value: value.to_owned(),
+                least: 0,
+                most,
+            })
         };
         match (&mut self, key) {
             (Self::Source { ipv4, .. }, "ipv4") => *ipv4 = number("ipv4", 32)? as u8,
@@ -161,6 +232,9 @@ impl FromStr for Policy {
             "source" => Self::Source { ipv4: 32, ipv6: 128 },
             "least-loaded" => Self::LeastLoaded { tie: TIE_DEFAULT },
             "cpu" => Self::Cpu,
+            "quic-cid" => {
+                return options.map_or_else(|| Ok(QuicCid::default()), QuicCid::read).map(Self::QuicCid);
+            }
             _ => return Err(PolicyError::Name(text.to_owned())),
         };
         options.map_or(Ok(policy), |options| options.split(',').try_fold(policy, Self::with))
@@ -170,12 +244,15 @@ impl FromStr for Policy {
 /// As it is written: [`FromStr`] reads it back. What is as by default is left out.
 impl fmt::Display for Policy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Self::QuicCid(ids) = self {
+            return ids.fmt(f);
+        }
         f.write_str(self.name())?;
         match *self {
             Self::Source { ipv4: 32, ipv6: 128 } => Ok(()),
             Self::Source { ipv4, ipv6 } => write!(f, ":ipv4={ipv4},ipv6={ipv6}"),
             Self::LeastLoaded { tie } if tie != TIE_DEFAULT => write!(f, ":tie={tie}"),
-            Self::Hash | Self::LeastLoaded { .. } | Self::Cpu => Ok(()),
+            Self::Hash | Self::LeastLoaded { .. } | Self::Cpu | Self::QuicCid(_) => Ok(()),
         }
     }
 }
