@@ -12,8 +12,16 @@ use anyhow::{Context, Result, bail, ensure};
 pub(crate) type Needed = (&'static str, &'static str);
 
 /// What the privileged tests call.
-pub(crate) const FOR_TESTS: [Needed; 4] =
-    [("nft", "nftables"), ("ip", "iproute2"), ("python3", "python3"), ("systemd-analyze", "systemd")];
+pub(crate) const FOR_TESTS: [Needed; 6] = [
+    ("nft", "nftables"),
+    ("ip", "iproute2"),
+    ("python3", "python3"),
+    ("systemd-analyze", "systemd"),
+    ("unbound", "unbound"),
+    ("dnsperf", "dnsperf"),
+];
+/// Services that come with them: none is to serve this host.
+const SERVICES: [(&str, &str); 1] = [("unbound", "unbound.service")];
 /// What packing calls: cargo-deb has the binary's dependencies found.
 pub(crate) const PACKAGING: [Needed; 2] = [("dpkg-shlibdeps", "dpkg-dev"), ("strip", "binutils")];
 
@@ -30,7 +38,13 @@ pub(crate) fn install_missing(needed: &[Needed]) -> Result<()> {
     println!("installing {list}");
     for arguments in [&["update"][..], &["install", "--yes", "--no-install-recommends"][..]] {
         let mut command = Command::new("apt-get");
-        command.args(arguments).env("DEBIAN_FRONTEND", "noninteractive");
+        // Packages start their services by way of systemctl, which does not in an offline system, or of invoke-rc.d, which does not in
+        // single-user mode.
+        command
+            .args(arguments)
+            .env("DEBIAN_FRONTEND", "noninteractive")
+            .env("SYSTEMD_OFFLINE", "1")
+            .env("RUNLEVEL", "1");
         if arguments[0] == "install" {
             command.args(&missing);
         }
@@ -41,6 +55,10 @@ pub(crate) fn install_missing(needed: &[Needed]) -> Result<()> {
             }
             Err(error) => bail!("missing: {list}; apt-get does not run: {error}\nhint: install them by hand"),
         }
+    }
+    for (_, service) in SERVICES.iter().filter(|(package, _)| missing.contains(package)) {
+        // Not at the next start either. Where there is no systemd, nothing was enabled.
+        let _ = Command::new("systemctl").args(["--quiet", "disable", service]).status();
     }
     let left = self::missing(needed, &search_path()).join(" ");
     ensure!(left.is_empty(), "still missing after apt-get install: {left}\nhint: is each on PATH?");

@@ -2,8 +2,8 @@
 
 use std::{
     collections::BTreeMap,
-    net::{SocketAddr, TcpListener},
-    os::fd::AsFd,
+    net::{SocketAddr, TcpListener, UdpSocket},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::{Arc, PoisonError},
     time::Duration,
 };
@@ -20,12 +20,18 @@ use server_common::{
     keying::Keying,
     limits::{BUCKETS, DROPPED_SLOT, SLOTS_DEFAULT},
     load::Cell,
+    quic::Owner,
     table::Table,
 };
+use socket2::SockRef;
 use steer::{
-    dataplane::{cells::WorkerCell, kernel_group::KernelGroup},
+    daemon::settings::FlowSettings,
+    dataplane::{
+        cells::WorkerCell,
+        kernel_group::{KernelGroup, Shape},
+    },
     engine::layout::Layout,
-    policy::{Policy, TIE_DEFAULT},
+    policy::{Policy, QuicCid, TIE_DEFAULT},
     sockets::{
         address::{ListenAddress, Protocol},
         listener::make_listener,
@@ -66,6 +72,10 @@ pub(crate) enum Steering {
     Weighed,
     /// A worker is pinned to each CPU.
     Cpu,
+    /// Of datagrams: each goes where its flow went before.
+    Flows,
+    /// Of datagrams: each goes to whom its connection ID names.
+    QuicCid,
 }
 
 impl Steering {
@@ -76,12 +86,15 @@ impl Steering {
             Self::LeastLoaded => "least-loaded",
             Self::Weighed => "least-loaded, weighed",
             Self::Cpu => "cpu",
+            Self::Flows => "hash, flows remembered",
+            Self::QuicCid => "quic-cid",
         }
     }
 
     fn policy(self) -> Policy {
         match self {
-            Self::Hash => Policy::Hash,
+            Self::Hash | Self::Flows => Policy::Hash,
+            Self::QuicCid => Policy::QuicCid(QuicCid::default()),
             Self::Source => Policy::Source { ipv4: 24, ipv6: 64 },
             Self::LeastLoaded | Self::Weighed => Policy::LeastLoaded { tie: TIE_DEFAULT },
             Self::Cpu => Policy::Cpu,
@@ -92,12 +105,22 @@ impl Steering {
         match self {
             Self::LeastLoaded => Some(1),
             Self::Weighed => Some(10 * u64::from(TIE_DEFAULT)),
-            Self::Hash | Self::Source | Self::Cpu => None,
+            Self::Hash | Self::Source | Self::Cpu | Self::Flows | Self::QuicCid => None,
         }
     }
 
     fn outcome(self) -> Outcome {
-        if self == Self::Cpu { Outcome::OwnCpu } else { Outcome::FirstChoice }
+        match self {
+            Self::Cpu => Outcome::OwnCpu,
+            Self::Flows => Outcome::Kept,
+            Self::QuicCid => Outcome::ById,
+            _ => Outcome::FirstChoice,
+        }
+    }
+
+    fn shape(self) -> Shape {
+        let flows = if self == Self::Flows { FlowSettings::default().max } else { 0 };
+        Shape { slots: SLOTS_DEFAULT, flows, named: LISTENERS.into() }
     }
 }
 
@@ -105,6 +128,8 @@ impl Steering {
 pub(crate) struct Contender {
     loaded: Loaded,
     listeners: Vec<TcpListener>,
+    /// Of datagrams; none of them is read.
+    _sockets: Vec<OwnedFd>,
 }
 
 /// Keeps a program and its maps.
@@ -133,12 +158,28 @@ impl Contender {
     }
 
     fn attached(program: Program, listeners: Vec<TcpListener>) -> Result<Self> {
-        let loaded = match program {
-            Program::Steer(steering) => Loaded::Steer(Box::new(load_steer(&listeners, steering)?), steering),
-            Program::Constant => Loaded::other("constant", &listeners)?,
-            Program::KernelHash => Loaded::other("kernel_hash", &listeners)?,
+        let loaded = Loaded::new(program, listeners.iter().map(AsFd::as_fd).collect())?;
+        Ok(Self { loaded, listeners, _sockets: Vec::new() })
+    }
+
+    /// Takes datagrams on the target, and has no room for them: each is dropped as soon as its socket is selected.
+    pub(crate) fn of_datagrams(program: Program, target: SocketAddr) -> Result<Self> {
+        let address = ListenAddress { protocol: Protocol::Udp, address: target };
+        let socket = |_| {
+            let socket = make_listener(address, None, 0)?;
+            // The least that the kernel gives, which one datagram fills.
+            SockRef::from(&socket).set_recv_buffer_size(0)?;
+            Ok(socket)
         };
-        Ok(Self { loaded, listeners })
+        let sockets = (0..LISTENERS).map(socket).collect::<Result<Vec<_>>>()?;
+        let loaded = Loaded::new(program, sockets.iter().map(AsFd::as_fd).collect())?;
+        Ok(Self { loaded, listeners: Vec::new(), _sockets: sockets })
+    }
+
+    /// Attaches the program to the group of sockets that are somebody else's.
+    pub(crate) fn with_sockets(program: Program, sockets: &[UdpSocket]) -> Result<Self> {
+        let loaded = Loaded::new(program, sockets.iter().map(AsFd::as_fd).collect())?;
+        Ok(Self { loaded, listeners: Vec::new(), _sockets: Vec::new() })
     }
 
     /// The time that the kernel has spent in the program, and the number of its runs.
@@ -157,43 +198,59 @@ impl Contender {
 
     /// Fails unless steer's program has found every run's first choice and counted it: otherwise its time is that of
     /// something else.
-    pub(crate) fn check_counters(&self) -> Result<()> {
+    ///
+    /// Of a flow that is remembered, the first datagram has found the first choice: so many there were as flows `began`.
+    pub(crate) fn check_counters(&self, began: u64) -> Result<()> {
         let Loaded::Steer(kernel, steering) = &self.loaded else { return Ok(()) };
         let mut counted = SlotCounters::default();
         for slot in DROPPED_SLOT..=LISTENERS {
             counted = counted.plus(&kernel.counters(slot)?);
         }
         let (_, runs) = self.statistics()?;
+        let remembered = if *steering == Steering::Flows { began } else { 0 };
         let expected = counted.outcome[steering.outcome() as usize];
-        ensure!(expected == runs && counted.runs() == runs, "{runs} runs were counted as {counted:?}");
+        ensure!(
+            expected + remembered == runs && counted.runs() == runs,
+            "{runs} runs were counted as {counted:?}"
+        );
         Ok(())
     }
 }
 
 impl Loaded {
-    fn other(symbol: &'static str, listeners: &[TcpListener]) -> Result<Self> {
+    fn new(program: Program, sockets: Vec<BorrowedFd<'_>>) -> Result<Self> {
+        match program {
+            Program::Steer(steering) => Ok(Self::Steer(Box::new(load_steer(&sockets, steering)?), steering)),
+            Program::Constant => Self::other("constant", &sockets),
+            Program::KernelHash => Self::other("kernel_hash", &sockets),
+        }
+    }
+
+    fn other(symbol: &'static str, sockets: &[BorrowedFd<'_>]) -> Result<Self> {
         let mut ebpf = EbpfLoader::new().load(OBJECT).context("loading the programs to compare with")?;
         let missing = || format!("the benchmarks' object has no {symbol}");
         let loaded: &mut SkReuseport = ebpf.program_mut(symbol).with_context(missing)?.try_into()?;
         loaded.load().with_context(|| format!("loading {symbol}"))?;
         let mut take = |name| ebpf.take_map(name).with_context(|| format!("there is no map {name}"));
         let mut slots: ReusePortSockArray<MapData> = take("LISTENERS")?.try_into()?;
-        for (slot, listener) in (1..).zip(listeners) {
-            slots.set(slot, listener, 0)?;
+        for (slot, socket) in (1..).zip(sockets) {
+            slots.set(slot, socket, 0)?;
         }
         let mut outer: ArrayOfMaps<MapData, Array<MapData, Table>> = take("TABLE")?.try_into()?;
         let mut inner: Array<MapData, Table> = Array::create(1, 0)?;
         inner.set(0, table().as_ref(), 0)?;
         outer.set(0, &inner, 0)?;
-        program(&ebpf, symbol)?.attach(listeners[0].as_fd())?;
+        program(&ebpf, symbol)?.attach(sockets[0])?;
         Ok(Self::Other(ebpf, symbol))
     }
 }
 
-fn load_steer(listeners: &[TcpListener], steering: Steering) -> Result<KernelGroup> {
-    let (mut kernel, mut publisher) = KernelGroup::load(SLOTS_DEFAULT)?;
-    for (slot, listener) in (1..).zip(listeners) {
-        kernel.put(slot, listener.as_fd())?;
+fn load_steer(sockets: &[BorrowedFd<'_>], steering: Steering) -> Result<KernelGroup> {
+    let (mut kernel, mut publisher) = KernelGroup::load(steering.shape())?;
+    publisher.keep_flows(FlowSettings::default().idle);
+    for (slot, socket) in (1..).zip(sockets) {
+        kernel.put(slot, *socket)?;
+        kernel.route(owner(slot), slot);
         if let Some(load) = steering.load() {
             // A beat that never grows old: from the end of time.
             let cell = WorkerCell::create()?;
@@ -202,8 +259,22 @@ fn load_steer(listeners: &[TcpListener], steering: Steering) -> Result<KernelGro
         }
     }
     publisher.publish(&Layout { policy: steering.policy(), cpus: every_cpu(), ..layout() })?;
-    kernel.attach(listeners[0].as_fd())?;
+    kernel.attach(sockets[0])?;
     Ok(kernel)
+}
+
+/// Whom a slot's connection IDs name.
+fn owner(slot: u16) -> Owner {
+    Owner::new(u32::from(slot - 1), 1)
+}
+
+/// A packet of QUIC with a short header, as the client of a connection sends it whose server is in one of the slots.
+pub(crate) fn quic_packet(number: usize) -> Vec<u8> {
+    let slot = (number % usize::from(LISTENERS)) as u16 + 1;
+    // The header, the connection ID's first octet, whom it names, its nonce, and what is encrypted.
+    let parts: [&[u8]; 5] =
+        [&[0x40], &[12], &owner(slot).octets(), &(number as u64).to_be_bytes(), &[0x5a; 24]];
+    parts.concat()
 }
 
 fn program<'a>(ebpf: &'a Ebpf, symbol: &str) -> Result<&'a SkReuseport> {

@@ -5,6 +5,8 @@
 
 mod connects;
 mod contender;
+mod datagrams;
+mod echo;
 mod handover;
 mod idle;
 mod policy;
@@ -44,6 +46,9 @@ struct Arguments {
 enum Name {
     /// Nanoseconds per run of the eBPF program, beside a program that selects a constant
     Program,
+    /// The same of datagrams: without state, with flows that are remembered, and by QUIC connection ID; datagrams per second beside the
+    /// kernel alone; and the memory of a flow
+    Datagrams,
     /// Connections per second, beside the kernel alone
     Rate,
     /// How long a handover takes beyond the worker's own start
@@ -63,7 +68,15 @@ fn main() -> Result<ExitCode> {
     if arguments.groups.is_some() && arguments.name != Some(Name::Idle) {
         bail!("--groups is of `idle` alone\nhint: idle --groups N");
     }
-    let mut all = vec![Name::Program, Name::Rate, Name::Handover, Name::Table, Name::Stall, Name::Policy];
+    let mut all = vec![
+        Name::Program,
+        Name::Datagrams,
+        Name::Rate,
+        Name::Handover,
+        Name::Table,
+        Name::Stall,
+        Name::Policy,
+    ];
     if arguments.quick {
         all.push(Name::Idle);
     }
@@ -72,6 +85,7 @@ fn main() -> Result<ExitCode> {
     for name in wanted {
         let report = netns::run("bench", |namespace| match name {
             Name::Program => program::run(arguments.quick),
+            Name::Datagrams => datagrams::run(arguments.quick),
             Name::Rate => rate::run(namespace, arguments.quick),
             Name::Handover => handover::run(namespace, arguments.quick),
             Name::Table => table::run(arguments.quick),

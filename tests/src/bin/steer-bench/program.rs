@@ -92,11 +92,11 @@ fn measure(load: Load, ip: IpAddr, report: &mut Report) -> Result<()> {
         no_aim,
     ));
     for (steering, side) in steerings.into_iter().zip(steered) {
-        side.contender.check_counters()?;
+        side.contender.check_counters(0)?;
         let most = match steering {
             Steering::Hash => Some(AIM),
             Steering::LeastLoaded => Some(AIM_BY_LOAD),
-            Steering::Source | Steering::Weighed | Steering::Cpu => None,
+            _ => None,
         };
         let aim = |ratio| most.filter(|_| load.is_judged).map(|most| Aim::at_most("ratio", ratio, most));
         let named = row(&format!("steer, {}", steering.name()), side);
