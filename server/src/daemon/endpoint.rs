@@ -29,12 +29,15 @@ use crate::{
     },
     sockets::{
         address::{ListenAddress, Protocol},
-        listener::{ListenerError, make_listener},
+        listener::make_listener,
         options::{self, Listening},
     },
 };
 
-use super::{by_id::Activity, describe::describe, settings::FlowSettings, state::SavedAddress};
+use super::{
+    by_id::Activity, describe::describe, endpoint_error::EndpointError, settings::FlowSettings,
+    state::SavedAddress,
+};
 
 /// The kernel cuts this down to `net.core.somaxconn`.
 const BACKLOG: i32 = i32::MAX;
@@ -394,26 +397,5 @@ impl Endpoint {
         let now = self.kernel.counters(slot)?;
         let before = self.counted_before.get(&slot).copied().unwrap_or_default();
         Ok(now.since(&before))
-    }
-}
-
-/// A listener could not be made, put or shut down.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum EndpointError {
-    #[error(transparent)]
-    Listener(#[from] ListenerError),
-    #[error(transparent)]
-    Socket(#[from] options::SocketError),
-    #[error(transparent)]
-    Dataplane(#[from] DataplaneError),
-}
-
-impl EndpointError {
-    pub(super) fn hint(&self) -> Option<String> {
-        match self {
-            Self::Listener(error) => error.hint(),
-            Self::Socket(_) => None,
-            Self::Dataplane(error) => error.hint().map(str::to_owned),
-        }
     }
 }

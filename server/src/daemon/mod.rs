@@ -14,6 +14,7 @@ mod crash;
 mod describe;
 mod ended;
 mod endpoint;
+mod endpoint_error;
 mod flow_list;
 pub mod flows;
 mod following;

@@ -21,7 +21,7 @@ use crate::{
 use super::{
     actor::{Actor, Message},
     describe::describe,
-    endpoint::EndpointError,
+    endpoint_error::EndpointError,
     running::{ProbeState, Running},
     settings::{Mode, Readiness},
 };

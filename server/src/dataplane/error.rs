@@ -2,7 +2,7 @@
 
 use std::{io, path::PathBuf};
 
-use aya::{EbpfError, maps::MapError, pin::PinError, programs::ProgramError};
+use aya::{EbpfError, maps::MapError, pin::PinError, programs::ProgramError, sys::SyscallError};
 use thiserror::Error;
 
 use super::pins::PinsError;
@@ -118,5 +118,13 @@ impl DataplaneError {
             cause = error.source();
         }
         None
+    }
+}
+
+/// What the kernel has answered to a call about a map.
+pub(super) fn io_error(error: MapError) -> io::Error {
+    match error {
+        MapError::SyscallError(SyscallError { io_error, .. }) => io_error,
+        other => io::Error::other(other),
     }
 }

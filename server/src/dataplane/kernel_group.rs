@@ -1,7 +1,6 @@
 //! One kernel SO_REUSEPORT group's loaded program and maps.
 
 use std::{
-    io,
     os::fd::{AsRawFd, BorrowedFd},
     path::Path,
     sync::{Arc, Mutex},
@@ -9,15 +8,14 @@ use std::{
 
 use aya::{
     Ebpf,
-    maps::{Map, MapData, MapError, PerCpuArray, ReusePortSockArray},
+    maps::{Map, MapData, PerCpuArray, ReusePortSockArray},
     programs::{SkReuseport, sk_reuseport::SkReuseportAttachType},
-    sys::SyscallError,
 };
 use server_common::{counters::SlotCounters, load::Shown, quic::Owner};
 
 use super::{
     cells::Cells,
-    error::DataplaneError,
+    error::{DataplaneError, io_error},
     flow_table::{self, FlowTable},
     loading::{is_refusal, load_object, share, share_flows, take_map},
     object::names,
@@ -27,51 +25,7 @@ use super::{
     shared_array::SharedArray,
 };
 
-/// Which of the two programs runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ProgramKind {
-    /// Linux 5.14 and later: also chooses for connections whose listener has stopped.
-    SelectOrMigrate,
-    /// Before: such connections are reset by the kernel, so a drain can only wait for them.
-    Select,
-}
-
-impl ProgramKind {
-    /// The program's name, as users see it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::SelectOrMigrate => "select-or-migrate",
-            Self::Select => "select",
-        }
-    }
-
-    pub(super) fn symbol(self) -> &'static str {
-        match self {
-            Self::SelectOrMigrate => names::SELECT_OR_MIGRATE,
-            Self::Select => names::SELECT,
-        }
-    }
-}
-
-/// How large an instance's maps are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Shape {
-    /// Slots of the sockarray.
-    pub slots: u32,
-    /// How many UDP flows can be remembered, 0 to [`FLOWS_MAX`](super::flow_table::FLOWS_MAX); rounded up to a power of two. With
-    /// 0 every datagram goes by the table.
-    pub flows: u32,
-    /// How many workers QUIC connection IDs can name, from the first: up to [`WORKERS_MAX`](server_common::limits::WORKERS_MAX), 1 at
-    /// least.
-    pub named: u32,
-}
-
-impl Shape {
-    /// One that remembers no flows.
-    pub fn without_flows(slots: u32) -> Self {
-        Self { slots, flows: 0, named: 1 }
-    }
-}
+pub use super::shape::{ProgramKind, Shape};
 
 /// The program, which has to stay loaded until it is attached.
 enum Program {
@@ -341,12 +295,5 @@ impl KernelGroup {
             source,
         })?;
         Ok(values.iter().fold(SlotCounters::default(), |sum, part| sum.plus(part)))
-    }
-}
-
-fn io_error(error: MapError) -> io::Error {
-    match error {
-        MapError::SyscallError(SyscallError { io_error, .. }) => io_error,
-        other => io::Error::other(other),
     }
 }

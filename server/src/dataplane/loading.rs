@@ -12,8 +12,8 @@ use server_common::flows::WAYS;
 use super::{
     error::DataplaneError,
     flow_table::{self, FlowTable},
-    kernel_group::{ProgramKind, Shape},
     object::{OBJECT, names},
+    shape::{ProgramKind, Shape},
     shared_array::SharedArray,
 };
 

@@ -12,4 +12,5 @@ pub mod object;
 pub mod pins;
 pub mod publisher;
 mod routing;
+mod shape;
 pub(crate) mod shared_array;
