@@ -1,15 +1,17 @@
 //! QUIC: connections of real clients to real servers live through handovers and scales, in the process that began them.
 
-use std::{env, net::SocketAddr, time::Duration};
+use std::{env, net::SocketAddr, thread, time::Duration};
 
+use rustix::process::Signal;
 use steer::control::api::{Counters, Receipt};
 use steer_tests::{
-    netns,
+    netns, process,
     quic::{Connections, Habit, QuicTally},
-    receipts::{group_of, receipts_of},
+    receipts::{group_of, receipts_of, until_event},
     steer::Steer,
 };
 
+const SOON: Duration = Duration::from_secs(60);
 const SERVER: &str = env!("CARGO_BIN_EXE_quic-echo-server");
 const LISTEN: [&str; 2] = ["udp://127.0.0.1:8443", "udp://[::1]:8443"];
 
@@ -149,5 +151,42 @@ fn with_ids_that_tell_the_worker_a_client_keeps_its_connection_wherever_it_comes
         assert_eq!(outcome.by_id + ids.opening + ids.gone + ids.unknown, asked.datagram);
         assert!(outcome.by_id > asked.datagram / 2 && ids.opening > 0, "{outcome:?}, {ids:?}");
         assert!(tally.rebinds > 2 * connections, "{tally:?}");
+    });
+}
+
+#[test]
+fn the_daemon_is_not_in_the_way_of_connections_by_id() {
+    netns::run("quic-daemon", |namespace| {
+        let configuration = format!(
+            "[[group]]\nname = \"web\"\nlisten = {LISTEN:?}\npolicy = \"quic-cid\"\n[group.workers]\ncount = 3\ncommand = [{SERVER:?}]\n\
+             ready = \"notify\"\n[group.flows]\nmax = 0\nidle = \"1s\"\n[group.deadlines]\ndrain = \"60s\"\n"
+        );
+        let mut steer = Steer::configured(namespace, &configuration);
+        let running = start(100, Habit { rebind_every: Some(5), ..habit(100) });
+        for _ in 0..2 {
+            // In the middle of the first worker's drain.
+            let generation = steer.status().groups[0].workers[0].generation;
+            thread::scope(|scope| {
+                let restart = scope.spawn(|| steer.command(["restart", "web/0", "--json"]));
+                steer.until("the new generation works", SOON, |status| {
+                    let worker = &status.groups[0].workers[0];
+                    worker.generation > generation && worker.state == "working"
+                });
+                running.more(1);
+                process::signal(steer.pid(), Signal::KILL);
+                restart.join().expect("the command ends");
+            });
+            steer.kill();
+            running.more(2);
+            steer.start_daemon();
+            steer.until_reachable();
+            until_event(&steer, "drained", "web/0", generation);
+        }
+        running.more(2);
+        let tally = running.end();
+        println!("the daemon was killed twice: {tally:?}");
+        assert_whole(&tally);
+        assert!(group_of(&steer).counters.outcome.by_id > tally.streams);
+        steer.stop(SOON);
     });
 }

@@ -96,6 +96,9 @@ mod tests {
     fn only_what_is_not_there_is_missing() {
         let directory = tempfile::tempdir().unwrap();
         std::fs::write(directory.path().join("ip"), "").unwrap();
-        assert_eq!(missing(&FOR_TESTS, &[directory.path()]), ["nftables", "python3", "systemd"]);
+        assert_eq!(
+            missing(&FOR_TESTS, &[directory.path()]),
+            ["nftables", "python3", "systemd", "unbound", "dnsperf"]
+        );
     }
 }
