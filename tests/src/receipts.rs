@@ -68,12 +68,8 @@ pub fn group_of(steer: &Steer<'_>) -> GroupStatus {
 pub fn check_sums(counters: &Counters) {
     let Counters { runs, asked, outcome, flows: _, ids: _ } = counters;
     assert_eq!(asked.connection + asked.segment + asked.datagram + asked.migration, *runs, "{counters:?}");
-    let sum = outcome.first_choice
-        + outcome.further_choice
-        + outcome.held
-        + outcome.dropped
-        + outcome.kept
-        + outcome.by_id;
+    let by_table = outcome.first_choice + outcome.further_choice + outcome.held + outcome.dropped;
+    let sum = by_table + outcome.less_loaded + outcome.own_cpu + outcome.kept + outcome.by_id;
     assert_eq!(sum, *runs, "{counters:?}");
 }
 

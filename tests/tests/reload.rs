@@ -180,7 +180,9 @@ fn a_file_that_is_wrong_or_cannot_be_changes_nothing() {
             web("weights = { 9 = 1 }"),
             web("limits = { nofile = \"much\" }"),
             web("").clone() + &web(""),
-            web("").replace("127.0.0.1:8080", "udp://127.0.0.1:8080"),
+            web("").replace("127.0.0.1:8080", "sctp://127.0.0.1:8080"),
+            web("").replace("source", "quic-cid"),
+            web("[group.flows]\nmax = 9999999"),
             web("").replace("settle", "setle"),
         ];
         for text in &wrong {
@@ -194,6 +196,8 @@ fn a_file_that_is_wrong_or_cannot_be_changes_nothing() {
         let taken = TcpListener::bind("127.0.0.1:8083").expect("the port is free");
         let cannot = [
             (web("").replace("8080", "8090"), 5, "listen"),
+            (web("").replace("127.0.0.1:8080", "udp://127.0.0.1:8080"), 5, "listen"),
+            (web("[group.flows]\nidle = \"3s\""), 5, "flows.idle"),
             (web("mode = \"own\""), 5, "workers.mode"),
             (web("").replace("policy", "seed = \"00000000000000010000000000000002\"\npolicy"), 5, "seed"),
             (web("user = \"no-such-user\""), 4, "no-such-user"),
