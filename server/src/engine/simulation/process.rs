@@ -70,6 +70,11 @@ impl World {
     }
 
     pub(super) fn launch(&mut self, id: GenerationId) -> Checked {
+        // Given up before its turn came, and its slot may be another's: the daemon starts nobody whom it has forgotten.
+        if self.process(id).is_forgotten {
+            self.process(id).has_ended = true;
+            return Ok(());
+        }
         let start = self.process(id).fate.start;
         if start == Start::Fails {
             self.process(id).has_ended = true;
