@@ -136,7 +136,7 @@ fn with_ids_that_tell_the_worker_a_client_keeps_its_connection_wherever_it_comes
             namespace,
             &arguments("4", &["--policy", "quic-cid:host=0a01", "--flows", "0", "--flow-idle", "2s"]),
         );
-        let running = start(connections, Habit { rebind_every: Some(5), ..habit(connections) });
+        let running = start(connections, Habit { rebind_every: Some(2), ..habit(connections) });
         let receipts = hand_over(&steer, restarts);
         running.more(2);
         let tally = running.end();
