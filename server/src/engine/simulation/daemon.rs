@@ -70,7 +70,7 @@ impl World {
             return Ok(());
         }
         self.plan(100, Happening::LookAtHold);
-        if self.group.is_holding() || !self.group.rules.hold || self.group.stopping {
+        if self.group.is_holding() || self.group.stopping {
             return Ok(());
         }
         self.tally.occupied += 1;
