@@ -18,7 +18,7 @@ pub struct Shown {
     pub sampled_at: u64,
     /// Connections in its queue, not accepted.
     pub queue: u32,
-    /// Not 0: the queue has been growing, and nothing was taken from it.
+    /// Not 0: its worker takes nothing, by its queue or by a beat that the program cannot see yet.
     pub stalled: u32,
 }
 

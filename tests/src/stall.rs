@@ -6,11 +6,11 @@ use std::{
 };
 
 use steer::{
-    control::api::GroupStatus,
+    control::api::{GroupStatus, PolicyReport},
     load::{FourTuple, Plan, Running, Tally, Visit, four_tuples},
 };
 
-use crate::{control::Control, wait};
+use crate::{control::Control, steer::Steer, wait};
 
 /// From when on a stopped worker's beat is too old for sure: 35 ms is how long one counts, the program's clock is behind by
 /// the kernel's tick, 10 ms at most, and the rest is for the clocks' being read by different processes.
@@ -110,6 +110,15 @@ pub fn until_stalled(control: &Control, worker: usize, stalled: bool) -> GroupSt
     wait::until(what, SOON, || {
         let status = control.status();
         if status.workers[worker].stalled == stalled { Ok(status) } else { Err(format!("{status:?}")) }
+    })
+}
+
+/// Waits until the program sees what a worker publishes; returns the policy's report then.
+#[track_caller]
+pub fn until_published(steer: &Steer<'_>, worker: usize) -> PolicyReport {
+    wait::until("the program sees what the worker publishes", SOON, || {
+        let report: PolicyReport = steer.command(["policy", "web", "--json"]).succeeded().parse();
+        if report.members[worker].publishes { Ok(report) } else { Err(format!("{report:?}")) }
     })
 }
 

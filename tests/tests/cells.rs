@@ -1,18 +1,16 @@
 //! A worker can say how loaded it is, in memory of its own, and has a way to nothing else of the program's.
 
-use std::{collections::BTreeSet, fs, time::Duration};
+use std::{collections::BTreeSet, fs};
 
-use steer::control::api::PolicyReport;
 use steer_tests::{
     clients::{Client, Owners, seed_argument},
     footprint::bpf_numbers,
     netns, python,
+    stall::until_published,
     steer::Steer,
-    wait,
 };
 
 const LISTEN: &str = "127.0.0.1:8080";
-const SOON: Duration = Duration::from_secs(30);
 const WORKERS: u32 = 3;
 /// The worker that publishes.
 const SAYS: usize = 1;
@@ -67,10 +65,6 @@ fn run<'a>(namespace: &'a netns::Namespace, more: &[&str]) -> Steer<'a> {
     Steer::run(namespace, &arguments)
 }
 
-fn policy(steer: &Steer<'_>) -> PolicyReport {
-    steer.command(["policy", "web", "--json"]).succeeded().parse()
-}
-
 /// What the descriptors of a process are, of those that are the bpf subsystem's.
 fn bpf_descriptors(pid: u32) -> Vec<String> {
     let all = fs::read_dir(format!("/proc/{pid}/fd")).expect("a worker's descriptors can be listed");
@@ -81,10 +75,7 @@ fn bpf_descriptors(pid: u32) -> Vec<String> {
 
 /// What one worker's load is, and whose else it is not; the descriptors of each.
 fn assert_each_has_its_own(steer: &Steer<'_>) {
-    let report = wait::until("the worker's load is seen", SOON, || {
-        let report = policy(steer);
-        if report.members[SAYS].publishes { Ok(report) } else { Err(format!("{report:?}")) }
-    });
+    let report = until_published(steer, SAYS);
     for (index, member) in report.members.iter().enumerate() {
         let (load, publishes) = if index == SAYS { (1_000, true) } else { (0, false) };
         assert_eq!((member.load, member.publishes), (Some(load), publishes), "{member:?}");
@@ -115,10 +106,6 @@ fn a_worker_publishes_in_its_own_cell_and_its_flows_go_elsewhere() {
             client.ask_for("/0");
             (choices, client.answer().worker)
         };
-        wait::until("the program reads the cell", SOON, || match answered() {
-            (choices, worker) if choices[0] == says && worker != says => Ok(()),
-            other => Err(format!("{other:?}")),
-        });
         let mut its = 0;
         for _ in 0..CONNECTIONS {
             let (choices, worker) = answered();

@@ -13,7 +13,7 @@ use steer_tests::{
     netns::{self, Namespace},
     process, scripts,
     sockets::unaccepted,
-    stall::{BOUND, Visits, Watched, events_of, until_it_has_its_share, until_stalled},
+    stall::{BOUND, Visits, Watched, events_of, until_it_has_its_share, until_published, until_stalled},
     steer::{Steer, binary},
     wait,
 };
@@ -317,14 +317,11 @@ fn the_mark_of_a_daemon_that_was_killed_fades_and_beats_do_not() {
         let mut steer = group(namespace, LISTEN, "least-loaded", &command);
         let control = Control::new(&steer.socket());
         let pids = [SILENT, BEATING].map(|worker| pid(&control, worker));
+        until_published(&steer, BEATING as usize);
         pids.into_iter().for_each(process::freeze);
         let owners = &Owners::among(0..WORKERS);
         let mut pair = Pair { owners, workers: pids.map(|pid| (pid, Vec::new())), ports: 30_000.. };
         until_stalled(&control, BEATING as usize, true);
-        wait::until("the program reads its cell", SOON, || match pair.connect(BEATING, 1) {
-            [_, 0] => Ok(()),
-            waiting => Err(format!("{waiting:?} wait")),
-        });
         // What is in its queue marks it.
         wait::until("a connection waits for it", SOON, || {
             pair.connect(SILENT, 1);

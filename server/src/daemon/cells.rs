@@ -15,7 +15,7 @@ use crate::{
 use super::describe::describe;
 
 /// Changes one group's cells in the order in which it is asked to, and without making anybody wait: each change ends with an RCU
-/// grace period. Until then the program takes a worker for one that says nothing.
+/// grace period. Until then the program takes a worker for one that says nothing, and the daemon reads the cell in its place.
 #[derive(Debug)]
 pub(super) struct CellKeeper {
     changes: mpsc::UnboundedSender<(Slot, Option<Arc<WorkerCell>>)>,
@@ -32,10 +32,15 @@ impl CellKeeper {
                     let (cells, cell) = (cells.clone(), cell.clone());
                     running.spawn_blocking(move || put(&cells, slot, cell.as_deref()));
                 }
+                let mut is_known = true;
                 while let Some(ended) = running.join_next().await {
+                    is_known &= matches!(ended, Ok(Ok(())));
                     if let Ok(Err(error)) = ended {
                         tracing::warn!("a worker's load does not count: {}", describe(&error));
                     }
+                }
+                if let Some(cell) = cell.filter(|_| is_known) {
+                    cell.set_known();
                 }
             }
         });

@@ -31,16 +31,16 @@ impl Actor {
             let queue = queues.get(&slot).copied().unwrap_or(0);
             let selected = if queue > 0 { self.selected_so_far(slot) } else { 0 };
             let Some(running) = self.generations.get_mut(&id) else { continue };
-            let is_stalled = running.queue.take_in(Look { at, queue, selected });
+            let takes_nothing = running.queue.take_in(Look { at, queue, selected });
             let shown = Shown {
                 sampled_at: at,
                 queue: u32::try_from(queue).unwrap_or(u32::MAX),
-                stalled: u32::from(is_stalled),
+                stalled: u32::from(takes_nothing || running.has_stopped_unseen()),
             };
             for endpoint in &self.endpoints {
                 endpoint.show(slot, shown);
             }
-            self.note_stall(id, shown);
+            self.note_stall(id, shown, takes_nothing);
         }
     }
 
@@ -50,14 +50,13 @@ impl Actor {
     }
 
     /// Says when a worker seems to take nothing, and when it does again.
-    fn note_stall(&mut self, id: GenerationId, shown: Shown) {
+    fn note_stall(&mut self, id: GenerationId, shown: Shown, takes_nothing: bool) {
         let Some(running) = self.generations.get_mut(&id) else { return };
-        let cell = running.cell.as_ref().map(|cell| cell.read());
-        let is_bad = Load::of(shown, cell, monotonic_nanoseconds).is_bad;
+        let is_bad = Load::of(shown, running.cell_of_programs(), monotonic_nanoseconds).is_bad;
         if is_bad == std::mem::replace(&mut running.is_stalled, is_bad) {
             return;
         }
-        let (kind, detail) = match (is_bad, shown.stalled != 0) {
+        let (kind, detail) = match (is_bad, takes_nothing) {
             (true, true) => {
                 ("stalled", format!("nothing is taken from its queue of {}: no new flows", shown.queue))
             }
@@ -71,7 +70,7 @@ impl Actor {
     /// A generation's load as the program sees it now, and whether it publishes one itself.
     pub(super) fn load(&self, id: GenerationId) -> Option<(Load, bool)> {
         let running = self.generations.get(&id)?;
-        let cell = running.cell.as_ref().map(|cell| cell.read());
+        let cell = running.cell_of_programs();
         let shown = self.endpoints.first()?.kernel.shown(running.slot);
         let publishes = cell.is_some_and(|cell| cell.beat != 0);
         Some((Load::of(shown, cell, monotonic_nanoseconds), publishes))

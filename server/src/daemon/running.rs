@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use server_common::load::{Cell, Load, Shown};
 use tokio::net::{TcpSocket, TcpStream};
 
 use crate::{
-    dataplane::cells::WorkerCell,
+    dataplane::cells::{WorkerCell, monotonic_nanoseconds},
     engine::event::{Millis, Slot},
     workers::process::Process,
 };
@@ -58,6 +59,17 @@ impl Running {
             is_stalled: false,
             unattended_since: None,
         }
+    }
+
+    /// What the programs read that its worker says.
+    pub(super) fn cell_of_programs(&self) -> Option<Cell> {
+        self.cell.as_ref()?.read_by_programs()
+    }
+
+    /// Whether its worker has stopped beating and no program can see it yet.
+    pub(super) fn has_stopped_unseen(&self) -> bool {
+        let stopped = |cell: Cell| Load::of(Shown::default(), Some(cell), monotonic_nanoseconds).is_bad;
+        self.cell_of_programs().is_none() && self.cell.as_ref().is_some_and(|cell| stopped(cell.read()))
     }
 }
 

@@ -1,6 +1,9 @@
 //! Memory that a worker shares with the program: what it says of its own load.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::{
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use aya::maps::{Array, ArrayOfMaps, Map, MapData, MapError};
 use aya_obj::generated::{BPF_F_MMAPABLE, bpf_map_type::BPF_MAP_TYPE_ARRAY};
@@ -23,6 +26,7 @@ pub struct WorkerCell {
     map: Array<MapData, Cell>,
     descriptor: OwnedFd,
     memory: SharedArray<Cell>,
+    is_known: AtomicBool,
 }
 
 impl std::fmt::Debug for WorkerCell {
@@ -42,7 +46,7 @@ impl WorkerCell {
         let descriptor = data.fd().as_fd().try_clone_to_owned().map_err(io)?;
         let memory = SharedArray::map(descriptor.as_fd(), 1).map_err(io)?;
         let map = Map::Array(data).try_into().map_err(error("create an inner map of"))?;
-        Ok(Self { map, descriptor, memory })
+        Ok(Self { map, descriptor, memory, is_known: AtomicBool::new(false) })
     }
 
     /// Says something in the worker's place: for tests and benchmarks.
@@ -53,6 +57,16 @@ impl WorkerCell {
     /// What the worker says.
     pub fn read(&self) -> Cell {
         self.memory.read(0).unwrap_or_default()
+    }
+
+    /// Notes that every program that is to read it does.
+    pub fn set_known(&self) {
+        self.is_known.store(true, Ordering::Release);
+    }
+
+    /// What the programs read of it: nothing until [`set_known`](Self::set_known).
+    pub fn read_by_programs(&self) -> Option<Cell> {
+        self.is_known.load(Ordering::Acquire).then(|| self.read())
     }
 }
 

@@ -42,7 +42,7 @@ pub struct WorkerPolicy {
     pub share: f64,
     /// What it has in hand, as the policy `least-loaded` sees it; nothing under the others.
     pub load: Option<u64>,
-    /// Whether it publishes its load and its beat itself.
+    /// Whether it publishes its load and its beat itself, and the program sees it.
     pub publishes: bool,
     /// Whether it looks as if it took nothing, under the policy `least-loaded`.
     pub stalled: bool,
