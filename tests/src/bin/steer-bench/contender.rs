@@ -44,7 +44,7 @@ use crate::connects::{begin, client, empty};
 static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../../server-ebpf/object/bench.bpf.o");
 
 /// Listeners of each group.
-const LISTENERS: u16 = 4;
+pub(crate) const LISTENERS: u16 = 4;
 /// Any fixed seed: the hash takes the same time with every one.
 const SEED: [u64; 2] = [0x0706_0504_0302_0100, 0x0f0e_0d0c_0b0a_0908];
 /// The clients that fill the queues, by their numbers: none that a flood has, and so many that no queue is missed.
@@ -264,17 +264,8 @@ fn load_steer(sockets: &[BorrowedFd<'_>], steering: Steering) -> Result<KernelGr
 }
 
 /// Whom a slot's connection IDs name.
-fn owner(slot: u16) -> Owner {
+pub(crate) fn owner(slot: u16) -> Owner {
     Owner::new(u32::from(slot - 1), 1)
-}
-
-/// A packet of QUIC with a short header, as the client of a connection sends it whose server is in one of the slots.
-pub(crate) fn quic_packet(number: usize) -> Vec<u8> {
-    let slot = (number % usize::from(LISTENERS)) as u16 + 1;
-    // The header, the connection ID's first octet, whom it names, its nonce, and what is encrypted.
-    let parts: [&[u8]; 5] =
-        [&[0x40], &[12], &owner(slot).octets(), &(number as u64).to_be_bytes(), &[0x5a; 24]];
-    parts.concat()
 }
 
 fn program<'a>(ebpf: &'a Ebpf, symbol: &str) -> Result<&'a SkReuseport> {

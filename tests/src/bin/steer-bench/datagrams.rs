@@ -15,15 +15,16 @@ use aya::{
 use steer::daemon::settings::FlowSettings;
 
 use crate::{
-    contender::{Contender, Program, Steering, quic_packet},
+    contender::{Contender, Program, Steering},
     echo::Echo,
+    flow_clients,
     report::{Aim, Report, Row},
     samples::Samples,
 };
 
 /// Flows, each with a socket of its own and four datagrams in each round.
-const FLOWS: usize = 512;
-const IN_ROUND: usize = 4;
+const FLOWS: u16 = 512;
+const IN_ROUND: u16 = 4;
 
 /// The aims, as ratios, whatever the machine: where the constant takes 38 ns, 70 without state, 100 with flows and 90 by connection
 /// ID; and nineteen of twenty of the datagrams that the kernel alone delivers.
@@ -77,7 +78,7 @@ fn measure_runs(ip: IpAddr, rounds: usize, report: &mut Report) -> Result<()> {
     };
     report.add(beside(row("table, kernel's hash", kernel_hash), kernel_hash, &|_| None));
     for ((steering, most), side) in AIMS.into_iter().zip(steered) {
-        side.contender.check_counters(FLOWS as u64)?;
+        side.contender.check_counters(FLOWS.into())?;
         let named = row(&format!("steer, {}", steering.name()), side);
         report.add(beside(named, side, &|ratio| Some(Aim::at_most("ratio", ratio, most))));
     }
@@ -94,12 +95,7 @@ struct Side {
 impl Side {
     fn new(program: Program, target: SocketAddr) -> Result<Self> {
         let contender = Contender::of_datagrams(program, target)?;
-        let client = |number| {
-            let socket = UdpSocket::bind((target.ip(), 0))?;
-            socket.connect(target)?;
-            Ok((socket, quic_packet(number)))
-        };
-        let clients = (0..FLOWS).map(client).collect::<Result<Vec<_>>>()?;
+        let clients = flow_clients::connect(target, FLOWS)?;
         Ok(Self { contender, clients, samples: Samples::default() })
     }
 
@@ -113,7 +109,7 @@ impl Side {
         }
         let (time, runs) = self.contender.statistics()?;
         let (time, runs): (Duration, u64) = (time - time_before, runs - runs_before);
-        let expected = (IN_ROUND * FLOWS) as u64;
+        let expected = u64::from(IN_ROUND * FLOWS);
         ensure!(runs == expected, "{expected} datagrams made {runs} runs of the program");
         Ok(time.as_nanos() as f64 / runs as f64)
     }

@@ -18,11 +18,12 @@ use steer::sockets::{
 };
 
 use crate::{
-    contender::{Contender, Program, Steering, quic_packet},
+    contender::{Contender, Program, Steering},
+    flow_clients,
     samples::Samples,
 };
 
-const FLOWS: usize = 64;
+const FLOWS: u16 = 64;
 const SERVERS: usize = 4;
 const ROUND: Duration = Duration::from_millis(200);
 /// None is lost on loopback while a flow has one in flight: an answer that does not come is an error.
@@ -53,13 +54,8 @@ impl Echo {
         // So that each sees the end.
         sockets.iter().try_for_each(|socket| socket.set_read_timeout(Some(ROUND)))?;
         let servers = sockets.into_iter().map(|socket| serve(socket, is_over.clone())).collect();
-        let client = |number| {
-            let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
-            socket.connect(target)?;
-            socket.set_read_timeout(Some(ANSWER))?;
-            Ok((socket, quic_packet(number)))
-        };
-        let clients = (0..FLOWS).map(client).collect::<Result<Vec<_>>>()?;
+        let clients = flow_clients::connect(target, FLOWS)?;
+        clients.iter().try_for_each(|(socket, _)| socket.set_read_timeout(Some(ANSWER)))?;
         Ok(Self { _contender: contender, clients, servers, is_over, samples: Samples::default() })
     }
 

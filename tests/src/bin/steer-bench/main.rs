@@ -7,6 +7,7 @@ mod connects;
 mod contender;
 mod datagrams;
 mod echo;
+mod flow_clients;
 mod handover;
 mod idle;
 mod policy;

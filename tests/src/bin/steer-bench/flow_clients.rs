@@ -1,0 +1,34 @@
+//! Clients of datagrams, each of which sends one flow.
+
+use std::net::{SocketAddr, UdpSocket};
+
+use anyhow::{Context, Result};
+
+use crate::contender::{LISTENERS, owner};
+
+/// The first port of all clients. They are chosen here: the kernel might give one of those that the next side is to have.
+const FIRST: u16 = 20_000;
+/// The ports of the clients of one target. Targets whose ports are 50 apart have the same.
+const OF_TARGET: u16 = 600;
+
+/// So many clients of the target, 600 at most, and what each of them sends.
+pub(crate) fn connect(target: SocketAddr, flows: u16) -> Result<Vec<(UdpSocket, Vec<u8>)>> {
+    assert!(flows <= OF_TARGET, "{flows} clients of one target");
+    let first = FIRST + target.port() % 50 * OF_TARGET;
+    let client = |number: u16| {
+        let address = SocketAddr::new(target.ip(), first + number);
+        let socket = UdpSocket::bind(address).with_context(|| format!("binding a client to {address}"))?;
+        socket.connect(target)?;
+        Ok((socket, quic_packet(number)))
+    };
+    (0..flows).map(client).collect()
+}
+
+/// A packet of QUIC with a short header, as the client of a connection sends it whose server is in one of the slots.
+fn quic_packet(number: u16) -> Vec<u8> {
+    let slot = number % LISTENERS + 1;
+    // The header, the connection ID's first octet, whom it names, its nonce, and what is encrypted.
+    let nonce = u64::from(number).to_be_bytes();
+    let parts: [&[u8]; 5] = [&[0x40], &[12], &owner(slot).octets(), &nonce, &[0x5a; 24]];
+    parts.concat()
+}
