@@ -31,6 +31,7 @@ pub mod spoofed;
 pub mod stall;
 pub mod steer;
 pub mod strangers;
+pub mod succession;
 pub mod traffic;
 pub mod transcript;
 pub mod wait;

@@ -8,6 +8,7 @@ use steer_tests::{
     netns, process,
     receipts::{check_sums, group_of, receipt_of, receipts_of, until_event},
     steer::Steer,
+    succession::die_amid_a_drain,
 };
 
 const SOON: Duration = Duration::from_secs(60);
@@ -116,23 +117,7 @@ fn the_daemon_is_not_in_the_way_of_a_flow() {
         let mut steer = Steer::configured(namespace, &configured);
         let flows = Flows::start(&targets(), 60, LIVELY);
         for _ in 0..3 {
-            // In the middle of the first worker's drain.
-            let status = steer.status();
-            let generation = status.groups[0].workers[0].generation;
-            std::thread::scope(|scope| {
-                let restart = scope.spawn(|| steer.command(["restart", "web", "--json"]));
-                steer.until("the new generation works", SOON, |status| {
-                    let worker = &status.groups[0].workers[0];
-                    worker.generation > generation && worker.state == "working"
-                });
-                flows.more(1);
-                process::signal(steer.pid(), Signal::KILL);
-                restart.join().expect("the command ends");
-            });
-            steer.kill();
-            flows.more(3);
-            steer.start_daemon();
-            steer.until_reachable();
+            let generation = die_amid_a_drain(&mut steer, "web", |times| flows.more(times));
             // The restart goes on, to its end.
             until_event(&steer, "drained", "web/2", generation);
         }

@@ -8,14 +8,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::process::Signal;
 use steer::control::api::Receipt;
 use steer_tests::{
     control::{Control, assert_drained},
     crowd::{Crowd, Habits},
-    netns, process,
+    netns,
     receipts::{group_of, udp_counters, until_event},
     steer::Steer,
+    succession::die_amid_a_drain,
 };
 
 const SOON: Duration = Duration::from_secs(60);
@@ -78,26 +78,6 @@ fn hand_over(steer: &Steer<'_>, count: Option<u64>, duration: Duration) -> Vec<R
     })
 }
 
-/// Kills the daemon while the first worker's old generation drains; the next daemon ends that drain by its proof.
-fn kill_the_daemon(steer: &mut Steer<'_>, crowd: &Crowd) {
-    let generation = steer.status().groups[0].workers[0].generation;
-    thread::scope(|scope| {
-        let restart = scope.spawn(|| steer.command(["restart", "web/0", "--json"]));
-        steer.until("the new generation works", SOON, |status| {
-            let worker = &status.groups[0].workers[0];
-            worker.generation > generation && worker.state == "working"
-        });
-        process::signal(steer.pid(), Signal::KILL);
-        restart.join().expect("the command ends");
-    });
-    steer.kill();
-    crowd.more(3);
-    steer.start_daemon();
-    steer.until_reachable();
-    let drained = until_event(steer, "drained", "web/0", generation);
-    assert!(drained.detail.contains("nothing is left"), "{drained:?}");
-}
-
 #[test]
 fn no_flow_of_ten_thousand_goes_astray_through_handovers_scales_and_the_daemons_death() {
     netns::run("flows-scale", |namespace| {
@@ -110,7 +90,9 @@ fn no_flow_of_ten_thousand_goes_astray_through_handovers_scales_and_the_daemons_
         let down = control.scale(2);
         assert_eq!(down.len(), 6);
         control.scale(WORKERS);
-        kill_the_daemon(&mut steer, &crowd);
+        let generation = die_amid_a_drain(&mut steer, "web/0", |times| crowd.more(times));
+        let drained = until_event(&steer, "drained", "web/0", generation);
+        assert!(drained.detail.contains("nothing is left"), "{drained:?}");
         let rest = wanted_handovers().map(|handovers| handovers - receipts.len() as u64);
         receipts.extend(hand_over(&steer, rest, HANDOVERS_FOR / 2));
         crowd.more(2);

@@ -1,14 +1,14 @@
 //! QUIC: connections of real clients to real servers live through handovers and scales, in the process that began them.
 
-use std::{env, net::SocketAddr, thread, time::Duration};
+use std::{env, net::SocketAddr, time::Duration};
 
-use rustix::process::Signal;
 use steer::control::api::{Counters, Receipt};
 use steer_tests::{
-    netns, process,
+    netns,
     quic::{Connections, Habit, QuicTally},
     receipts::{group_of, receipts_of, until_event},
     steer::Steer,
+    succession::die_amid_a_drain,
 };
 
 const SOON: Duration = Duration::from_secs(60);
@@ -164,22 +164,7 @@ fn the_daemon_is_not_in_the_way_of_connections_by_id() {
         let mut steer = Steer::configured(namespace, &configuration);
         let running = start(100, Habit { rebind_every: Some(5), ..habit(100) });
         for _ in 0..2 {
-            // In the middle of the first worker's drain.
-            let generation = steer.status().groups[0].workers[0].generation;
-            thread::scope(|scope| {
-                let restart = scope.spawn(|| steer.command(["restart", "web/0", "--json"]));
-                steer.until("the new generation works", SOON, |status| {
-                    let worker = &status.groups[0].workers[0];
-                    worker.generation > generation && worker.state == "working"
-                });
-                running.more(1);
-                process::signal(steer.pid(), Signal::KILL);
-                restart.join().expect("the command ends");
-            });
-            steer.kill();
-            running.more(2);
-            steer.start_daemon();
-            steer.until_reachable();
+            let generation = die_amid_a_drain(&mut steer, "web/0", |times| running.more(times));
             until_event(&steer, "drained", "web/0", generation);
         }
         running.more(2);

@@ -35,7 +35,7 @@ use crate::{
 };
 
 use super::{
-    by_id::Activity, describe::describe, endpoint_error::EndpointError, settings::FlowSettings,
+    by_id::Activity, endpoint_error::EndpointError, held_listener::HeldListener, settings::FlowSettings,
     state::SavedAddress,
 };
 
@@ -50,7 +50,7 @@ pub(super) struct Endpoint {
     publisher: Arc<Mutex<Publisher>>,
     /// The daemon's own descriptor of each listener, by slot. In `inherit` mode it is what keeps unaccepted
     /// connections alive when a worker crashes.
-    listeners: BTreeMap<Slot, Listener>,
+    listeners: BTreeMap<Slot, HeldListener>,
     /// What the program had counted for each slot when its last listener left it. Counters are never set back: to do so and to
     /// keep what they said cannot be one step.
     counted_before: BTreeMap<Slot, SlotCounters>,
@@ -65,25 +65,6 @@ pub(super) struct Endpoint {
     /// The user who owns the group's sockets, where that is not the daemon's.
     owner: Option<u32>,
     is_attached: bool,
-}
-
-#[derive(Debug)]
-struct Listener {
-    descriptor: OwnedFd,
-    cookie: u64,
-    /// Whether it was taken out of its group.
-    has_left: bool,
-}
-
-impl Listener {
-    /// Before it is closed: a socket of UDP that is closed as it is can take a datagram of anybody's along.
-    fn leave(&mut self) {
-        if !std::mem::replace(&mut self.has_left, true)
-            && let Err(error) = options::leave_group(&self.descriptor)
-        {
-            tracing::warn!("a datagram may be lost: {}", describe(&error));
-        }
-    }
 }
 
 impl Endpoint {
@@ -148,7 +129,7 @@ impl Endpoint {
 
     /// Takes in the listener that a slot has had all along.
     pub(super) fn adopt(&mut self, slot: Slot, listener: OwnedFd, cookie: u64) {
-        self.listeners.insert(slot, Listener { descriptor: listener, cookie, has_left: false });
+        self.listeners.insert(slot, HeldListener::new(listener, cookie));
     }
 
     /// What the next daemon has to know.
@@ -237,7 +218,7 @@ impl Endpoint {
     pub(super) fn put(&mut self, slot: Slot, listener: OwnedFd) -> Result<(), EndpointError> {
         let cookie = options::socket_cookie(&listener)?;
         self.kernel.put(slot, listener.as_fd())?;
-        self.listeners.insert(slot, Listener { descriptor: listener, cookie, has_left: false });
+        self.listeners.insert(slot, HeldListener::new(listener, cookie));
         Ok(())
     }
 

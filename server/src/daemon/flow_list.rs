@@ -9,7 +9,6 @@ use crate::{
     control::api::{FLOWS_LISTED_MAX, Fault, FaultKind, FlowOf, Flows, GenerationFlows, SCHEMA},
     dataplane::flow_table::Flow,
     engine::event::GenerationId,
-    sockets::address::Protocol,
 };
 
 use super::actor::Actor;
@@ -41,7 +40,7 @@ impl Actor {
                 hint: Some(format!("`steer status {group}` lists its workers")),
             });
         }
-        if self.settings.listen.iter().all(|address| address.protocol != Protocol::Udp) {
+        if !self.settings.has_udp() {
             return Err(Fault {
                 kind: FaultKind::Refused,
                 message: format!("{} has no udp address, and so no flows", self.settings.name),

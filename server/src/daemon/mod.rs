@@ -18,6 +18,7 @@ mod endpoint_error;
 mod flow_list;
 pub mod flows;
 mod following;
+mod held_listener;
 mod journal;
 mod lasting;
 mod loads;

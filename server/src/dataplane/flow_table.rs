@@ -13,7 +13,7 @@ use server_common::{
 
 use crate::engine::event::Slot;
 
-use super::shared_array::SharedArray;
+use super::{cells::monotonic_nanoseconds, shared_array::SharedArray};
 
 /// The most flows that a table can have room for.
 pub const FLOWS_MAX: u32 = SETS_MAX * WAYS as u32;
@@ -133,8 +133,7 @@ impl FlowTable {
 
 /// The kernel's clock, as the program reads it, in the table's units.
 fn now() -> u16 {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    units(time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64)
+    units(monotonic_nanoseconds())
 }
 
 fn address(words: [u32; 4], port: u16) -> SocketAddr {
