@@ -114,7 +114,10 @@ pub(super) fn flows(
         let message = format!("the group {group} does not listen on {to}");
         return Err(usage(message, format!("it listens on {}", addresses())));
     }
-    let locals = to.map_or_else(|| listens.to_vec(), |to| vec![to]);
+    let mut locals = to.map_or_else(|| listens.to_vec(), |to| vec![to]);
+    // Of tcp and udp alike: the table is asked for the same.
+    let mut seen = BTreeSet::new();
+    locals.retain(|local| seen.insert(*local));
     let mut flows = Vec::new();
     for &client in clients {
         if let Some(wildcard) = locals.iter().find(|local| local.ip().is_unspecified()) {
@@ -203,6 +206,8 @@ mod tests {
         };
         let both = ["127.0.0.1:80", "[::1]:80"];
         assert_eq!(found(&both, "10.0.0.1:9", None), Ok(vec!["127.0.0.1:80".to_owned()]));
+        let tcp_and_udp = ["127.0.0.1:80"; 2];
+        assert_eq!(found(&tcp_and_udp, "10.0.0.1:9", None), Ok(vec!["127.0.0.1:80".to_owned()]));
         assert_eq!(found(&both, "[fd00::1]:9", None), Ok(vec!["[::1]:80".to_owned()]));
         assert_eq!(
             found(&["[::]:80"], "10.0.0.1:9", Some("10.0.0.2:80")),
