@@ -44,12 +44,7 @@ fn count(file: &str, state: TcpState, is_wanted: impl Fn(&str) -> bool) -> usize
 /// How many connections wait, unaccepted, in the queues of the listeners that a process holds.
 #[track_caller]
 pub fn unaccepted(pid: u32) -> usize {
-    let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).expect("a process's descriptors can be listed");
-    let inode = |descriptor: fs::DirEntry| {
-        let target = fs::read_link(descriptor.path()).ok()?;
-        Some(target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned())
-    };
-    let inodes: Vec<String> = descriptors.filter_map(|descriptor| inode(descriptor.ok()?)).collect();
+    let inodes = inodes(pid);
     let text = ["tcp", "tcp6"].map(|file| {
         fs::read_to_string(format!("/proc/thread-self/net/{file}")).expect("sockets can be listed")
     });
@@ -63,6 +58,30 @@ pub fn unaccepted(pid: u32) -> usize {
         is_one.then(|| usize::from_str_radix(queue, 16).ok()).flatten()
     };
     text.iter().flat_map(|text| text.lines()).filter_map(waiting).sum()
+}
+
+/// The inodes of the sockets that a process holds.
+#[track_caller]
+pub fn inodes(pid: u32) -> Vec<String> {
+    let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).expect("a process's descriptors can be listed");
+    let inode = |descriptor: fs::DirEntry| {
+        let target = fs::read_link(descriptor.path()).ok()?;
+        Some(target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned())
+    };
+    descriptors.filter_map(|descriptor| inode(descriptor.ok()?)).collect()
+}
+
+/// The inodes of the UDP sockets that are bound to a port, in the order in which the kernel's lookups meet those of one address.
+pub fn udp_inodes(port: u16, ipv6: bool) -> Vec<String> {
+    let file = if ipv6 { "udp6" } else { "udp" };
+    let text = fs::read_to_string(format!("/proc/thread-self/net/{file}")).expect("sockets can be listed");
+    let port = format!(":{port:04X}");
+    let inode = |line: &str| {
+        // As of /proc/net/tcp.
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        fields.get(1)?.ends_with(&port).then(|| fields.get(9).map(|&inode| inode.to_owned()))?
+    };
+    text.lines().skip(1).filter_map(inode).collect()
 }
 
 /// An address as `/proc/net/tcp` prints it: the address in words of the machine's byte order, the port in network order.

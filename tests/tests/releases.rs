@@ -14,6 +14,7 @@ use steer_tests::{
     netns, process,
     service::{group, sample},
     sockets::{TcpState, tcp_count},
+    spoofed::receivers,
     steer::{Steer, binary},
     strangers::{accepted, detach_program, join},
     wait,
@@ -21,8 +22,17 @@ use steer_tests::{
 
 const SOON: Duration = Duration::from_secs(30);
 
+/// Of datagrams, beside the addresses of [`LISTEN`].
+const PORT: u16 = 8053;
+
 fn configuration(more: &str) -> String {
-    let all = LISTEN.map(|address| format!("\"{address}\"")).join(", ");
+    let udp = format!("udp://127.0.0.1:{PORT}");
+    let all = LISTEN
+        .into_iter()
+        .chain([&*udp])
+        .map(|address| format!("\"{address}\""))
+        .collect::<Vec<_>>()
+        .join(", ");
     group("web", "ALL", 3, &sample(&binary()), more).replace("\"ALL\"", &all)
 }
 
@@ -39,6 +49,7 @@ fn a_released_group_is_the_kernels_and_nothing_is_lost() {
         load.wait_for(1_000);
         assert_eq!(accepted(&stranger), 0);
         drop(stranger);
+        assert!(receivers(PORT).len() > workers.len(), "there is an anchor");
         let released = steer.command(["release", "web", "--json"]).succeeded();
         // The kernel's hash is another than ours.
         load.probe().pause_stickiness();
@@ -49,6 +60,7 @@ fn a_released_group_is_the_kernels_and_nothing_is_lost() {
         assert!(!released.stdout.is_empty());
 
         assert_eq!(tcp_count(address, TcpState::Listen), workers.len(), "the holding listener is gone");
+        assert_eq!(receivers(PORT).len(), workers.len(), "the anchor is gone");
         for pid in &workers {
             assert!(fs::metadata(format!("/proc/{pid}")).is_ok(), "{pid} goes on");
         }

@@ -103,6 +103,16 @@ impl Actor {
         Ok(())
     }
 
+    /// Has the anchors outlive this daemon.
+    pub(super) fn keep_anchors(&mut self) {
+        let Some(persistence) = &self.persistence else { return };
+        for (index, endpoint) in self.endpoints.iter_mut().enumerate() {
+            if let Some(anchor) = &mut endpoint.anchor {
+                anchor.keep(|socket| persistence.keep_anchor(index, socket));
+            }
+        }
+    }
+
     fn shut_hold(&mut self, slot: Slot) -> Event {
         let moved = self.shut(slot);
         let counted = self.forget_slot(slot);

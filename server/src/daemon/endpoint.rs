@@ -35,7 +35,7 @@ use crate::{
 };
 
 use super::{
-    by_id::Activity, endpoint_error::EndpointError, held_listener::HeldListener, settings::FlowSettings,
+    anchor::Anchor, by_id::Activity, endpoint_error::EndpointError, member::Member, settings::FlowSettings,
     state::SavedAddress,
 };
 
@@ -50,14 +50,16 @@ pub(super) struct Endpoint {
     publisher: Arc<Mutex<Publisher>>,
     /// The daemon's own descriptor of each listener, by slot. In `inherit` mode it is what keeps unaccepted
     /// connections alive when a worker crashes.
-    listeners: BTreeMap<Slot, HeldListener>,
+    listeners: BTreeMap<Slot, Member>,
     /// What the program had counted for each slot when its last listener left it. Counters are never set back: to do so and to
     /// keep what they said cannot be one step.
     counted_before: BTreeMap<Slot, SlotCounters>,
     /// Where program and maps are pinned, if they are.
     pins: Option<PathBuf>,
-    /// Listeners whose slot is not yet theirs: the first holding listener, made before the engine's first effect.
+    /// The first holding listener, made before the engine's first effect. Datagrams are not held.
     prepared: Option<OwnedFd>,
+    /// Of datagrams, the member that lookups meet first.
+    pub(super) anchor: Option<Anchor>,
     /// How UDP flows are remembered.
     flows: FlowSettings,
     /// By slot, how many datagrams have come lately by their connection ID.
@@ -68,7 +70,7 @@ pub(super) struct Endpoint {
 }
 
 impl Endpoint {
-    /// Takes the address: makes the first holding listener (which finds a free port for port 0) and loads the program.
+    /// Takes the address: makes the first holding listener or the anchor (which finds a free port for port 0) and loads the program.
     /// With a directory for pins, another daemon can go on with it.
     pub(super) fn open(
         address: ListenAddress,
@@ -79,21 +81,28 @@ impl Endpoint {
         let flows = if address.protocol == Protocol::Udp { flows } else { FlowSettings::NONE };
         let named = if address.protocol == Protocol::Udp { WORKERS_MAX as u32 } else { 1 };
         let shape = Shape { slots: SLOTS_DEFAULT, flows: flows.max, named };
-        let anchor = make_listener(address, owner, BACKLOG)?;
-        let bound = options::local_address(&anchor)?;
+        let first = make_listener(address, owner, BACKLOG)?;
+        let bound = options::local_address(&first)?;
         let (kernel, mut publisher) = match &pins {
             Some(directory) => KernelGroup::load_pinned(shape, directory)?,
             None => KernelGroup::load(shape)?,
         };
         publisher.keep_flows(flows.idle);
+        let address = ListenAddress { address: bound, ..address };
+        let mut anchor = anchor(address, owner);
+        let prepared = match &mut anchor {
+            Some(anchor) => anchor.set(first).map(|()| None)?,
+            None => Some(first),
+        };
         Ok(Self {
-            address: ListenAddress { address: bound, ..address },
+            address,
             kernel,
             publisher: Arc::new(Mutex::new(publisher)),
             listeners: BTreeMap::new(),
             counted_before: BTreeMap::new(),
             pins,
-            prepared: Some(anchor),
+            prepared,
+            anchor,
             flows,
             by_id: BTreeMap::new(),
             owner,
@@ -120,6 +129,7 @@ impl Endpoint {
             counted_before: counted_before.collect(),
             pins: Some(pins),
             prepared: None,
+            anchor: anchor(saved.address, owner),
             flows,
             by_id: BTreeMap::new(),
             owner,
@@ -129,7 +139,7 @@ impl Endpoint {
 
     /// Takes in the listener that a slot has had all along.
     pub(super) fn adopt(&mut self, slot: Slot, listener: OwnedFd, cookie: u64) {
-        self.listeners.insert(slot, HeldListener::new(listener, cookie));
+        self.listeners.insert(slot, Member { descriptor: listener, cookie });
     }
 
     /// What the next daemon has to know.
@@ -216,9 +226,12 @@ impl Endpoint {
 
     /// Puts a listener into a slot that was free.
     pub(super) fn put(&mut self, slot: Slot, listener: OwnedFd) -> Result<(), EndpointError> {
-        let cookie = options::socket_cookie(&listener)?;
-        self.kernel.put(slot, listener.as_fd())?;
-        self.listeners.insert(slot, HeldListener::new(listener, cookie));
+        let listener = Member::new(listener)?;
+        self.kernel.put(slot, listener.descriptor.as_fd())?;
+        self.listeners.insert(slot, listener);
+        if let Some(anchor) = &mut self.anchor {
+            anchor.member_came();
+        }
         Ok(())
     }
 
@@ -232,9 +245,13 @@ impl Endpoint {
         self.listeners.get(&slot).map(|listener| &listener.descriptor)
     }
 
-    /// Any listener of the group: in what makes a group, they are all alike.
-    pub(super) fn any_listener(&self) -> Option<&OwnedFd> {
-        self.listeners.values().map(|listener| &listener.descriptor).next()
+    /// Any member of the group: in what makes a group, they are all alike.
+    pub(super) fn any_member(&self) -> Option<&OwnedFd> {
+        self.members().map(|member| &member.descriptor).next()
+    }
+
+    fn members(&self) -> impl Iterator<Item = &Member> {
+        self.listeners.values().chain(self.anchor.iter().flat_map(Anchor::members))
     }
 
     /// What the listener of each slot says of itself.
@@ -256,7 +273,7 @@ impl Endpoint {
     /// The cookies of all listeners that are the group's.
     pub(super) fn cookies(&self) -> HashSet<u64> {
         let prepared = self.prepared.as_ref().and_then(|listener| options::socket_cookie(listener).ok());
-        self.listeners.values().map(|listener| listener.cookie).chain(prepared).collect()
+        self.members().map(|member| member.cookie).chain(prepared).collect()
     }
 
     /// A listener to reach the kernel group by.
@@ -338,13 +355,12 @@ impl Endpoint {
         self.kernel.show(slot, shown);
     }
 
-    /// Counts the datagrams that nobody has read from a slot's socket, and takes them out. No more come: it leaves its group.
-    pub(super) fn unread(&mut self, slot: Slot) -> Result<u64, options::SocketError> {
-        let is_udp = self.is_udp();
-        match self.listeners.get_mut(&slot) {
-            Some(listener) if is_udp => {
-                listener.leave();
-                options::discard_datagrams(&listener.descriptor)
+    /// Counts the datagrams that nobody has read from a slot's socket, and takes them out. No more come: the slot is empty.
+    pub(super) fn unread(&mut self, slot: Slot) -> Result<u64, EndpointError> {
+        match self.listeners.get(&slot) {
+            Some(listener) if self.is_udp() => {
+                self.kernel.clear(slot)?;
+                Ok(options::discard_datagrams(&listener.descriptor)?)
             }
             _ => Ok(0),
         }
@@ -359,10 +375,7 @@ impl Endpoint {
         // Before another worker has the slot.
         self.kernel.flows().sweep(self.flows.idle, Some(slot));
         self.kernel.show(slot, Shown::default());
-        let is_udp = self.is_udp();
-        if let Some(mut listener) = self.listeners.remove(&slot).filter(|_| is_udp) {
-            listener.leave();
-        }
+        self.listeners.remove(&slot);
         self.by_id.remove(&slot);
         Ok(counted)
     }
@@ -379,4 +392,9 @@ impl Endpoint {
         let before = self.counted_before.get(&slot).copied().unwrap_or_default();
         Ok(now.since(&before))
     }
+}
+
+/// Of datagrams there is one.
+fn anchor(address: ListenAddress, owner: Option<u32>) -> Option<Anchor> {
+    (address.protocol == Protocol::Udp).then(|| Anchor::new(address, owner))
 }

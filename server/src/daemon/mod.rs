@@ -3,6 +3,7 @@
 //! One task per group ([`actor`]) owns everything of that group; groups share the journal and the control socket only.
 
 mod actor;
+mod anchor;
 mod by_id;
 mod carry;
 mod cells;
@@ -18,10 +19,10 @@ mod endpoint_error;
 mod flow_list;
 pub mod flows;
 mod following;
-mod held_listener;
 mod journal;
 mod lasting;
 mod loads;
+mod member;
 mod memory;
 mod mend;
 mod neighbours;

@@ -139,6 +139,16 @@ impl Persistence {
         self.kept(&self.hold_name(address, slot))
     }
 
+    /// Has the anchor of an address outlive the daemon, in place of the one before.
+    pub(super) fn keep_anchor(&self, address: usize, anchor: BorrowedFd<'_>) -> Result<(), KeeperError> {
+        self.keeper().keep(&self.anchor_name(address), anchor)
+    }
+
+    /// The one that is kept.
+    pub(super) fn kept_anchor(&self, address: usize) -> Option<std::os::fd::OwnedFd> {
+        self.kept(&self.anchor_name(address))
+    }
+
     /// Has the socket on which workers say that they are ready outlive the daemon.
     pub(super) fn keep_notify(&self, socket: BorrowedFd<'_>) -> Result<(), KeeperError> {
         self.keeper().keep(&self.notify_name(), socket)
@@ -175,6 +185,10 @@ impl Persistence {
 
     fn hold_name(&self, address: usize, slot: Slot) -> String {
         format!("{}/{address}/{slot}", self.group)
+    }
+
+    fn anchor_name(&self, address: usize) -> String {
+        format!("{}/{address}/anchor", self.group)
     }
 
     fn notify_name(&self) -> String {

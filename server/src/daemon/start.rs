@@ -46,6 +46,7 @@ impl Actor {
                 endpoint.make(slot)?;
                 endpoint.name(slot, generation);
             }
+            self.keep_anchors();
         }
         let name = settings.name.worker(generation.worker);
         let cell = self.make_cell(generation, slot);
@@ -215,7 +216,7 @@ impl Actor {
         let (slot, Some(process)) = (running.slot, running.process.clone()) else { return Ok(()) };
         let owner_uid = self.owner();
         for endpoint in self.endpoints.iter_mut().filter(|endpoint| endpoint.listener(slot).is_none()) {
-            let v6_only = endpoint.any_listener().and_then(|listener| options::is_v6_only(listener).ok());
+            let v6_only = endpoint.any_member().and_then(|member| options::is_v6_only(member).ok());
             let membership = Membership { address: endpoint.address, owner_uid, v6_only };
             let known = endpoint.cookies();
             if let Some(found) = discover(&mut self.diag, &membership, &process.tree(), &known)? {
@@ -223,6 +224,7 @@ impl Actor {
                 endpoint.name(slot, generation);
             }
         }
+        self.keep_anchors();
         Ok(())
     }
 

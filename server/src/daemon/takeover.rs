@@ -38,6 +38,10 @@ impl Actor {
             self.generations.insert(generation, running);
         }
         for (index, address) in saved.addresses.iter().enumerate() {
+            if let Some(anchor) = &mut self.endpoints[index].anchor {
+                anchor
+                    .adopt(self.persistence.as_ref().and_then(|persistence| persistence.kept_anchor(index)));
+            }
             for (&slot, &cookie) in &address.listeners {
                 if let Some(listener) = self.find_listener(index, slot, cookie, processes) {
                     self.endpoints[index].adopt(slot, listener, cookie);
@@ -113,6 +117,7 @@ impl Actor {
                 self.feed(event);
             }
         }
+        self.keep_anchors();
         self.feed(Event::Tick);
         let again: Vec<_> = self
             .generations

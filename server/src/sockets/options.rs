@@ -147,13 +147,10 @@ pub fn wake_receivers(listener: impl AsFd) -> Result<(), SocketError> {
 
 /// Takes a UDP socket out of its group and out of reach of any datagram, for good: it may then be closed, and cannot send any more.
 ///
-/// Closing it as it is can lose a datagram of anybody's. The kernel takes a socket out of its group first and out of the list that it
-/// looks datagrams up in a moment later (`udp_lib_unhash`, also in 6.18); a lookup on another CPU that meets it there in between takes
-/// it for one without a group, and gives it the datagram: 4,002 of 191,296 through 89,257 closes of sockets that no program selects, and
-/// 8 of 210,176 through 89,288 that were so taken out before (`tests/tests/datagrams_closing.rs` prints such figures). A lookup passes over a
-/// socket that is bound to another interface before it looks at its group; what is left are lookups that are between the two at that
-/// moment. There is no interface of this number, and the kernel does not ask (`SO_BINDTOIFINDEX`,
-/// since 5.1).
+/// Closing one as it is that lookups meet first loses datagrams of others, as the daemon's anchor says. A lookup passes over a socket
+/// that is bound to another interface before it looks at its group; what is lost now is what came while it was between the two, less than a
+/// hundredth of the rest (`tests/tests/datagrams_closing.rs`). There is no interface of this number, and the kernel does not ask
+/// (`SO_BINDTOIFINDEX`, since 5.1).
 pub fn leave_group(socket: impl AsFd) -> Result<(), SocketError> {
     let no_interface = libc::c_int::MAX;
     // SAFETY: the option's value is an integer, which is there until the call returns.
