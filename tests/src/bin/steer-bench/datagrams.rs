@@ -95,7 +95,7 @@ struct Side {
 impl Side {
     fn new(program: Program, target: SocketAddr) -> Result<Self> {
         let contender = Contender::of_datagrams(program, target)?;
-        let clients = flow_clients::connect(target, FLOWS)?;
+        let clients = flow_clients::connect(target.ip(), target, FLOWS)?;
         Ok(Self { contender, clients, samples: Samples::default() })
     }
 
@@ -149,8 +149,8 @@ fn measure_rates(rounds: usize, report: &mut Report) -> Result<()> {
         let count = steered.len() + 1;
         for index in (0..count).map(|index| (index + round) % count) {
             match index.checked_sub(1) {
-                None => alone.round()?,
-                Some(index) => steered[index].1.round()?,
+                None => alone.round(round)?,
+                Some(index) => steered[index].1.round(round)?,
             }
         }
     }

@@ -33,7 +33,7 @@ const ANSWER: Duration = Duration::from_secs(5);
 pub(crate) struct Echo {
     /// Keeps the program.
     _contender: Option<Contender>,
-    clients: Vec<(UdpSocket, Vec<u8>)>,
+    target: SocketAddr,
     servers: Vec<JoinHandle<()>>,
     is_over: Arc<AtomicBool>,
     /// Datagrams per second, one for each round.
@@ -54,24 +54,28 @@ impl Echo {
         // So that each sees the end.
         sockets.iter().try_for_each(|socket| socket.set_read_timeout(Some(ROUND)))?;
         let servers = sockets.into_iter().map(|socket| serve(socket, is_over.clone())).collect();
-        let clients = flow_clients::connect(target, FLOWS)?;
-        clients.iter().try_for_each(|(socket, _)| socket.set_read_timeout(Some(ANSWER)))?;
-        Ok(Self { _contender: contender, clients, servers, is_over, samples: Samples::default() })
+        Ok(Self { _contender: contender, target, servers, is_over, samples: Samples::default() })
     }
 
     /// One round: a datagram of every flow, then all the answers, again and again.
-    pub(crate) fn round(&mut self) -> Result<()> {
+    ///
+    /// Its flows are others than those of the rounds before: how many of them a server has decides how often it is woken, and is not
+    /// to be the same draw of luck in all of them.
+    pub(crate) fn round(&mut self, number: usize) -> Result<()> {
+        let client = Ipv4Addr::new(127, 0, 1 + (number / 250) as u8, 1 + (number % 250) as u8);
+        let clients = flow_clients::connect(client.into(), self.target, FLOWS)?;
+        clients.iter().try_for_each(|(socket, _)| socket.set_read_timeout(Some(ANSWER)))?;
         let (began, mut answered) = (Instant::now(), 0);
         let mut answer = [0; 128];
         while began.elapsed() < ROUND {
-            for (socket, packet) in &self.clients {
+            for (socket, packet) in &clients {
                 socket.send(packet)?;
             }
-            for (socket, packet) in &self.clients {
+            for (socket, packet) in &clients {
                 let length = socket.recv(&mut answer)?;
                 ensure!(answer[..length] == packet[..], "another's answer");
             }
-            answered += self.clients.len();
+            answered += clients.len();
         }
         self.samples.push(answered as f64 / began.elapsed().as_secs_f64());
         Ok(())

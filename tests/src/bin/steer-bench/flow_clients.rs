@@ -2,7 +2,7 @@
 
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
-    net::{SocketAddr, UdpSocket},
+    net::{IpAddr, SocketAddr, UdpSocket},
 };
 
 use anyhow::{Context, Result};
@@ -14,27 +14,27 @@ const FIRST: u16 = 20_000;
 /// The ports of the clients of one target. Targets whose ports are 50 apart have the same.
 const OF_TARGET: u16 = 600;
 
-/// So many clients of the target, 600 at most, and what each of them sends.
-pub(crate) fn connect(target: SocketAddr, flows: u16) -> Result<Vec<(UdpSocket, Vec<u8>)>> {
+/// So many clients of the target, 600 at most, with this address, and what each of them sends.
+pub(crate) fn connect(client: IpAddr, target: SocketAddr, flows: u16) -> Result<Vec<(UdpSocket, Vec<u8>)>> {
     assert!(flows <= OF_TARGET, "{flows} clients of one target");
     let first = FIRST + target.port() % 50 * OF_TARGET;
-    let client = |number: u16| {
-        let address = SocketAddr::new(target.ip(), first + number);
+    let connected = |number: u16| {
+        let address = SocketAddr::new(client, first + number);
         let socket = UdpSocket::bind(address).with_context(|| format!("binding a client to {address}"))?;
         socket.connect(target)?;
-        Ok((socket, quic_packet(number)))
+        Ok((socket, quic_packet(address)))
     };
-    (0..flows).map(client).collect()
+    (0..flows).map(connected).collect()
 }
 
 /// A packet of QUIC with a short header, as the client of a connection sends it whose server is in one of the slots: in any of them, as
 /// by a hash. Servers in turn are woken more often than those that have several datagrams at a time.
-fn quic_packet(number: u16) -> Vec<u8> {
+fn quic_packet(client: SocketAddr) -> Vec<u8> {
     let mut hasher = DefaultHasher::new();
-    number.hash(&mut hasher);
+    client.hash(&mut hasher);
     let slot = (hasher.finish() % u64::from(LISTENERS)) as u16 + 1;
     // The header, the connection ID's first octet, whom it names, its nonce, and what is encrypted.
-    let nonce = u64::from(number).to_be_bytes();
+    let nonce = hasher.finish().to_be_bytes();
     let parts: [&[u8]; 5] = [&[0x40], &[12], &owner(slot).octets(), &nonce, &[0x5a; 24]];
     parts.concat()
 }
