@@ -4,10 +4,11 @@ use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
 
 use rustix::process::Signal;
 use steer_tests::{
+    control::Control,
     datagrams::{FlowTally, Flows, Habit},
     netns, process,
     receipts::{check_sums, group_of, receipt_of, receipts_of, until_event},
-    steer::Steer,
+    steer::{Steer, binary},
     succession::die_amid_a_drain,
 };
 
@@ -23,8 +24,9 @@ fn targets() -> Vec<SocketAddr> {
 
 fn arguments<'a>(workers: &'a str, more: &[&'a str]) -> Vec<&'a str> {
     let listen = LISTEN.iter().flat_map(|address| ["--listen", address]);
-    let rest = ["--workers", workers, "--flow-idle", "300ms", "--stop-timeout", "1s"];
-    listen.chain(rest).chain(more.iter().copied()).collect()
+    let rest = ["--workers", workers, "--flow-idle", "300ms"];
+    let stop: &[&str] = if more.contains(&"--stop-timeout") { &[] } else { &["--stop-timeout", "1s"] };
+    listen.chain(rest).chain(stop.iter().chain(more).copied()).collect()
 }
 
 /// Long enough for several handovers, short enough for drains to end.
@@ -60,7 +62,19 @@ fn established_flows_stay_with_their_process_through_handovers_and_scales() {
 #[test]
 fn what_is_left_at_a_deadline_goes_by_the_table_and_the_receipt_says_how_much() {
     netns::run("flows-cut", |namespace| {
-        let steer = Steer::run(namespace, &arguments("2", &[]));
+        // Long enough for the daemon to look twice whether anybody has undone anything of its own.
+        let sample = binary();
+        let ignoring = [
+            "--stop-timeout",
+            "3s",
+            "--ready",
+            "notify",
+            "--",
+            &*sample.to_string_lossy(),
+            "worker",
+            "--ignore-term",
+        ];
+        let steer = Steer::run(namespace, &arguments("2", &ignoring));
         let flows = Flows::start(&targets(), 50, ENDLESS);
         let of_worker = flows.owners().values().filter(|owner| owner.worker == "web/0").count() as u64;
         let receipt = receipt_of(&steer.command(["restart", "web/0", "--timeout", "1s", "--json"]).exited(6));
@@ -74,6 +88,8 @@ fn what_is_left_at_a_deadline_goes_by_the_table_and_the_receipt_says_how_much() 
         let generations: BTreeSet<_> =
             owners.values().map(|owner| (owner.worker.as_str(), owner.generation)).collect();
         assert_eq!(generations, BTreeSet::from([("web/0", 2), ("web/1", 1)]));
+        let mended = Control::new(&steer.socket()).events("mended");
+        assert!(mended.is_empty(), "what it has cleared itself stays so: {mended:?}");
     });
 }
 

@@ -1,7 +1,7 @@
 //! One listen address of a group: its kernel group, and the listeners that the daemon holds in it.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     os::fd::{AsFd, OwnedFd},
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
@@ -152,29 +152,27 @@ impl Endpoint {
     ///
     /// The kernel tells nobody of another program, so ours is attached again and again: the last one counts. Of the slots it
     /// looks after the even or the odd ones, by turns of `parity`: with many groups they are most of what a look costs. `hold` is
-    /// the holding listener's slot.
+    /// the holding listener's slot. Slots of generations that are `ending` may have been cleared by ourselves.
     pub(super) fn mend(
         &mut self,
         parity: Slot,
         hold: Option<Slot>,
+        ending: &BTreeSet<Slot>,
     ) -> Result<Vec<&'static str>, EndpointError> {
         let mut mended = Vec::new();
         // Not that anybody has undone it: before the age of an idle flow goes round.
         self.kernel.flows().sweep(self.flows.idle, None);
         if self.is_udp() {
-            self.listeners
-                .keys()
-                .copied()
-                .collect::<Vec<_>>()
-                .into_iter()
-                .try_for_each(|slot| self.by_id(slot).map(drop))?;
+            let slots: Vec<Slot> = self.listeners.keys().copied().collect();
+            slots.into_iter().try_for_each(|slot| self.by_id(slot).map(drop))?;
         }
         if let Some(pins) = &self.pins
             && self.kernel.repin(pins)?
         {
             mended.push("its pins were removed, and are made again");
         }
-        for (&slot, listener) in self.listeners.iter().filter(|(slot, _)| **slot % 2 == parity) {
+        let is_looked_at = |slot: Slot| slot % 2 == parity && !ending.contains(&slot);
+        for (&slot, listener) in self.listeners.iter().filter(|(slot, _)| is_looked_at(**slot)) {
             if self.kernel.fill(slot, listener.descriptor.as_fd())? {
                 mended.push("a slot of its sockarray was cleared, and is filled again");
             }

@@ -1,5 +1,9 @@
 //! Puts right what somebody else has undone in the kernel, and says so.
 
+use std::collections::BTreeSet;
+
+use crate::engine::{event::Slot, view::Stage};
+
 use super::{actor::Actor, describe::describe, persistence::Persistence};
 
 impl Actor {
@@ -8,8 +12,15 @@ impl Actor {
     pub(super) fn mend(&mut self) {
         self.mended_odd = !self.mended_odd;
         let hold = self.engine.hold_slot();
+        let ending: BTreeSet<Slot> = self
+            .engine
+            .generations()
+            .into_iter()
+            .filter(|(generation, ..)| self.engine.stage(*generation) == Some(Stage::Ending))
+            .map(|(_, slot, _)| slot)
+            .collect();
         for endpoint in &mut self.endpoints {
-            let mended = match endpoint.mend(u16::from(self.mended_odd), hold) {
+            let mended = match endpoint.mend(u16::from(self.mended_odd), hold, &ending) {
                 Ok(mended) => mended,
                 Err(error) => {
                     tracing::warn!("cannot look after {}: {}", endpoint.address, describe(&error));

@@ -9,7 +9,8 @@ use super::{actor::Actor, clock::millis, describe::describe};
 impl Actor {
     /// Releases the group, unless something of it is under way that the kernel's hash would lose.
     ///
-    /// The holding listener and the anchors go first, while the program can still send to the workers; then the program. From there on the kernel hashes over the workers' listeners, and nothing else is in the group.
+    /// The holding listener goes first, while the program can still send what it holds to the workers, and the anchors; then the
+    /// program. From there on the kernel hashes over the workers' listeners, and nothing else is in the group.
     pub(super) fn release(&mut self) -> Result<Response, Fault> {
         let began = Instant::now();
         let name = self.settings.name.clone();

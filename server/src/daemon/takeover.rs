@@ -39,8 +39,8 @@ impl Actor {
         }
         for (index, address) in saved.addresses.iter().enumerate() {
             if let Some(anchor) = &mut self.endpoints[index].anchor {
-                anchor
-                    .adopt(self.persistence.as_ref().and_then(|persistence| persistence.kept_anchor(index)));
+                let kept = self.persistence.as_ref().and_then(|persistence| persistence.kept_anchor(index));
+                anchor.adopt(kept);
             }
             for (&slot, &cookie) in &address.listeners {
                 if let Some(listener) = self.find_listener(index, slot, cookie, processes) {

@@ -204,10 +204,14 @@ impl Drain {
         }
         self.began.get_or_insert(observation);
         if first_instant.is_some() {
-            self.last = Some(observation);
+            let before = self.last.replace(observation);
             let Observation { handshakes, unaccepted, flows, by_id, unread, connections: _ } = observation;
             let is_empty = handshakes + unaccepted + flows + by_id + unread == 0;
             self.empty_in_a_row = if is_empty { self.empty_in_a_row + 1 } else { 0 };
+            if let (true, Some(last), Some(before)) = (self.shut != Shut::Not, &mut self.last, before) {
+                // They have gone elsewhere since, which is what it cost them, and none of its end.
+                (last.flows, last.by_id) = (before.flows, before.by_id);
+            }
         }
         let pace = (now - self.began_at) / 8;
         self.next_observation = now + pace.clamp(OBSERVE_MIN, OBSERVE_MAX);
@@ -382,5 +386,23 @@ mod tests {
         assert_eq!((see(&mut drain, 0), see(&mut drain, 0)), (Some(0), Some(0)));
         assert_eq!(see(&mut drain, 1), Some(0));
         assert_eq!((drain.next(5, true, LIMITS), drain.step), (None, Step::Settle));
+    }
+    #[test]
+    fn flows_that_were_cut_count_though_the_process_lives_on_without_them() {
+        let mut drain = Drain::new(0, 100, Cause::Asked, None, Some(2));
+        drain.published(5);
+        let see = |drain: &mut Drain, now, flows| {
+            drain.observing = true;
+            let observation = Observation { flows, ..Observation::default() };
+            drain.observed(now, drain.first_instant, observation);
+            drain.last.map(|last| last.flows)
+        };
+        assert_eq!(see(&mut drain, 5, 9), Some(9));
+        assert_eq!(see(&mut drain, 50, 7), Some(7));
+        drain.next_observation = 200;
+        assert_eq!(drain.next(100, true, LIMITS), Some(Act::Shut));
+        assert_eq!(see(&mut drain, 110, 3), Some(7), "the others have gone by the table by now");
+        drain.listener_shut(BTreeMap::new(), true);
+        assert_eq!(see(&mut drain, 120, 0), Some(7));
     }
 }

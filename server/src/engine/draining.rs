@@ -153,8 +153,10 @@ fn drain_message(drain: &Drain, generation: &Generation) -> Option<String> {
     };
     let late = drain.late.then(|| {
         let left = drain.at_deadline.unwrap_or_default();
+        let flows =
+            if left.flows > 0 { format!(", and {} flows of datagrams", left.flows) } else { String::new() };
         format!(
-            "at its deadline it had {} half-open, {} unaccepted and {} open connections",
+            "at its deadline it had {} half-open, {} unaccepted and {} open connections{flows}",
             left.handshakes, left.unaccepted, left.connections
         )
     });
