@@ -387,6 +387,7 @@ mod tests {
         assert_eq!(see(&mut drain, 1), Some(0));
         assert_eq!((drain.next(5, true, LIMITS), drain.step), (None, Step::Settle));
     }
+
     #[test]
     fn flows_that_were_cut_count_though_the_process_lives_on_without_them() {
         let mut drain = Drain::new(0, 100, Cause::Asked, None, Some(2));
