@@ -9,7 +9,11 @@ use std::{
     time::Duration,
 };
 
-use rustix::process::Signal;
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType},
+    process::Signal,
+};
 use steer_tests::{
     clients::Client,
     control::Control,
@@ -130,6 +134,30 @@ fn without_cap_sys_resource_everything_works() {
         Control::new(&steer.socket()).restart_all();
         let tally = traffic.end();
         println!("no-resource: connections: {}, failed: {}", tally.connections, tally.failed);
+        steer.stop(SOON);
+    });
+}
+
+/// A keeper with nothing to keep ends at its daemon's end, and the next daemon may come between the two.
+#[test]
+fn a_keeper_that_is_just_ending_is_replaced() {
+    netns::run("ending-keeper", |namespace| {
+        let mut steer = plain(namespace);
+        let path = steer.path("steer.sock.keeper");
+        let kind = (AddressFamily::UNIX, SocketType::SEQPACKET);
+        let ending = net::socket_with(kind.0, kind.1, SocketFlags::CLOEXEC, None).expect("a socket");
+        net::bind(&ending, &SocketAddrUnix::new(&path).expect("a path")).expect("it is free");
+        net::listen(&ending, 4).expect("it is bound");
+        steer.start_daemon();
+        wait::until("the daemon has connected", SOON, || {
+            let mut waits = [PollFd::new(&ending, PollFlags::IN)];
+            let count = poll(&mut waits, Some(&Timespec::default())).expect("it can be asked");
+            if count == 1 { Ok(()) } else { Err(steer.messages()) }
+        });
+        fs::remove_file(&path).expect("it is the test's");
+        drop(ending);
+        steer.until_working();
+        assert_eq!(steer.keepers().len(), 1);
         steer.stop(SOON);
     });
 }

@@ -55,6 +55,12 @@ impl KeeperError {
     pub fn is_conflict(&self) -> bool {
         matches!(self.source.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::PermissionDenied)
     }
+
+    /// Whether it has closed the connection, and has not answered.
+    fn is_hang_up(&self) -> bool {
+        use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+        matches!(self.source.kind(), BrokenPipe | ConnectionReset | UnexpectedEof)
+    }
 }
 
 /// A connection to the keeper, and what it keeps for this daemon.
@@ -72,6 +78,14 @@ impl Keeper {
     /// Reaches the keeper at `path`, or starts one there; tells what it keeps already. Whoever calls holds the daemon's lock,
     /// so that no other daemon does the same.
     pub fn reach(path: &Path) -> Result<Self, KeeperError> {
+        match Self::attempt(path) {
+            // It was just ending, with nothing left to keep: before it hangs up, its path leads nowhere.
+            Err(error) if error.is_hang_up() => Self::attempt(path),
+            result => result,
+        }
+    }
+
+    fn attempt(path: &Path) -> Result<Self, KeeperError> {
         let error = |operation| {
             let path = path.to_owned();
             move |source: io::Error| KeeperError { operation, path, source }
@@ -87,9 +101,8 @@ impl Keeper {
             }
             Err(failed) => return Err(error("reach")(failed)),
         };
-        let mut keeper = Self { path: path.to_owned(), connection, child, kept: BTreeMap::new() };
-        keeper.kept = keeper.list().map_err(error("ask"))?;
-        Ok(keeper)
+        let kept = list(&connection).map_err(error("ask"))?;
+        Ok(Self { path: path.to_owned(), connection, child, kept })
     }
 
     /// What is kept, by name.
@@ -127,15 +140,15 @@ impl Keeper {
         }
     }
 
-    /// Ends the keeper, with all it keeps.
+    /// Ends the keeper, with all it keeps. When it returns, the process is gone, and its path leads nowhere.
     pub fn end(&mut self) -> Result<(), KeeperError> {
         self.ask(&Request::End, None).map_err(self.error("end"))?;
         self.kept.clear();
+        // It hangs up with its process.
+        while receive(&self.connection).map_err(self.error("wait for"))?.is_some() {}
         if let Some(mut child) = self.child.take() {
             child.wait().map_err(self.error("wait for"))?;
         }
-        // It is gone: the path leads nowhere.
-        let _ = fs::remove_file(&self.path);
         Ok(())
     }
 
@@ -163,32 +176,43 @@ impl Keeper {
 
     fn ask(&self, request: &Request, descriptor: Option<BorrowedFd<'_>>) -> io::Result<()> {
         send(&self.connection, &request.encode(), descriptor)?;
-        match self.answer()? {
+        match answer(&self.connection)? {
             (Answer::Done, _) => Ok(()),
             (answer, _) => Err(io::Error::other(format!("its answer is {answer:?}"))),
         }
     }
+}
 
-    fn list(&self) -> io::Result<BTreeMap<String, OwnedFd>> {
-        send(&self.connection, &Request::List.encode(), None)?;
-        let mut kept = BTreeMap::new();
-        loop {
-            match self.answer()? {
-                (Answer::Kept(name), Some(descriptor)) => drop(kept.insert(name, descriptor)),
-                // The kernel drops a descriptor for which there is no room.
-                (Answer::Kept(_), None) => return Err(io::Error::from_raw_os_error(libc::EMFILE)),
-                (Answer::Done, _) => return Ok(kept),
-                (answer, _) => return Err(io::Error::other(format!("its answer is {answer:?}"))),
-            }
+/// A keeper with nothing to keep ends with its daemon. Its end is awaited, so that a daemon that does not come to serve leaves no
+/// process behind.
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        if self.kept.is_empty() {
+            // One that was ended before has hung up.
+            let _ = self.end();
         }
     }
+}
 
-    fn answer(&self) -> io::Result<(Answer, Option<OwnedFd>)> {
-        let gone = || io::Error::from(io::ErrorKind::UnexpectedEof);
-        let (bytes, descriptor) = receive(&self.connection)?.ok_or_else(gone)?;
-        let answer = Answer::decode(&bytes).ok_or(io::ErrorKind::InvalidData)?;
-        Ok((answer, descriptor))
+fn list(connection: &OwnedFd) -> io::Result<BTreeMap<String, OwnedFd>> {
+    send(connection, &Request::List.encode(), None)?;
+    let mut kept = BTreeMap::new();
+    loop {
+        match answer(connection)? {
+            (Answer::Kept(name), Some(descriptor)) => drop(kept.insert(name, descriptor)),
+            // The kernel drops a descriptor for which there is no room.
+            (Answer::Kept(_), None) => return Err(io::Error::from_raw_os_error(libc::EMFILE)),
+            (Answer::Done, _) => return Ok(kept),
+            (answer, _) => return Err(io::Error::other(format!("its answer is {answer:?}"))),
+        }
     }
+}
+
+fn answer(connection: &OwnedFd) -> io::Result<(Answer, Option<OwnedFd>)> {
+    let gone = || io::Error::from(io::ErrorKind::UnexpectedEof);
+    let (bytes, descriptor) = receive(connection)?.ok_or_else(gone)?;
+    let answer = Answer::decode(&bytes).ok_or(io::ErrorKind::InvalidData)?;
+    Ok((answer, descriptor))
 }
 
 fn socket() -> io::Result<OwnedFd> {
@@ -238,7 +262,7 @@ mod tests {
         let listener = socket().unwrap();
         bind(&listener, &SocketAddrUnix::new(&path).unwrap()).unwrap();
         listen(&listener, 4).unwrap();
-        let server = std::thread::spawn(move || serve_all(&listener));
+        let server = std::thread::spawn(move || serve_all(&listener).map(drop));
         let (mut reader, writer) = io::pipe().unwrap();
         let mut first = Keeper::reach(&path).unwrap();
         first.keep("web/0/1", writer.as_fd()).unwrap();
@@ -256,6 +280,5 @@ mod tests {
         let mut said = String::new();
         io::Read::read_to_string(&mut reader, &mut said).unwrap();
         assert_eq!(said, "still open", "and closed with the keeper");
-        assert!(!path.exists());
     }
 }

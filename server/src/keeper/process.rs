@@ -28,11 +28,12 @@ pub fn keep() -> io::Result<()> {
     let listener = unsafe { OwnedFd::from_raw_fd(0) };
     let place = Place::of(&listener);
     let result = serve_all(&listener);
-    // Its socket's path leads nowhere from here on.
+    // Its socket's path leads nowhere before any connection, accepted or not, is closed: whoever is hung up on can start another.
     if let Some(place) = place.filter(Place::is_own) {
         let _ = fs::remove_file(place.path);
     }
-    result
+    // The kernel closes it: the daemon waits for the end of the process.
+    result.map(std::mem::forget)
 }
 
 /// Where the keeper's socket is, in the file system.
@@ -57,8 +58,8 @@ impl Place {
 }
 
 /// Serves one daemon after another, until another keeper has its place: a daemon that had waited in vain for an answer has
-/// given what was kept to that, and nobody would ever ask this one for it.
-pub(super) fn serve_all(listener: &OwnedFd) -> io::Result<()> {
+/// given what was kept to that, and nobody would ever ask this one for it. Returns the connection of the last daemon.
+pub(super) fn serve_all(listener: &OwnedFd) -> io::Result<OwnedFd> {
     let place = Place::of(listener);
     let is_replaced = || place.as_ref().is_some_and(|place| !place.is_own());
     let mut kept = BTreeMap::new();
@@ -69,9 +70,9 @@ pub(super) fn serve_all(listener: &OwnedFd) -> io::Result<()> {
             continue;
         }
         match serve(peer.as_fd(), &mut kept) {
-            Ok(Ended::Told) => return Ok(()),
+            Ok(Ended::Told) => return Ok(peer),
             // A daemon that was killed may leave anything behind but an orderly end.
-            Ok(Ended::Gone) | Err(_) if kept.is_empty() || is_replaced() => return Ok(()),
+            Ok(Ended::Gone) | Err(_) if kept.is_empty() || is_replaced() => return Ok(peer),
             Ok(Ended::Gone) | Err(_) => {}
         }
     }
@@ -134,7 +135,7 @@ mod tests {
         let address = SocketAddrUnix::new(&path).unwrap();
         let listener = bound(&address);
         let (ending, ended) = mpsc::channel();
-        thread::spawn(move || ending.send(serve_all(&listener)));
+        thread::spawn(move || ending.send(serve_all(&listener).map(drop)));
         let connect_and_keep = || {
             let daemon = socket(AddressFamily::UNIX, SocketType::SEQPACKET, None).unwrap();
             connect(&daemon, &address).unwrap();
