@@ -137,8 +137,10 @@ impl Namespace {
     /// its namespace for a moment.
     fn lasting(&self) -> Vec<u32> {
         wait::until("no process is ending", Duration::from_secs(10), || {
-            let (ending, lasting): (Vec<u32>, Vec<u32>) =
+            let (ending, mut lasting): (Vec<u32>, Vec<u32>) =
                 self.processes().into_iter().partition(|pid| process::is_in_exec(*pid));
+            // One that has ended between the two looks is in nothing any more, and no more in exec.
+            lasting.retain(|pid| process::is_there(*pid));
             if ending.is_empty() { Ok(lasting) } else { Err(process::describe(&ending)) }
         })
     }

@@ -6,7 +6,7 @@ use server_common::{
 };
 
 use crate::{
-    dataplane::cells::monotonic_nanoseconds,
+    dataplane::cells::{coarse_nanoseconds, monotonic_nanoseconds},
     engine::event::{GenerationId, Slot},
     policy::Policy,
 };
@@ -52,7 +52,7 @@ impl Actor {
     /// Says when a worker seems to take nothing, and when it does again.
     fn note_stall(&mut self, id: GenerationId, shown: Shown, takes_nothing: bool) {
         let Some(running) = self.generations.get_mut(&id) else { return };
-        let is_bad = Load::of(shown, running.cell_of_programs(), monotonic_nanoseconds).is_bad;
+        let is_bad = Load::of(shown, running.cell_of_programs(), coarse_nanoseconds).is_bad;
         if is_bad == std::mem::replace(&mut running.is_stalled, is_bad) {
             return;
         }
@@ -73,6 +73,6 @@ impl Actor {
         let cell = running.cell_of_programs();
         let shown = self.endpoints.first()?.kernel.shown(running.slot);
         let publishes = cell.is_some_and(|cell| cell.beat != 0);
-        Some((Load::of(shown, cell, monotonic_nanoseconds), publishes))
+        Some((Load::of(shown, cell, coarse_nanoseconds), publishes))
     }
 }

@@ -6,7 +6,7 @@ use server_common::load::{Cell, Load, Shown};
 use tokio::net::{TcpSocket, TcpStream};
 
 use crate::{
-    dataplane::cells::{WorkerCell, monotonic_nanoseconds},
+    dataplane::cells::{WorkerCell, coarse_nanoseconds},
     engine::event::{Millis, Slot},
     workers::process::Process,
 };
@@ -68,7 +68,7 @@ impl Running {
 
     /// Whether its worker has stopped beating and no program can see it yet.
     pub(super) fn has_stopped_unseen(&self) -> bool {
-        let stopped = |cell: Cell| Load::of(Shown::default(), Some(cell), monotonic_nanoseconds).is_bad;
+        let stopped = |cell: Cell| Load::of(Shown::default(), Some(cell), coarse_nanoseconds).is_bad;
         self.cell_of_programs().is_none() && self.cell.as_ref().is_some_and(|cell| stopped(cell.read()))
     }
 }

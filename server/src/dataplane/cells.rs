@@ -19,6 +19,13 @@ pub fn monotonic_nanoseconds() -> u64 {
     now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
 
+/// That clock as the program reads it where it can (`bpf_ktime_get_coarse_ns`): behind by the kernel's tick at most. What is too old by
+/// it is so for every run of the program that begins later, which the clock itself does not promise.
+pub fn coarse_nanoseconds() -> u64 {
+    let now = clock_gettime(ClockId::MonotonicCoarse);
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+}
+
 /// One generation's cell: a map of one entry. Whoever has its descriptor can map this cell and no other's.
 ///
 /// The map lives for as long as the program's map, a descriptor or a mapping refers to it.
