@@ -61,6 +61,14 @@ pub fn bucket(key: u64, choice: u32) -> usize {
     (key >> (choice * BUCKETS.ilog2())) as usize & (BUCKETS - 1)
 }
 
+/// The index in the sockarray of one of a slot's `sockets`: a worker that has more than one at an address has them in a row. A
+/// flow's `spread`, a hash, has it always come to the same; what it says is in its upper half, apart from the first choice's bucket.
+#[inline(always)]
+pub fn socket(slot: u16, sockets: u32, spread: u64) -> u32 {
+    let among = ((spread >> 32) * sockets as u64) >> 32;
+    slot as u32 * sockets + among as u32
+}
+
 /// Whether this is the flow that a starting worker is probed with: by its whole 4-tuple, whatever the key is of.
 #[inline(always)]
 pub fn is_probe(table: &Table, tuple_hash: u64) -> bool {

@@ -14,6 +14,9 @@ pub const SLOTS_DEFAULT: u32 = 512;
 /// The most slots: each worker, its draining generations and the holding listeners.
 pub const SLOTS_MAX: u32 = 4096;
 
+/// The most sockets that a worker can have at an address.
+pub const SOCKETS_MAX: u32 = 256;
+
 /// Stands in a table for "no slot". Never an index of a sockarray.
 pub const NO_SLOT: u16 = u16::MAX;
 

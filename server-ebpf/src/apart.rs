@@ -6,15 +6,15 @@
 
 use aya_ebpf::{bindings::sk_reuseport_md, programs::SkReuseportContext};
 use server_common::{
-    choice::{Chosen, further},
+    choice::{Chosen, further, socket},
     counters::{Asked, Outcome},
     limits::DROPPED_SLOT,
     load::Load,
 };
 
 use crate::{
-    count, flow_table,
-    surroundings::{Kernel, cell, now, shown},
+    LISTENERS, count, flow_table,
+    surroundings::{Kernel, cell, now, shown, sockets},
     table,
 };
 
@@ -22,32 +22,38 @@ use crate::{
 /// [`DROPPED_SLOT`] where it is dropped.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn choose_further(md: *mut sk_reuseport_md, key: u64, asked: u32) -> u32 {
-    walk::<true>(&SkReuseportContext::new(md), key, Asked::of(asked))
+extern "C" fn choose_further(md: *mut sk_reuseport_md, key: u64, asked: u32, spread: u64) -> u32 {
+    walk::<true>(&SkReuseportContext::new(md), key, Asked::of(asked), spread)
 }
 
 /// The same for kernels before 5.14.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn choose_further_before_5_14(md: *mut sk_reuseport_md, key: u64, asked: u32) -> u32 {
-    walk::<false>(&SkReuseportContext::new(md), key, Asked::of(asked))
+extern "C" fn choose_further_before_5_14(md: *mut sk_reuseport_md, key: u64, asked: u32, spread: u64) -> u32 {
+    walk::<false>(&SkReuseportContext::new(md), key, Asked::of(asked), spread)
 }
 
 #[inline(always)]
-fn walk<const RECENT: bool>(ctx: &SkReuseportContext, key: u64, asked: Asked) -> u32 {
+fn walk<const RECENT: bool>(ctx: &SkReuseportContext, key: u64, asked: Asked, spread: u64) -> u32 {
     let dropped = Chosen { slot: DROPPED_SLOT, outcome: Outcome::Dropped };
-    let chosen = table().map_or(dropped, |table| further(table, key, &mut Kernel::<RECENT> { ctx, asked }));
+    let mut kernel = Kernel::<RECENT> { ctx, asked, spread };
+    let chosen = table().map_or(dropped, |table| further(table, key, &mut kernel));
     count(chosen, asked);
     chosen.slot as u32
 }
 
 /// The chain after the first choice, counted; [`DROPPED_SLOT`] where nothing could be selected.
 #[inline(always)]
-pub(crate) fn further_slot<const RECENT: bool>(ctx: &SkReuseportContext, key: u64, asked: Asked) -> u16 {
+pub(crate) fn further_slot<const RECENT: bool>(
+    ctx: &SkReuseportContext,
+    key: u64,
+    asked: Asked,
+    spread: u64,
+) -> u16 {
     let slot = if RECENT {
-        choose_further(ctx.md, key, asked as u32)
+        choose_further(ctx.md, key, asked as u32, spread)
     } else {
-        choose_further_before_5_14(ctx.md, key, asked as u32)
+        choose_further_before_5_14(ctx.md, key, asked as u32, spread)
     };
     slot as u16
 }
@@ -74,6 +80,16 @@ pub(crate) fn remember_flow<const RECENT: bool>(ctx: &SkReuseportContext, hash: 
     } else {
         remember_before_5_14(ctx.md, hash, slot as u32)
     };
+}
+
+/// Selects one of the several sockets in a slot: not 0 where the kernel took it.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn select_among(md: *mut sk_reuseport_md, slot: u32, spread: u64) -> u32 {
+    let (ctx, sockets) = (SkReuseportContext::new(md), sockets());
+    let try_at = |index| LISTENERS.select_reuseport(&ctx, index).is_ok();
+    // The holding listener is the only one of its slot.
+    (try_at(socket(slot as u16, sockets, spread)) || try_at(slot * sockets)) as u32
 }
 
 /// Whether the worker in a slot looks as if it took nothing: not 0. Asked of one working slot after another where all of

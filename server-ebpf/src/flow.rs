@@ -120,8 +120,9 @@ pub(crate) fn datagram(ctx: &SkReuseportContext) -> Option<FlowV6> {
 
 /// The flow of a connection that migrates. The packet is empty then, but for the final ACK.
 ///
-/// The socket is the connection or its request: its source is our side, its destination the client.
-#[inline(always)]
+/// The socket is the connection or its request: its source is our side, its destination the client. By itself, so that the chain
+/// after it, the deepest calls that there are, does not stand on its stack: 512 bytes are for all together.
+#[inline(never)]
 pub(crate) fn of_socket(sock: &SockContext, table: &Table) -> Option<Flow> {
     let sock = sock.as_ptr() as *const bpf_sock;
     // SAFETY: the verifier knows the pointer as a socket's and checks every access; each is a field of its own width.

@@ -34,7 +34,8 @@ fn sets() -> u32 {
 #[inline(always)]
 pub(crate) fn steer<const RECENT: bool>(ctx: &SkReuseportContext, table: &Table, flow: &Flow) -> u32 {
     let asked = Asked::Datagram;
-    let mut kernel = Kernel::<RECENT> { ctx, asked };
+    // Not the key, which a change of policy makes another: a flow that stays with its worker stays with its socket.
+    let mut kernel = Kernel::<RECENT> { ctx, asked, spread: flow.tuple_hash };
     if let Some(set) = Words::<RECENT>::of(flow.tuple_hash)
         && let Some(slot) = flows::find(&set, flow.tuple_hash, flows::units(now::<RECENT>()), table.flow_idle)
         && kernel.select(slot)
@@ -47,7 +48,7 @@ pub(crate) fn steer<const RECENT: bool>(ctx: &SkReuseportContext, table: &Table,
             count(chosen, asked);
             chosen.slot
         }
-        None => apart::further_slot::<RECENT>(ctx, flow.key, asked),
+        None => apart::further_slot::<RECENT>(ctx, flow.key, asked, flow.tuple_hash),
     };
     if slot == DROPPED_SLOT {
         return drop_packet(ctx, asked);

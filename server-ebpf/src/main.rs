@@ -37,7 +37,7 @@ use server_common::{
 
 use crate::{flow::Flow, quic::Verdict, surroundings::Kernel};
 
-/// The listeners by slot. The daemon sets its size at load.
+/// The listeners by slot, [`SOCKETS`] of each. The daemon sets its size at load.
 #[btf_map]
 static LISTENERS: ReusePortSockArray<{ SLOTS_DEFAULT as usize }> = ReusePortSockArray::new();
 
@@ -86,6 +86,11 @@ static FLOW_ENDS: Array<[Ends; WAYS], 1, { BPF_F_MMAPABLE as usize }> = Array::n
 /// and the loader would change both.
 #[unsafe(no_mangle)]
 static FLOW_SETS: u32 = 0x5e75_5e75;
+
+/// How many sockets of each slot there are, 1 to [`SOCKETS_MAX`](server_common::limits::SOCKETS_MAX), set and left out like
+/// [`FLOW_SETS`].
+#[unsafe(no_mangle)]
+static SOCKETS: u32 = 0x50c4_e750;
 
 /// Selects for new connections and datagrams, and for connections whose listener has stopped.
 #[sk_reuseport(migrate)]
@@ -149,7 +154,7 @@ fn table() -> Option<&'static Table> {
 /// bucket names yet.
 #[inline(always)]
 fn steer<const RECENT: bool>(ctx: &SkReuseportContext, table: &Table, flow: Flow, asked: Asked) -> u32 {
-    let mut kernel = Kernel::<RECENT> { ctx, asked };
+    let mut kernel = Kernel::<RECENT> { ctx, asked, spread: flow.key };
     if is_probe(table, flow.tuple_hash) && kernel.select(table.probe_slot) {
         count(Chosen { slot: table.probe_slot, outcome: Outcome::FirstChoice }, asked);
         return SK_PASS;
@@ -158,7 +163,7 @@ fn steer<const RECENT: bool>(ctx: &SkReuseportContext, table: &Table, flow: Flow
         count(chosen, asked);
         return SK_PASS;
     }
-    match apart::further_slot::<RECENT>(ctx, flow.key, asked) {
+    match apart::further_slot::<RECENT>(ctx, flow.key, asked, flow.key) {
         DROPPED_SLOT => drop_packet(ctx, asked),
         _ => SK_PASS,
     }

@@ -29,7 +29,8 @@ pub(crate) enum Verdict {
 pub(crate) fn by_id<const RECENT: bool>(ctx: &SkReuseportContext, table: &Table) -> Verdict {
     let (event, key) = match read(ctx, table) {
         Packet::Of(owner) => {
-            let mut kernel = Kernel::<RECENT> { ctx, asked: Asked::Datagram };
+            // An ID says nothing of sockets: under this policy a worker has one.
+            let mut kernel = Kernel::<RECENT> { ctx, asked: Asked::Datagram, spread: 0 };
             if let Some(slot) = route(owner)
                 && kernel.select(slot)
             {

@@ -10,18 +10,23 @@ use server_common::{
     load::{Cell, Load, Shown},
 };
 
-use crate::{CELLS, LISTENERS, SHOWN, apart};
+use crate::{CELLS, LISTENERS, SHOWN, SOCKETS, apart};
 
 /// The kernel, for one run.
 pub(crate) struct Kernel<'a, const RECENT: bool> {
     pub(crate) ctx: &'a SkReuseportContext,
     pub(crate) asked: Asked,
+    /// What says which of a worker's sockets, where it has several.
+    pub(crate) spread: u64,
 }
 
 impl<const RECENT: bool> Surroundings for Kernel<'_, RECENT> {
     #[inline(always)]
     fn select(&mut self, slot: u16) -> bool {
-        LISTENERS.select_reuseport(self.ctx, slot as u32).is_ok()
+        if sockets() == 1 {
+            return LISTENERS.select_reuseport(self.ctx, slot as u32).is_ok();
+        }
+        apart::select_among(self.ctx.md, slot as u32, self.spread) != 0
     }
 
     #[inline(always)]
@@ -40,6 +45,13 @@ impl<const RECENT: bool> Surroundings for Kernel<'_, RECENT> {
         // SAFETY: takes nothing.
         (self.asked as u32 != Asked::Migration as u32).then(|| unsafe { bpf_get_smp_processor_id() })
     }
+}
+
+/// How many sockets a worker has.
+#[inline(always)]
+pub(crate) fn sockets() -> u32 {
+    // SAFETY: a constant for the program's life, which the loader sets before it begins.
+    unsafe { (&raw const SOCKETS).read_volatile() }
 }
 
 /// CLOCK_MONOTONIC in nanoseconds, as coarse as the kernel's tick where that is cheaper.

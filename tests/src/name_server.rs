@@ -30,16 +30,16 @@ impl Programs {
         Ok(Self { server: find("unbound")?, client: find("dnsperf")? })
     }
 
-    /// The command of a server of one thread that binds the addresses itself, with SO_REUSEPORT. Its configuration is written to the
-    /// directory.
+    /// The command of a server that binds the addresses itself, with SO_REUSEPORT: each of its threads has sockets of its own, and says
+    /// at its end how many questions it has had. Its configuration is written to the directory.
     #[track_caller]
-    pub fn server(&self, directory: &Path, addresses: &[SocketAddr]) -> Vec<String> {
+    pub fn server(&self, directory: &Path, addresses: &[SocketAddr], threads: u32) -> Vec<String> {
         let interfaces: String = addresses
             .iter()
             .map(|address| format!("  interface: {}@{}\n", address.ip(), address.port()))
             .collect();
         let configuration = format!(
-            "server:\n{interfaces}  so-reuseport: yes\n  num-threads: 1\n  do-tcp: no\n  do-daemonize: no\n  username: \"\"\n  \
+            "server:\n{interfaces}  so-reuseport: yes\n  num-threads: {threads}\n  do-tcp: no\n  do-daemonize: no\n  username: \"\"\n  \
              chroot: \"\"\n  directory: {directory:?}\n  pidfile: \"\"\n  use-syslog: no\n  module-config: \"iterator\"\n  \
              access-control: 0.0.0.0/0 allow\n  access-control: ::/0 allow\n  local-zone: \"example.\" static\n  \
              local-data: \"{NAME}. 300 IN A 192.0.2.1\"\nremote-control:\n  control-enable: no\n"

@@ -55,6 +55,21 @@ while True:
     connection.close()
 "#;
 
+/// The source of a server of datagrams with threads: each has a socket of its own, bound with SO_REUSEPORT to the address and port of
+/// the arguments, and answers with its process and its number. The last argument is how many there are.
+pub const THREADED_SERVER: &str = r#"
+import os, socket, sys, threading
+address, port, count = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+def serve(own, number):
+    while True:
+        own.sendto(b"%d %d" % (os.getpid(), number), own.recvfrom(65536)[1])
+for number in range(count):
+    own = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    own.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    own.bind((address, port))
+    threading.Thread(target=serve, args=(own, number)).start()
+"#;
+
 /// The command of a program in Python with these arguments: words that need no file, so that every user can run it.
 pub fn command(source: &str, arguments: &[&str]) -> Vec<String> {
     let interpreter = interpreter().to_string_lossy().into_owned();

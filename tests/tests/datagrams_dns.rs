@@ -17,6 +17,7 @@ use steer_tests::{
 };
 
 const WORKERS: u32 = 3;
+const THREADS: u32 = 2;
 
 fn addresses() -> Vec<SocketAddr> {
     ["127.0.0.1:8053", "[::1]:8053"].map(|address| address.parse().expect("an address")).to_vec()
@@ -33,12 +34,13 @@ fn serves_through_changes(name: &str, flows: &[&str], rounds: usize, seconds: u3
         let listen =
             addresses().into_iter().flat_map(|address| ["--listen".into(), format!("udp://{address}")]);
         let workers = WORKERS.to_string();
-        let rest = ["--workers", &workers, "--mode", "own", "--settle", "0ms"]
+        let threads = THREADS.to_string();
+        let rest = ["--workers", &workers, "--mode", "own", "--sockets", &threads, "--settle", "0ms"]
             .into_iter()
             .chain(flows.iter().copied());
         let mut arguments: Vec<String> = listen.chain(rest.map(str::to_owned)).collect();
         arguments.push("--".to_owned());
-        arguments.extend(programs.server(directory.path(), &addresses()));
+        arguments.extend(programs.server(directory.path(), &addresses(), THREADS));
         let steer = Steer::run(namespace, &arguments);
         let is_over = AtomicBool::new(false);
         let (asked, receipts) = thread::scope(|scope| {
@@ -73,10 +75,25 @@ fn serves_through_changes(name: &str, flows: &[&str], rounds: usize, seconds: u3
             assert!(sent > 10_000, "the client was busy");
             assert_eq!((lost, answered), (0, sent));
         }
+        // Those that have ended have said so: a half of it each, but for chance.
+        let by_thread = questions_by_thread(&steer.messages());
+        println!("{name}: questions by thread: {by_thread:?}");
+        let even = by_thread.iter().sum::<u64>() / u64::from(THREADS);
+        assert!(by_thread.iter().all(|questions| *questions > even / 2), "{by_thread:?}");
         // The program has steered each, and nobody else has.
         assert!(group.counters.asked.datagram >= ipv4.sent + ipv6.sent);
         assert_eq!(group.counters.outcome.dropped, 0);
     });
+}
+
+/// `server stats for thread 1: 5000 queries`, of every process that has said it.
+fn questions_by_thread(messages: &str) -> Vec<u64> {
+    let of_thread = |thread: u32| {
+        let said = format!("server stats for thread {thread}: ");
+        let counts = messages.lines().filter_map(|line| line.split_once(&said)?.1.split_once(" queries"));
+        counts.map(|(count, _)| count.parse::<u64>().expect("a count")).sum()
+    };
+    (0..THREADS).map(of_thread).collect()
 }
 
 fn ask(

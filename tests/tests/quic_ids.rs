@@ -50,14 +50,14 @@ type WorkersGeneration = (u16, u16);
 
 impl Fixture {
     fn new(bind: &str, kind: ProgramKind) -> Self {
-        let shape = Shape { slots: SLOTS, flows: 0, named: u32::from(WORKERS) };
+        let shape = Shape { slots: SLOTS, sockets: 1, flows: 0, named: u32::from(WORKERS) };
         let (mut kernel, mut publisher) = KernelGroup::load_kind(shape, kind).unwrap();
         let address: ListenAddress = bind.parse().unwrap();
         let mut routes = BTreeMap::new();
         let mut sockets = Vec::new();
         for slot in 1..=SOCKETS {
             let socket = make_listener(address, None, 0).unwrap();
-            kernel.put(slot, socket.as_fd()).unwrap();
+            kernel.put(slot, 0, socket.as_fd()).unwrap();
             // Two generations of each worker; numbers beyond 16 bits go round.
             let owner = Owner::new(u32::from((slot - 1) / 2), 65_535 + u64::from(slot % 2));
             kernel.route(owner, slot);

@@ -53,7 +53,7 @@ fn carry_out(Arguments { socket, command }: Arguments) -> anyhow::Result<ExitCod
     let exit = match command {
         Command::Run(arguments) => {
             let Reporting { metrics, log_format } = arguments.reporting.clone();
-            let settings = run::settings(arguments)?;
+            let settings = run::settings(*arguments)?;
             let log_format = log_format.map_or(LogFormat::default(), LogFormat::from);
             log::start("info", log_format);
             let setup = Setup {

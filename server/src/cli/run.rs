@@ -45,6 +45,7 @@ pub(super) fn settings(arguments: RunArguments) -> Result<GroupSettings, Options
         weights: BTreeMap::new(),
         policy: arguments.policy,
         mode,
+        sockets: arguments.sockets,
         restart: match arguments.restart {
             RestartName::Surge => RestartKind::Surge,
             RestartName::Replace => RestartKind::Replace,
@@ -87,7 +88,7 @@ mod tests {
     fn parse(line: &str) -> Result<GroupSettings, OptionsError> {
         let words = ["steer", "run", "--workers", "4"].into_iter().chain(line.split_whitespace());
         let Command::Run(arguments) = Arguments::try_parse_from(words).unwrap().command else { panic!() };
-        settings(arguments)
+        settings(*arguments)
     }
 
     #[test]
@@ -117,6 +118,7 @@ mod tests {
         for (option, key) in [
             ("", ""),
             ("--mode own", "mode = 'own'"),
+            ("--mode own --sockets 256", "mode = 'own'\nsockets = 256"),
             ("--ready notify -- srv", "ready = 'notify'\ncommand = ['srv']"),
             ("-- srv -v", "command = ['srv', '-v']"),
             ("--stop-signal INT", "stop_signal = 'INT'"),
@@ -178,6 +180,13 @@ mod tests {
             ("--listen 127.0.0.1:0 tcp://127.0.0.1:0", SettingsError::ListenTwice { place: 1, address }),
             ("--listen 127.0.0.1:0 --mode own", SettingsError::OwnPortZero { place: 0, address }),
             ("--listen 127.0.0.1:80 --start-timeout 0s", SettingsError::NoTimeToStart),
+            ("--listen 127.0.0.1:80 --sockets 0", SettingsError::Sockets(0)),
+            ("--listen 127.0.0.1:80 --mode own --sockets 257", SettingsError::Sockets(257)),
+            ("--listen 127.0.0.1:80 --sockets 2", SettingsError::SocketsInherited(2)),
+            (
+                "--listen udp://127.0.0.1:80 --mode own --sockets 2 --policy quic-cid",
+                SettingsError::SocketsById(2),
+            ),
         ];
         for (line, error) in refused {
             let error = OptionsError(error);

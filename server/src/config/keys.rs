@@ -14,7 +14,7 @@ const fn key(table: &'static str, name: &'static str, example: &'static str) -> 
     Key { table, name, example }
 }
 
-pub(super) const KEYS: [Key; 34] = [
+pub(super) const KEYS: [Key; 35] = [
     key("", "daemon", "[daemon]"),
     key("", "group", "[[group]]"),
     key("daemon", "socket", "socket = \"/run/steer/steer.sock\""),
@@ -37,6 +37,7 @@ pub(super) const KEYS: [Key; 34] = [
     key("group.workers", "environment", "environment = { LANG = \"C.UTF-8\" }"),
     key("group.workers", "limits", "limits = { nofile = 65536, core = [0, \"unlimited\"] }"),
     key("group.workers", "mode", "mode = \"inherit\""),
+    key("group.workers", "sockets", "sockets = 1"),
     key("group.workers", "ready", "ready = \"probe\""),
     key("group.workers", "restart", "restart = \"surge\""),
     key("group.workers", "stop_signal", "stop_signal = \"TERM\""),

@@ -71,6 +71,12 @@ impl Actor {
                 None
             }
             Effect::Note(Note { kind, generation, detail }) => {
+                let missing =
+                    generation.filter(|_| kind == "start-failed").and_then(|id| self.missing_sockets(id));
+                let detail = match missing {
+                    Some(missing) => format!("{detail}; {missing}"),
+                    None => detail,
+                };
                 let worker = generation.map(|id| self.settings.name.worker(id.worker));
                 let number = generation.map(|id| id.number);
                 self.journal.add(kind, &self.settings.name, worker, number, detail);

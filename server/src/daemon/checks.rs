@@ -2,6 +2,8 @@
 
 use std::{fmt::Display, time::Duration};
 
+use server_common::limits::SOCKETS_MAX;
+
 use super::settings::{GroupSettings, Mode, Readiness};
 use crate::{
     dataplane::flow_table::{FLOW_IDLE_MAX, FLOWS_MAX},
@@ -47,6 +49,12 @@ pub enum SettingsError {
     NothingWithIds,
     /// More flows than a table can have.
     Flows(u32),
+    /// More sockets than a worker can have, or none.
+    Sockets(u32),
+    /// The daemon makes one for each address.
+    SocketsInherited(u32),
+    /// A connection ID names a worker, and not one of its sockets.
+    SocketsById(u32),
     /// A longer time than the flow table can tell, or none.
     FlowIdle(Duration),
     /// There is no listener of the worker's own to look at.
@@ -70,6 +78,8 @@ pub enum Setting {
     Policy,
     /// When a worker counts as ready.
     Ready,
+    /// How many sockets a worker binds.
+    Sockets,
     /// How many flows are remembered.
     Flows,
     /// How long a flow may be idle.
@@ -111,6 +121,7 @@ impl SettingsError {
             Self::WeightOfNobody { .. } | Self::WeightTooSmall(_) => Setting::Weights,
             Self::ListenerInherited | Self::NothingToProbe => Setting::Ready,
             Self::NothingWithIds => Setting::Policy,
+            Self::Sockets(_) | Self::SocketsInherited(_) | Self::SocketsById(_) => Setting::Sockets,
             Self::Flows(_) => Setting::Flows,
             Self::FlowIdle(_) => Setting::FlowIdle,
             Self::NoTimeToStart => Setting::Start,
@@ -135,6 +146,22 @@ impl SettingsError {
             Self::NothingWithIds => {
                 format!(
                     "{} is for datagrams, and no address is udp",
+                    written.with("policy", "policy", "quic-cid")
+                )
+            }
+            Self::Sockets(count) => {
+                let much = if *count == 0 { "few" } else { "many" };
+                let sockets = written.with("sockets", "sockets", count);
+                format!("{sockets} is too {much}: a worker has 1 to {SOCKETS_MAX} at each address")
+            }
+            Self::SocketsInherited(count) => {
+                let own = written.with("mode", "mode", "own");
+                format!("{} is for {own}, and the mode is inherit", written.with("sockets", "sockets", count))
+            }
+            Self::SocketsById(count) => {
+                format!(
+                    "{} does not go with {}: a connection ID names a worker, and not one of its sockets",
+                    written.with("sockets", "sockets", count),
                     written.with("policy", "policy", "quic-cid")
                 )
             }
@@ -193,6 +220,12 @@ impl SettingsError {
                     written.with("listen", "listen", "udp://ADDRESS:PORT")
                 )
             }
+            Self::Sockets(_) => "give as many as the program binds, one for each of its threads".to_owned(),
+            Self::SocketsInherited(_) => {
+                let own = written.with("mode", "mode", "own");
+                format!("leave it out, or have the program bind its sockets itself, with {own}")
+            }
+            Self::SocketsById(_) => "leave it out and run more workers, or choose another policy".to_owned(),
             Self::Flows(_) => "a flow takes 48 bytes; 0 has every datagram go by the table".to_owned(),
             Self::FlowIdle(_) => {
                 let none = written.with("flows", "max", 0);
@@ -221,8 +254,19 @@ impl SettingsError {
 
 /// Everything that does not go together.
 pub fn check(settings: &GroupSettings) -> Vec<SettingsError> {
-    let GroupSettings { listen, policy, workers, weights, mode, ready, flows, deadlines, command, .. } =
-        settings;
+    let GroupSettings {
+        listen,
+        policy,
+        workers,
+        weights,
+        mode,
+        sockets,
+        ready,
+        flows,
+        deadlines,
+        command,
+        ..
+    } = settings;
     let mut errors = Vec::new();
     for (place, &address) in listen.iter().enumerate() {
         if listen[..place].contains(&address) {
@@ -248,6 +292,13 @@ pub fn check(settings: &GroupSettings) -> Vec<SettingsError> {
     let is_by_id = matches!(policy, Policy::QuicCid(_));
     if is_by_id && !settings.has_udp() {
         errors.push(SettingsError::NothingWithIds);
+    }
+    if !(1..=SOCKETS_MAX).contains(sockets) {
+        errors.push(SettingsError::Sockets(*sockets));
+    } else if *sockets > 1 && *mode == Mode::Inherit {
+        errors.push(SettingsError::SocketsInherited(*sockets));
+    } else if *sockets > 1 && is_by_id {
+        errors.push(SettingsError::SocketsById(*sockets));
     }
     if flows.max > FLOWS_MAX {
         errors.push(SettingsError::Flows(flows.max));

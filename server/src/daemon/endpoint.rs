@@ -48,9 +48,9 @@ pub(super) struct Endpoint {
     pub(super) address: ListenAddress,
     pub(super) kernel: KernelGroup,
     publisher: Arc<Mutex<Publisher>>,
-    /// The daemon's own descriptor of each listener, by slot. In `inherit` mode it is what keeps unaccepted
+    /// The daemon's own descriptors of each slot's listeners, in their places. In `inherit` mode they are what keeps unaccepted
     /// connections alive when a worker crashes.
-    listeners: BTreeMap<Slot, Member>,
+    listeners: BTreeMap<Slot, Vec<Member>>,
     /// What the program had counted for each slot when its last listener left it. Counters are never set back: to do so and to
     /// keep what they said cannot be one step.
     counted_before: BTreeMap<Slot, SlotCounters>,
@@ -75,12 +75,13 @@ impl Endpoint {
     pub(super) fn open(
         address: ListenAddress,
         owner: Option<u32>,
+        sockets: u32,
         flows: FlowSettings,
         pins: Option<PathBuf>,
     ) -> anyhow::Result<Self> {
         let flows = if address.protocol == Protocol::Udp { flows } else { FlowSettings::NONE };
         let named = if address.protocol == Protocol::Udp { WORKERS_MAX as u32 } else { 1 };
-        let shape = Shape { slots: SLOTS_DEFAULT, flows: flows.max, named };
+        let shape = Shape { slots: SLOTS_DEFAULT, sockets, flows: flows.max, named };
         let first = make_listener(address, owner, BACKLOG)?;
         let bound = options::local_address(&first)?;
         let (kernel, mut publisher) = match &pins {
@@ -137,15 +138,17 @@ impl Endpoint {
         })
     }
 
-    /// Takes in the listener that a slot has had all along.
+    /// Takes in the next listener that a slot has had all along.
     pub(super) fn adopt(&mut self, slot: Slot, listener: OwnedFd, cookie: u64) {
-        self.listeners.insert(slot, Member { descriptor: listener, cookie });
+        self.listeners.entry(slot).or_default().push(Member { descriptor: listener, cookie });
     }
 
     /// What the next daemon has to know.
     pub(super) fn saved(&self) -> SavedAddress {
         let counted = self.counted_before.iter().map(|(&slot, &counted)| (slot, counted.into()));
-        SavedAddress { address: self.address, listeners: self.slots().collect(), counted: counted.collect() }
+        let cookies = |members: &Vec<Member>| members.iter().map(|member| member.cookie).collect();
+        let listeners = self.listeners.iter().map(|(&slot, members)| (slot, cookies(members)));
+        SavedAddress { address: self.address, listeners: listeners.collect(), counted: counted.collect() }
     }
 
     /// Puts right what somebody else may have undone: pins, the program's attachment, slots. Says what it was, where that shows.
@@ -172,9 +175,11 @@ impl Endpoint {
             mended.push("its pins were removed, and are made again");
         }
         let is_looked_at = |slot: Slot| slot % 2 == parity && !ending.contains(&slot);
-        for (&slot, listener) in self.listeners.iter().filter(|(slot, _)| is_looked_at(**slot)) {
-            if self.kernel.fill(slot, listener.descriptor.as_fd())? {
-                mended.push("a slot of its sockarray was cleared, and is filled again");
+        for (&slot, members) in self.listeners.iter().filter(|(slot, _)| is_looked_at(**slot)) {
+            for (place, member) in (0..).zip(members) {
+                if self.kernel.fill(slot, place, member.descriptor.as_fd())? {
+                    mended.push("a slot of its sockarray was cleared, and is filled again");
+                }
             }
         }
         if let (true, Some(member)) = (self.is_attached, self.member(hold)) {
@@ -222,11 +227,12 @@ impl Endpoint {
         self.put(slot, listener)
     }
 
-    /// Puts a listener into a slot that was free.
+    /// Puts a listener into a slot, in its next place.
     pub(super) fn put(&mut self, slot: Slot, listener: OwnedFd) -> Result<(), EndpointError> {
         let listener = Member::new(listener)?;
-        self.kernel.put(slot, listener.descriptor.as_fd())?;
-        self.listeners.insert(slot, listener);
+        let place = self.members_of(slot).len() as u32;
+        self.kernel.put(slot, place, listener.descriptor.as_fd())?;
+        self.listeners.entry(slot).or_default().push(listener);
         if let Some(anchor) = &mut self.anchor {
             anchor.member_came();
         }
@@ -238,9 +244,23 @@ impl Endpoint {
         self.kernel.route(Owner::new(generation.worker, generation.number), slot);
     }
 
-    /// The daemon's descriptor of a slot's listener.
+    /// The daemon's descriptor of a slot's first listener.
     pub(super) fn listener(&self, slot: Slot) -> Option<&OwnedFd> {
-        self.listeners.get(&slot).map(|listener| &listener.descriptor)
+        self.listeners(slot).next()
+    }
+
+    /// The daemon's descriptors of all its listeners.
+    pub(super) fn listeners(&self, slot: Slot) -> impl Iterator<Item = &OwnedFd> {
+        self.members_of(slot).iter().map(|member| &member.descriptor)
+    }
+
+    /// Whether a worker's slot has as many listeners as it is to have.
+    pub(super) fn is_complete(&self, slot: Slot) -> bool {
+        self.members_of(slot).len() >= self.kernel.sockets() as usize
+    }
+
+    fn members_of(&self, slot: Slot) -> &[Member] {
+        self.listeners.get(&slot).map_or(&[], Vec::as_slice)
     }
 
     /// Any member of the group: in what makes a group, they are all alike.
@@ -249,23 +269,24 @@ impl Endpoint {
     }
 
     fn members(&self) -> impl Iterator<Item = &Member> {
-        self.listeners.values().chain(self.anchor.iter().flat_map(Anchor::members))
+        self.listeners.values().flatten().chain(self.anchor.iter().flat_map(Anchor::members))
     }
 
-    /// What the listener of each slot says of itself.
+    /// What the listeners of each slot say of themselves, taken together.
     pub(super) fn listening(&self) -> Result<Vec<(Slot, Listening)>, options::SocketError> {
         let ask = if self.is_udp() { options::receiving } else { options::listening };
-        self.listeners.iter().map(|(&slot, own)| Ok((slot, ask(own.descriptor.as_fd())?))).collect()
+        let together = |members: &Vec<Member>| {
+            let all = members.iter().map(|member| ask(member.descriptor.as_fd()));
+            all.reduce(|one, other| Ok(one?.and(other?))).transpose()
+        };
+        let seen =
+            self.listeners.iter().map(|(&slot, members)| Ok(together(members)?.map(|seen| (slot, seen))));
+        seen.filter_map(Result::transpose).collect()
     }
 
-    /// The cookie of a slot's listener.
-    pub(super) fn cookie(&self, slot: Slot) -> Option<u64> {
-        self.listeners.get(&slot).map(|listener| listener.cookie)
-    }
-
-    /// The slots in use, with their listeners' cookies.
-    pub(super) fn slots(&self) -> impl Iterator<Item = (Slot, u64)> {
-        self.listeners.iter().map(|(&slot, listener)| (slot, listener.cookie))
+    /// Whether a socket, by its cookie, is one of a slot's.
+    pub(super) fn has(&self, slot: Slot, cookie: u64) -> bool {
+        self.members_of(slot).iter().any(|member| member.cookie == cookie)
     }
 
     /// The cookies of all listeners that are the group's.
@@ -281,7 +302,8 @@ impl Endpoint {
     /// first, which is in nobody else's hands that could shut it down meanwhile.
     fn member(&self, hold: Option<Slot>) -> Option<&OwnedFd> {
         let own = hold.and_then(|slot| self.listeners.get(&slot));
-        let mut members = own.into_iter().chain(self.listeners.values()).map(|member| &member.descriptor);
+        let mut members =
+            own.into_iter().chain(self.listeners.values()).flatten().map(|member| &member.descriptor);
         // A socket of UDP takes what comes for as long as it is bound.
         members.find(|member| self.is_udp() || options::listens(member).unwrap_or(false))
     }
@@ -318,18 +340,23 @@ impl Endpoint {
     /// Who received what is read from the program's counters before and after. A migration of another listener's
     /// half-open connection in between would be counted here too; in the receipts' sum it is in its place.
     pub(super) fn shut(&mut self, slot: Slot) -> Result<Moved, EndpointError> {
-        let Some(listener) = self.listeners.get(&slot) else { return Ok(Moved::new()) };
         if self.is_udp() {
             // Its flows go by the table from now on; what it has received, its worker may still read.
             self.kernel.clear(slot)?;
             return Ok(Moved::new());
         }
         let before = self.migrations()?;
-        match options::shut_listener(&listener.descriptor) {
-            Ok(()) => {}
-            // The worker has shut it down itself: what it held has moved before.
-            Err(error) if error.is_not_listening() => return Ok(Moved::new()),
-            Err(error) => return Err(error.into()),
+        let mut is_shut = false;
+        for listener in self.listeners(slot) {
+            match options::shut_listener(listener) {
+                Ok(()) => is_shut = true,
+                // The worker has shut it down itself: what it held has moved before.
+                Err(error) if error.is_not_listening() => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        if !is_shut {
+            return Ok(Moved::new());
         }
         let after = self.migrations()?;
         let gained = |(slot, count): (Slot, u64)| {
@@ -337,8 +364,8 @@ impl Endpoint {
             (gain > 0).then_some((slot, gain))
         };
         let moved: Moved = after.into_iter().filter_map(gained).collect();
-        for receiver in moved.keys().filter_map(|receiver| self.listeners.get(receiver)) {
-            options::wake_receivers(&receiver.descriptor)?;
+        for receiver in moved.keys().flat_map(|&receiver| self.listeners(receiver)) {
+            options::wake_receivers(receiver)?;
         }
         Ok(moved)
     }
@@ -353,18 +380,16 @@ impl Endpoint {
         self.kernel.show(slot, shown);
     }
 
-    /// Counts the datagrams that nobody has read from a slot's socket, and takes them out. No more come: the slot is empty.
+    /// Counts the datagrams that nobody has read from a slot's sockets, and takes them out. No more come: the slot is empty.
     pub(super) fn unread(&mut self, slot: Slot) -> Result<u64, EndpointError> {
-        match self.listeners.get(&slot) {
-            Some(listener) if self.is_udp() => {
-                self.kernel.clear(slot)?;
-                Ok(options::discard_datagrams(&listener.descriptor)?)
-            }
-            _ => Ok(0),
+        if !self.is_udp() || self.members_of(slot).is_empty() {
+            return Ok(0);
         }
+        self.kernel.clear(slot)?;
+        self.listeners(slot).map(|listener| Ok(options::discard_datagrams(listener)?)).sum()
     }
 
-    /// Closes a slot's listener and clears the slot. Returns what was counted for it, and begins anew.
+    /// Closes a slot's listeners and clears the slot. Returns what was counted for it, and begins anew.
     pub(super) fn forget(&mut self, slot: Slot) -> Result<SlotCounters, DataplaneError> {
         let counted = self.counters(slot)?;
         self.counted_before.insert(slot, self.kernel.counters(slot)?);

@@ -29,8 +29,8 @@ pub(super) fn observe(
             found.by_id += endpoint.by_id(running.slot)?;
             found.flows += endpoint.flows().get(&running.slot).map_or(0, |count| count.flows);
             let sockets = diag.listeners(endpoint.address)?;
-            let own = sockets.iter().find(|socket| Some(socket.cookie) == endpoint.cookie(running.slot));
-            found.unread += u64::from(own.is_some_and(|socket| socket.unaccepted > 0));
+            let own = sockets.iter().filter(|socket| endpoint.has(running.slot, socket.cookie));
+            found.unread += own.filter(|socket| socket.unaccepted > 0).count() as u64;
             continue;
         }
         // Own are the half-open handshakes in its buckets that began before its first instant: the kernel does not
@@ -46,10 +46,9 @@ pub(super) fn observe(
                     .may_have(|keying| key_of(keying, handshake.remote, handshake.local), began_before)
         });
         found.handshakes += own.count() as u64;
-        let cookie = endpoint.cookie(running.slot);
         let listeners = diag.listeners(endpoint.address)?;
-        let queue = listeners.iter().find(|listener| Some(listener.cookie) == cookie);
-        found.unaccepted += queue.map_or(0, |listener| u64::from(listener.unaccepted));
+        let own = listeners.iter().filter(|listener| endpoint.has(running.slot, listener.cookie));
+        found.unaccepted += own.map(|listener| u64::from(listener.unaccepted)).sum::<u64>();
         // In the order in which a connection goes, so that none is behind each look: what was unaccepted then may have
         // been accepted before the queue was asked for.
         connections.extend(match flows.some_unaccepted {

@@ -133,7 +133,13 @@ fn assemble(
         None => {
             for (index, &address) in settings.listen.iter().enumerate() {
                 refuse_shared(address)?;
-                endpoints.push(Endpoint::open(address, owner, settings.flows, pins(index))?);
+                endpoints.push(Endpoint::open(
+                    address,
+                    owner,
+                    settings.sockets,
+                    settings.flows,
+                    pins(index),
+                )?);
             }
         }
     }

@@ -38,6 +38,8 @@ pub(super) struct Running {
     pub(super) cpus: Vec<usize>,
     /// Whether it was last seen to take nothing.
     pub(super) is_stalled: bool,
+    /// Whether it was told of sockets of its worker that are in no slot.
+    pub(super) has_unused: bool,
     /// Since when its listener is seen with connections and without a process to accept them.
     pub(super) unattended_since: Option<Millis>,
 }
@@ -57,6 +59,7 @@ impl Running {
             queue: Tracker::default(),
             cpus: Vec::new(),
             is_stalled: false,
+            has_unused: false,
             unattended_since: None,
         }
     }

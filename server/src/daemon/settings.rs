@@ -26,6 +26,9 @@ pub struct GroupSettings {
     pub policy: Policy,
     /// Who makes the workers' listeners.
     pub mode: Mode,
+    /// How many sockets each worker binds at each address, 1 to [`SOCKETS_MAX`](server_common::limits::SOCKETS_MAX): one for each of
+    /// its threads, say. More than one in [`Mode::Own`] only.
+    pub sockets: u32,
     /// Which of two generations is stopped or started first.
     pub restart: RestartKind,
     /// When a started worker counts as ready.

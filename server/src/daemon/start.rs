@@ -21,6 +21,7 @@ use crate::{
 use super::{
     actor::{Actor, Message},
     describe::describe,
+    endpoint::Endpoint,
     endpoint_error::EndpointError,
     running::{ProbeState, Running},
     settings::{Mode, Readiness},
@@ -55,7 +56,7 @@ impl Actor {
             (None, Mode::Inherit) => None,
             (None, Mode::Own) => {
                 let own: Vec<_> = self.endpoints.iter().map(|endpoint| endpoint.address).collect();
-                Some(sample_command(&own))
+                Some(sample_command(&own, settings.sockets))
             }
         };
         let listeners = self
@@ -215,17 +216,31 @@ impl Actor {
         let Some(running) = self.generations.get(&generation) else { return Ok(()) };
         let (slot, Some(process)) = (running.slot, running.process.clone()) else { return Ok(()) };
         let owner_uid = self.owner();
-        for endpoint in self.endpoints.iter_mut().filter(|endpoint| endpoint.listener(slot).is_none()) {
+        for endpoint in &mut self.endpoints {
             let v6_only = endpoint.any_member().and_then(|member| options::is_v6_only(member).ok());
             let membership = Membership { address: endpoint.address, owner_uid, v6_only };
-            let known = endpoint.cookies();
-            if let Some(found) = discover(&mut self.diag, &membership, &process.tree(), &known)? {
+            while !endpoint.is_complete(slot) {
+                let known = endpoint.cookies();
+                let found = discover(&mut self.diag, &membership, &process.tree(), &known)?;
+                let Some(found) = found else { break };
                 endpoint.put(slot, found.listener)?;
                 endpoint.name(slot, generation);
             }
         }
         self.keep_anchors();
         Ok(())
+    }
+
+    /// What a worker that binds its sockets itself has not bound.
+    pub(super) fn missing_sockets(&self, generation: GenerationId) -> Option<String> {
+        let running = self.generations.get(&generation).filter(|_| self.settings.mode == Mode::Own)?;
+        let wanting = self.endpoints.iter().filter(|endpoint| !endpoint.is_complete(running.slot));
+        let missing = |endpoint: &Endpoint| {
+            let found = endpoint.listeners(running.slot).count();
+            format!("{found} of {} at {}", self.settings.sockets, endpoint.address)
+        };
+        let missing: Vec<String> = wanting.map(missing).collect();
+        (!missing.is_empty()).then(|| format!("of the sockets to bind it had {}", missing.join(", ")))
     }
 
     /// The owner of the sockets of workers that bind them themselves.
@@ -239,7 +254,7 @@ impl Actor {
         let Some(running) = self.generations.get_mut(&generation) else { return };
         let slot = running.slot;
         let has_told = running.has_told || running.ready == Readiness::Listener;
-        let has_listeners = self.endpoints.iter().all(|endpoint| endpoint.listener(slot).is_some());
+        let has_listeners = self.endpoints.iter().all(|endpoint| endpoint.is_complete(slot));
         if has_told && has_listeners && !running.is_ready {
             running.is_ready = true;
             // A worker that said so before it had accepted its probe: the connection is nobody's any more.

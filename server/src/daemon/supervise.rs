@@ -1,7 +1,5 @@
 //! Looks for what nobody tells: listeners that do not serve any more, connections in a hold that has ended, strangers.
 
-use std::collections::HashSet;
-
 use crate::{
     engine::event::{Event, GenerationId, Millis, Slot},
     sockets::{
@@ -12,7 +10,7 @@ use crate::{
     workers::process::Process,
 };
 
-use super::{actor::Actor, describe::describe, endpoint::Endpoint};
+use super::{actor::Actor, describe::describe, endpoint::Endpoint, running::Running, settings::Mode};
 
 /// For how long a listener must be seen with connections and without a process, in milliseconds, before it is taken for lost: a
 /// worker that hands its listener to its successor is without one for a moment. Less than between two looks.
@@ -132,8 +130,44 @@ impl Actor {
         if procfs::require_room().is_err() {
             return Ok(None);
         }
-        let held = self.held_by_workers();
-        Ok(Some(others.iter().filter(|inode| !held.contains(inode)).count() as u64))
+        let held = self.take_out_held(&mut others);
+        held.into_iter().for_each(|(generation, count)| self.tell_of_unused(generation, count));
+        Ok(Some(others.len() as u64))
+    }
+
+    /// Takes out the sockets that workers hold, and counts them: a listener that is in no slot may be one's that is starting, or more
+    /// than it needs.
+    fn take_out_held(&self, sockets: &mut Vec<u64>) -> Vec<(GenerationId, usize)> {
+        let processes = Processes::now();
+        let take_out = |(&generation, running): (&GenerationId, &Running)| {
+            let held = procfs::socket_inodes_of(&running.process.as_ref()?.tree_among(&processes));
+            let before = sockets.len();
+            sockets.retain(|inode| !held.contains(inode));
+            Some((generation, before - sockets.len()))
+        };
+        self.generations.iter().filter_map(take_out).collect()
+    }
+
+    /// Says, once for each generation, that a worker has bound more sockets than its group takes in.
+    fn tell_of_unused(&mut self, generation: GenerationId, count: usize) {
+        let Some(running) = self.generations.get_mut(&generation) else { return };
+        if count == 0 || self.settings.mode == Mode::Inherit || !running.is_ready || running.has_unused {
+            return;
+        }
+        running.has_unused = true;
+        let (plural, taken) = (if count == 1 { "" } else { "s" }, self.settings.sockets);
+        let detail = format!(
+            "it has bound {count} socket{plural} more than its group takes in, which is {taken} at each address; \
+             what is more gets nothing (hint: give --sockets, or sockets of [group.workers])"
+        );
+        let worker = self.settings.name.worker(generation.worker);
+        self.journal.add(
+            "unused-sockets",
+            &self.settings.name,
+            Some(worker),
+            Some(generation.number),
+            detail,
+        );
     }
 
     fn count_strangers(&mut self, strangers: u64) {
@@ -144,23 +178,20 @@ impl Actor {
         }
         self.strangers = strangers;
     }
-
-    /// The sockets that workers hold: a listener that is in no slot may be one's that is starting, or more than it needs.
-    fn held_by_workers(&self) -> HashSet<u64> {
-        let processes = Processes::now();
-        let running = self.generations.values().filter_map(|running| running.process.as_ref());
-        running.flat_map(|process| procfs::socket_inodes_of(&process.tree_among(&processes))).collect()
-    }
 }
 
 fn of(seen: &Seen, slot: Slot) -> Option<Listening> {
     seen.iter().find(|(of, _)| *of == slot).map(|(_, listening)| *listening)
 }
 
-/// Whether none of a worker's processes holds the listener that is in its slot.
+/// Whether there is a listener in a worker's slot that none of its processes holds.
 fn has_let_go(process: &Process, endpoint: &Endpoint, slot: Slot) -> bool {
-    let Some(Ok(inode)) = endpoint.listener(slot).map(options::inode) else { return false };
-    let holds = |pids: &[u32]| procfs::socket_inodes_of(pids).contains(&inode);
+    let inodes: Vec<u64> =
+        endpoint.listeners(slot).filter_map(|listener| options::inode(listener).ok()).collect();
+    let holds = |pids: &[u32]| {
+        let held = procfs::socket_inodes_of(pids);
+        inodes.iter().all(|inode| held.contains(inode))
+    };
     // Without room for a look, everybody would seem to have let go. Most have one process, which spares the look at all others.
     procfs::require_room().is_ok() && !holds(&[process.pid()]) && !holds(&process.tree())
 }

@@ -42,8 +42,11 @@ impl Actor {
                 let kept = self.persistence.as_ref().and_then(|persistence| persistence.kept_anchor(index));
                 anchor.adopt(kept);
             }
-            for (&slot, &cookie) in &address.listeners {
-                if let Some(listener) = self.find_listener(index, slot, cookie, processes) {
+            for (&slot, cookies) in &address.listeners {
+                let mut find = |&cookie| Some((self.find_listener(index, slot, cookie, processes)?, cookie));
+                // Of a worker that has lost one, none: it is not what it was.
+                let found: Option<Vec<_>> = cookies.iter().map(&mut find).collect();
+                for (listener, cookie) in found.into_iter().flatten() {
                     self.endpoints[index].adopt(slot, listener, cookie);
                 }
             }
@@ -159,7 +162,7 @@ impl Actor {
             (None, _) => Some(Event::Exited { generation, exit: "exit unknown".to_owned() }),
             (Some(process), Stage::Starting) => Some(Event::Started { generation, pid: process.pid() }),
             (Some(_), Stage::Serving) => {
-                let lost = self.endpoints.iter().find(|endpoint| endpoint.listener(slot).is_none())?;
+                let lost = self.endpoints.iter().find(|endpoint| !endpoint.is_complete(slot))?;
                 let why = format!("its listener on {} was gone when the daemon took over", lost.address);
                 Some(Event::ListenerLost { generation, why })
             }

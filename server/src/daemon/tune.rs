@@ -52,6 +52,14 @@ impl Actor {
             let fault = Fault::new(FaultKind::Refused, message).with_hint("choose another policy".to_owned());
             return drop(done.send(Err(fault)));
         }
+        if matches!(change, Change::Policy(Policy::QuicCid(_))) && self.settings.sockets > 1 {
+            let message = format!(
+                "{}: a connection ID names a worker, and not one of its {} sockets",
+                self.settings.name, self.settings.sockets
+            );
+            let fault = Fault::new(FaultKind::Refused, message).with_hint("choose another policy".to_owned());
+            return drop(done.send(Err(fault)));
+        }
         let report = match self.plan(&change, &clients) {
             Ok(report) => report,
             // Who asked may be gone.

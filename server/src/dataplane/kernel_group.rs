@@ -44,6 +44,8 @@ pub struct KernelGroup {
     pinned: Vec<(&'static str, MapData)>,
     changes: pins::Changes,
     listeners: ReusePortSockArray<MapData>,
+    /// How many sockets each slot has room for.
+    sockets: u32,
     counters: PerCpuArray<MapData, SlotCounters>,
     shown: SharedArray<Shown>,
     cells: Arc<Mutex<Cells>>,
@@ -117,7 +119,9 @@ impl KernelGroup {
         let size = |map| -> Result<u32, DataplaneError> {
             Ok(open(map)?.info().map_err(map_error(map))?.max_entries())
         };
-        let shown = share(&typed(names::SHOWN)?, names::SHOWN, size(names::SHOWN)?)?;
+        let slots = size(names::SHOWN)?;
+        let sockets = size(names::LISTENERS)? / slots;
+        let shown = share(&typed(names::SHOWN)?, names::SHOWN, slots)?;
         let flows = share_flows(&typed(names::FLOWS)?, &typed(names::FLOW_ENDS)?, size(names::FLOWS)?)?;
         let routing =
             share(&typed(names::ROUTES)?, names::ROUTES, size(names::ROUTES)? * routing::WORDS as u32)?;
@@ -135,6 +139,7 @@ impl KernelGroup {
             pinned,
             changes: pins::Changes::default(),
             listeners,
+            sockets,
             counters,
             shown,
             cells: Arc::new(Mutex::new(Cells::new(cells)?)),
@@ -184,9 +189,19 @@ impl KernelGroup {
         let cells = take_map(&mut ebpf, names::CELLS)?.try_into().map_err(map_error(names::CELLS))?;
         let cells = Arc::new(Mutex::new(Cells::new(cells)?));
         let program = Program::Loaded(Box::new(ebpf));
-        let (pinned, changes) = (Vec::new(), pins::Changes::default());
-        let group =
-            Self { program, kind, pinned, changes, listeners, counters, shown, cells, flows, routing };
+        let group = Self {
+            program,
+            kind,
+            pinned: Vec::new(),
+            changes: pins::Changes::default(),
+            listeners,
+            sockets: shape.sockets,
+            counters,
+            shown,
+            cells,
+            flows,
+            routing,
+        };
         Ok((group, Publisher::new(outer)?))
     }
 
@@ -226,16 +241,22 @@ impl KernelGroup {
         }
     }
 
-    /// Puts a listener into a slot, in place of what was there, atomically.
-    pub fn put(&mut self, slot: u16, listener: BorrowedFd<'_>) -> Result<(), DataplaneError> {
+    /// How many sockets each slot has room for.
+    pub fn sockets(&self) -> u32 {
+        self.sockets
+    }
+
+    /// Puts a listener into a slot as the first or a further one of it (`place`, below [`sockets`](Self::sockets)), in place of what
+    /// was there, atomically.
+    pub fn put(&mut self, slot: u16, place: u32, listener: BorrowedFd<'_>) -> Result<(), DataplaneError> {
         self.listeners
-            .set(u32::from(slot), &listener.as_raw_fd(), 0)
+            .set(self.index(slot, place), &listener.as_raw_fd(), 0)
             .map_err(|source| DataplaneError::Put { slot, source: io_error(source) })
     }
 
-    /// Puts a listener into the slot that it should be in; whether it was not there.
-    pub fn fill(&mut self, slot: u16, listener: BorrowedFd<'_>) -> Result<bool, DataplaneError> {
-        match self.put(slot, listener) {
+    /// Puts a listener where it should be; whether it was not there.
+    pub fn fill(&mut self, slot: u16, place: u32, listener: BorrowedFd<'_>) -> Result<bool, DataplaneError> {
+        match self.put(slot, place, listener) {
             Ok(()) => Ok(true),
             // The kernel takes no socket that is in a sockarray already. One that does not listen any more is another's concern.
             Err(DataplaneError::Put { source, .. })
@@ -247,14 +268,21 @@ impl KernelGroup {
         }
     }
 
-    /// Takes the listener out of a slot. The kernel has done so where the listener stopped or was closed.
+    /// Takes the listeners out of a slot. The kernel has done so where they stopped or were closed.
     pub fn clear(&mut self, slot: u16) -> Result<(), DataplaneError> {
-        match self.listeners.clear_index(&u32::from(slot)).map_err(io_error) {
-            Err(error) if error.raw_os_error() != Some(libc::ENOENT) => {
-                Err(DataplaneError::Put { slot, source: error })
+        for place in 0..self.sockets {
+            match self.listeners.clear_index(&self.index(slot, place)).map_err(io_error) {
+                Err(error) if error.raw_os_error() != Some(libc::ENOENT) => {
+                    return Err(DataplaneError::Put { slot, source: error });
+                }
+                _ => {}
             }
-            _ => Ok(()),
         }
+        Ok(())
+    }
+
+    fn index(&self, slot: u16, place: u32) -> u32 {
+        u32::from(slot) * self.sockets + place
     }
 
     /// Shows the program what the kernel shows of a slot's listener.

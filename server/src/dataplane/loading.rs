@@ -25,7 +25,7 @@ pub(super) fn load_object(shape: Shape, kind: ProgramKind) -> Result<Ebpf, Datap
         // The program reads no structure of the kernel's own: without relocations to work out, the kernel's types, some 10 MB to
         // parse for each address, are not looked at.
         .btf(None)
-        .map_max_entries(names::LISTENERS, shape.slots)
+        .map_max_entries(names::LISTENERS, shape.slots * shape.sockets)
         .map_max_entries(names::COUNTERS, shape.slots)
         .map_max_entries(names::SHOWN, shape.slots)
         .map_max_entries(names::CELLS, shape.slots)
@@ -34,6 +34,7 @@ pub(super) fn load_object(shape: Shape, kind: ProgramKind) -> Result<Ebpf, Datap
         .map_max_entries(names::FLOW_ENDS, sets.max(1))
         .map_max_entries(names::ROUTES, shape.named)
         .override_global(names::FLOW_SETS, &sets, true)
+        .override_global(names::SOCKETS, &shape.sockets, true)
         .override_global(aya_log::LEVEL, &log_level(), true)
         .load(OBJECT)
         .map_err(DataplaneError::Load)?;

@@ -23,6 +23,7 @@ pub(crate) mod names {
     pub(crate) const FLOW_ENDS: &str = "FLOW_ENDS";
     /// The program's constant: how many sets there are.
     pub(crate) const FLOW_SETS: &str = "FLOW_SETS";
+    pub(crate) const SOCKETS: &str = "SOCKETS";
     /// The slots of each worker's generations.
     pub(crate) const ROUTES: &str = "ROUTES";
     /// The per-CPU counters.

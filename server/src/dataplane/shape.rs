@@ -33,6 +33,8 @@ impl ProgramKind {
 pub struct Shape {
     /// Slots of the sockarray.
     pub slots: u32,
+    /// How many sockets each slot has room for, 1 to [`SOCKETS_MAX`](server_common::limits::SOCKETS_MAX).
+    pub sockets: u32,
     /// How many UDP flows can be remembered, 0 to [`FLOWS_MAX`](super::flow_table::FLOWS_MAX); rounded up to a power of two. With
     /// 0 every datagram goes by the table.
     pub flows: u32,
@@ -42,8 +44,8 @@ pub struct Shape {
 }
 
 impl Shape {
-    /// One that remembers no flows.
+    /// One with a socket for each slot, that remembers no flows.
     pub fn without_flows(slots: u32) -> Self {
-        Self { slots, flows: 0, named: 1 }
+        Self { slots, sockets: 1, flows: 0, named: 1 }
     }
 }

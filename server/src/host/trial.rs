@@ -125,7 +125,7 @@ impl Trial {
         let receiver = make_listener(address, None, BACKLOG)?;
         address.address = options::local_address(&receiver)?;
         let (mut group, publisher) = KernelGroup::load(Shape::without_flows(SLOTS))?;
-        group.put(RECEIVER, receiver.as_fd())?;
+        group.put(RECEIVER, 0, receiver.as_fd())?;
         let receiver = nonblocking(receiver)?;
         let mut trial = Self { group, publisher, address, receiver, epoch: 0 };
         trial.publish(RECEIVER)?;
@@ -153,7 +153,7 @@ impl Trial {
     /// A further listener, in its slot and named by the table.
     fn listener(&mut self, slot: u16) -> Result<TcpListener, TrialError> {
         let listener = make_listener(self.address, None, BACKLOG)?;
-        self.group.put(slot, listener.as_fd())?;
+        self.group.put(slot, 0, listener.as_fd())?;
         self.publish(slot)?;
         nonblocking(listener)
     }

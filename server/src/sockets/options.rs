@@ -78,6 +78,17 @@ pub struct Listening {
     pub unaccepted: u32,
 }
 
+impl Listening {
+    /// Two listeners' taken together.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            listens: self.listens && other.listens,
+            unaccepted: self.unaccepted.saturating_add(other.unaccepted),
+        }
+    }
+}
+
 /// What a TCP listener says of itself (TCP_INFO): some 0.3 us, where sock_diag walks all listeners of the host to find one.
 pub fn listening(listener: BorrowedFd<'_>) -> Result<Listening, SocketError> {
     // SAFETY: integers; all zeroes is a value.

@@ -88,10 +88,11 @@ pub enum Output {
     Shared,
 }
 
-/// The command of the sample worker: with addresses it binds them itself, without any it takes what it inherits.
-pub fn sample_command(own: &[ListenAddress]) -> Vec<String> {
+/// The command of the sample worker: with addresses it binds them itself, with so many sockets each; without any it takes what it
+/// inherits.
+pub fn sample_command(own: &[ListenAddress], sockets: u32) -> Vec<String> {
     let mut command = vec![THIS_PROGRAM.to_owned(), "worker".to_owned()];
-    for address in own {
+    for address in own.iter().flat_map(|address| std::iter::repeat_n(address, sockets as usize)) {
         command.extend(["--listen".to_owned(), address.to_string()]);
     }
     command
@@ -131,7 +132,7 @@ impl Prepared {
         spec: &SpawnSpec<'_>,
         inherited: impl Iterator<Item = (OsString, OsString)>,
     ) -> Result<Self, Unusable> {
-        let command = spec.command.clone().unwrap_or_else(|| sample_command(&[]));
+        let command = spec.command.clone().unwrap_or_else(|| sample_command(&[], 1));
         let program =
             command.first().filter(|program| !program.is_empty()).ok_or(Unusable::NoProgram)?.clone();
         let variables = variables(spec, inherited);
@@ -333,8 +334,9 @@ mod tests {
         let prepared = Prepared::new(&spec, std::iter::empty()).unwrap();
         assert_eq!(prepared.candidates, [c"/proc/self/exe".to_owned()]);
         assert_eq!(prepared.arguments, [c"steer".to_owned(), c"worker".to_owned()]);
-        let own = sample_command(&["127.0.0.1:80".parse().unwrap()]);
-        assert_eq!(own, ["/proc/self/exe", "worker", "--listen", "tcp://127.0.0.1:80"]);
+        let own = sample_command(&["127.0.0.1:80".parse().unwrap()], 2);
+        let listen = ["--listen", "tcp://127.0.0.1:80"];
+        assert_eq!(own, [["/proc/self/exe", "worker"], listen, listen].concat());
     }
 
     #[test]

@@ -56,7 +56,7 @@ pub struct Arguments {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run the daemon and one group in the foreground
-    Run(RunArguments),
+    Run(Box<RunArguments>),
     /// Run the daemon and all groups of its configuration in the foreground
     Daemon(DaemonArguments),
     /// Show the product: the same load and restarts, steered and with the kernel alone, side by side

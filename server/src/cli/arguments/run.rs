@@ -32,6 +32,9 @@ pub struct RunArguments {
     /// Who makes the listeners
     #[arg(long, value_enum, default_value_t = ModeName::Inherit)]
     pub mode: ModeName,
+    /// How many sockets each worker binds at each address, in mode own: of a program with threads, one for each
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub sockets: u32,
     /// Which generation of a worker goes first when it is restarted
     #[arg(long, value_enum, default_value_t = RestartName::Surge)]
     pub restart: RestartName,

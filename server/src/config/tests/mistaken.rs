@@ -262,6 +262,7 @@ fn what_does_not_go_together_is_shown() {
         "[[group]]\nname = \"web\"\nlisten = [\"0.0.0.0:80\", \"tcp://0.0.0.0:80\", \"udp://0.0.0.0:80\"]\n\
          [group.workers]\ncount = 255\nready = \"listener\"\ncommand = []\n[group.deadlines]\nstart = \"0s\"\n",
         "[[group]]\nname = \"api\"\nlisten = [\"0.0.0.0:0\"]\n[group.workers]\ncount = 0\nmode = \"own\"\ncommand = [\"\"]\n",
+        "[[group]]\nname = \"dns\"\nlisten = [\"udp://0.0.0.0:53\"]\n[group.workers]\ncount = 1\nsockets = 4\n",
     ]), @r#"
     error: listen tcp://0.0.0.0:80 is given twice
      --> /etc/steer/steer.toml:3:25
@@ -318,6 +319,13 @@ fn what_does_not_go_together_is_shown() {
     7 | command = [""]
       |           ^^^^
     hint: write the program's name first, or leave the key out for the sample worker
+
+    error: sockets 4 is for mode own, and the mode is inherit
+     --> /etc/steer/conf.d/20-b.toml:6:11
+      |
+    6 | sockets = 4
+      |           ^
+    hint: leave it out, or have the program bind its sockets itself, with mode own
     "#);
 }
 

@@ -128,7 +128,7 @@ fn everything_that_is_said_arrives() {
         seed = \"00000000000000010000000000000002\"\nwhen_empty = \"refuse\"\n\
         [group.workers]\ncount = 0x10\nweights = { 15 = 0, 1 = 3, 0 = 1 }\n\
         limits = { stack = \"unlimited\", core = [0, \"unlimited\"], nofile = 0x400 }\ncommand = [\"srv\", \"-v\"]\nuser = \"nobody\"\ndirectory = \"/srv\"\n\
-        environment = { B = \"2\", A = \"\" }\nmode = \"own\"\nready = \"notify\"\nrestart = \"replace\"\nstop_signal = \"QUIT\"\n\
+        environment = { B = \"2\", A = \"\" }\nmode = \"own\"\nsockets = 3\nready = \"notify\"\nrestart = \"replace\"\nstop_signal = \"QUIT\"\n\
         [group.flows]\nmax = 1000\nidle = \"1500ms\"\n\
         [group.deadlines]\nstart = \"1s\"\ndrain = \"2s\"\nsettle = \"300ms\"\nstop = \"4m\"\n"])
     .unwrap();
@@ -149,6 +149,7 @@ fn everything_that_is_said_arrives() {
         weights: [(1, 3), (15, 0)].into(),
         policy: "source:ipv4=24,ipv6=64".parse().unwrap(),
         mode: Mode::Own,
+        sockets: 3,
         restart: RestartKind::Replace,
         ready: Readiness::Notify,
         when_empty: WhenEmpty::Refuse,

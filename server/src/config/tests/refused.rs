@@ -134,7 +134,7 @@ fn unknown_keys_are_shown_with_what_there_is() {
       |
     9 | workers = { count = 1, threads = 2 }
       |                        ^^^^^^^
-    hint: [group.workers] has count, weights, command, user, directory, environment, limits, mode, ready, restart, stop_signal
+    hint: [group.workers] has count, weights, command, user, directory, environment, limits, mode, sockets, ready, restart, stop_signal
     "#);
 }
 

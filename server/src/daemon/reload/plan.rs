@@ -136,6 +136,9 @@ fn refuse_for_life(old: &GroupSettings, new: &GroupSettings) -> Vec<Refusal> {
         let why = "in mode own the kernel lets sockets of one user only into a group";
         refuse("workers.user", keys::user(old), keys::user(new), why);
     }
+    let sockets = |group: &GroupSettings| group.sockets.to_string();
+    let why = "the sockarray is of one size for the group's life";
+    refuse("workers.sockets", sockets(old), sockets(new), why);
     let flows = |group: &GroupSettings| (group.flows.max.to_string(), keys::duration(group.flows.idle));
     let ((max_before, idle_before), (max_after, idle_after)) = (flows(old), flows(new));
     let why = "what is known of flows is of one size and one time for the group's life";

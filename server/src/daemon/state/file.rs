@@ -283,7 +283,9 @@ mod tests {
         fs::write(&file.path, value.to_string()).unwrap();
         let error = file.read("this").unwrap_err();
         assert!(matches!(&error, StateError::OtherVersion { version, .. } if version == "0.1.0"), "{error}");
-        for text in ["", "{", "[]", "{\"format\":1}", "{\"format\":1,\"maps\":1,\"version\":\"x\"}"] {
+        let begun = format!("{{\"format\":{FORMAT}}}");
+        let cut_off = format!("{{\"format\":{FORMAT},\"maps\":{MAPS},\"version\":\"x\"}}");
+        for text in ["", "{", "[]", &begun, &cut_off] {
             fs::write(&file.path, text).unwrap();
             assert!(matches!(file.read("this"), Err(StateError::Malformed { .. })), "{text}");
         }

@@ -18,3 +18,20 @@ pub fn check(bytes: &[u8]) {
         Err(error) => assert!(!error.to_string().is_empty() && !error.hint().is_empty()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is refused at its first key leads the fuzzer nowhere.
+    #[test]
+    fn the_seeds_are_states_of_this_format() {
+        let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds/state");
+        let seeds: Vec<_> = std::fs::read_dir(seeds).unwrap().map(|seed| seed.unwrap().path()).collect();
+        for seed in &seeds {
+            let understood = understand(&std::fs::read(seed).unwrap(), seed);
+            assert!(understood.is_ok(), "{understood:?}");
+        }
+        assert!(seeds.len() > 1);
+    }
+}

@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// The version of the file's shape: another daemon goes on from a file of its own version only.
-pub(in crate::daemon) const FORMAT: u32 = 1;
+pub(in crate::daemon) const FORMAT: u32 = 2;
 
 /// The version of the maps' shapes and meanings, as program and daemon share them: raised with every change of `server-common` that an
 /// older program would misread.
@@ -61,8 +61,8 @@ pub(in crate::daemon) struct Saved {
 pub(in crate::daemon) struct SavedAddress {
     /// With the port that was found, where 0 was asked for.
     pub address: ListenAddress,
-    /// The cookie of each slot's listener.
-    pub listeners: BTreeMap<Slot, u64>,
+    /// The cookies of each slot's listeners, in their places.
+    pub listeners: BTreeMap<Slot, Vec<u64>>,
     /// What the program had counted for each slot when its last listener left it.
     pub counted: BTreeMap<Slot, SavedCounters>,
 }

@@ -120,7 +120,7 @@ impl Steering {
 
     fn shape(self) -> Shape {
         let flows = if self == Self::Flows { FlowSettings::default().max } else { 0 };
-        Shape { slots: SLOTS_DEFAULT, flows, named: LISTENERS.into() }
+        Shape { slots: SLOTS_DEFAULT, sockets: 1, flows, named: LISTENERS.into() }
     }
 }
 
@@ -249,7 +249,7 @@ fn load_steer(sockets: &[BorrowedFd<'_>], steering: Steering) -> Result<KernelGr
     let (mut kernel, mut publisher) = KernelGroup::load(steering.shape())?;
     publisher.keep_flows(FlowSettings::default().idle);
     for (slot, socket) in (1..).zip(sockets) {
-        kernel.put(slot, *socket)?;
+        kernel.put(slot, 0, *socket)?;
         kernel.route(owner(slot), slot);
         if let Some(load) = steering.load() {
             // A beat that never grows old: from the end of time.
