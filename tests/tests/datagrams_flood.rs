@@ -3,7 +3,7 @@
 
 use std::{
     collections::BTreeMap,
-    net::{SocketAddr, SocketAddrV4},
+    net::SocketAddr,
     sync::atomic::{AtomicU32, Ordering::Relaxed},
     thread,
     time::{Duration, Instant},
@@ -22,8 +22,7 @@ const SOON: Duration = Duration::from_secs(60);
 const SPOOFED: u32 = 1_000_000;
 /// Of these, how many come while a generation drains, at least.
 const DURING: u32 = 300_000;
-const PORT: u16 = 8053;
-/// Far fewer than the flood has at once: all sets are full of it, all the time.
+/// Far fewer than the flood has at once: all sets are full of it, all the time. At each address.
 const ROOM: u64 = 4_096;
 const ARGUMENTS: [&str; 14] = [
     "--listen",
@@ -47,6 +46,11 @@ fn targets() -> Vec<SocketAddr> {
     several.map(|target| target.parse().expect("an address")).to_vec()
 }
 
+/// Where the flood goes, a half each.
+fn flooded() -> [SocketAddr; 2] {
+    ["127.0.0.1:8053", "[::1]:8055"].map(|target| target.parse().expect("an address"))
+}
+
 fn of_worker(owners: &BTreeMap<SocketAddr, Owner>, worker: &str) -> u64 {
     owners.values().filter(|owner| owner.worker == worker).count() as u64
 }
@@ -68,10 +72,8 @@ fn a_flood_of_a_million_spoofed_flows_moves_no_established_one() {
         };
         let (deadline, receipt) = thread::scope(|scope| {
             let flood = scope.spawn(|| {
-                namespace.inside(|| {
-                    let target = SocketAddrV4::new([127, 0, 0, 1].into(), PORT);
-                    spoofed::flood(target, SPOOFED, |number| sent.store(number, Relaxed));
-                });
+                namespace
+                    .inside(|| spoofed::flood(&flooded(), SPOOFED, |number| sent.store(number, Relaxed)));
             });
             until_sent(SPOOFED / 10);
             assert_eq!(flows.tally().astray, 0);
@@ -93,7 +95,8 @@ fn a_flood_of_a_million_spoofed_flows_moves_no_established_one() {
                 before.iter().partition(|(flow, owner)| owners[*flow] == **owner);
             assert!(moved.iter().all(|(_, owner)| owner.worker == "web/1"), "{moved:?}");
             assert_eq!(stayed.len() as u64 + cut, before.len() as u64);
-            let dropped: u64 = spoofed::receivers(PORT).iter().map(|receiver| receiver.dropped).sum();
+            let receivers = flooded().into_iter().flat_map(spoofed::receivers);
+            let dropped: u64 = receivers.map(|receiver| receiver.dropped).sum();
             let tally = flows.end();
             println!(
                 "spoofed: {} of {SPOOFED} in {:.0?}, dropped for want of room: {dropped}, established: {}, of the one that was cut: {cut}, \
