@@ -16,6 +16,9 @@ use crate::{COUNTERS, ROUTES, count, surroundings::Kernel};
 /// What a UDP header takes.
 const UDP_HEADER: usize = 8;
 
+/// More than any payload.
+const DATAGRAM_MAX: usize = 65_535;
+
 /// What is to be done with a datagram.
 pub(crate) enum Verdict {
     /// It is selected for and counted: what the program answers.
@@ -53,14 +56,16 @@ pub(crate) fn by_id<const RECENT: bool>(ctx: &SkReuseportContext, table: &Table)
 #[inline(always)]
 fn read(ctx: &SkReuseportContext, table: &Table) -> Packet {
     let mut head = Head::default();
-    let mut length = ctx.len().wrapping_sub(UDP_HEADER);
-    if length > HEAD_MAX {
-        length = HEAD_MAX;
-    }
-    // An empty datagram's, and that of none: the verifier wants a size.
-    if length == 0 {
+    // Counted after the first octet, so that verifiers see that there is one: those before 6.8 learn nothing from a comparison with 0.
+    let mut further = ctx.len().wrapping_sub(UDP_HEADER + 1);
+    if further > DATAGRAM_MAX {
+        // There is none.
         return Packet::Unknown;
     }
+    if further > HEAD_MAX - 1 {
+        further = HEAD_MAX - 1;
+    }
+    let length = further + 1;
     // SAFETY: the helper writes no more than there is room for, or fails.
     let failed = unsafe {
         bpf_skb_load_bytes(ctx.as_ptr(), UDP_HEADER as u32, head.payload().cast(), length as u32) != 0

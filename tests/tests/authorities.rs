@@ -272,7 +272,7 @@ fn a_state_that_is_not_the_daemons_own_is_refused() {
             fs::write(&file, text).expect("root may");
             steer.start_refused(5, &["steer.sock.state/web.json", "cannot be understood"]);
         }
-        for (from, to) in [("\"format\":2", "\"format\":1"), ("\"maps\":1", "\"maps\":7")] {
+        for (from, to) in [("\"format\":2", "\"format\":1"), ("\"maps\":2", "\"maps\":7")] {
             fs::write(&file, changed(from, to)).expect("root may");
             let said = steer.start_refused(5, &["steer.sock.state/web.json", "this one reads format 2"]);
             assert!(said.contains("steer release --all"), "{said}");

@@ -23,7 +23,7 @@ pub(in crate::daemon) const FORMAT: u32 = 2;
 
 /// The version of the maps' shapes and meanings, as program and daemon share them: raised with every change of `server-common` that an
 /// older program would misread.
-pub(in crate::daemon) const MAPS: u32 = 1;
+pub(in crate::daemon) const MAPS: u32 = 2;
 
 /// One group, as it was when it was last saved.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
