@@ -2,7 +2,7 @@
 
 use super::{
     super::{
-        effect::Effect,
+        effect::{Effect, Signal},
         event::{Event, GenerationId, Millis, Observation, Slot},
     },
     kernel::{Holder, Stage},
@@ -30,7 +30,12 @@ impl World {
             Effect::Observe { generation, first_instant } => {
                 self.plan_soon(Happening::Observe(generation, first_instant));
             }
-            Effect::Signal { generation, signal } => self.signal(generation, signal),
+            Effect::Signal { generation, signal } => {
+                if signal == Signal::Stop {
+                    self.check_stop(generation)?;
+                }
+                self.signal(generation, signal);
+            }
             Effect::ShutListener { generation, .. } => self.plan_soon(Happening::ShutListener(generation)),
             Effect::Forget { generation, slot } => return self.forget(generation, slot),
             Effect::Receipt { receipt, .. } => return self.check_receipt(&receipt),
@@ -87,7 +92,7 @@ impl World {
         let observation = Observation {
             handshakes,
             unaccepted: self.kernel.listeners[listener].queue.len() as u64,
-            flows: 0,
+            flows: self.flows_of(id),
             by_id: 0,
             unread: 0,
             connections: process.open.len() as u64,

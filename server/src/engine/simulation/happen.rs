@@ -4,7 +4,7 @@ use server_common::{counters::Outcome as Choice, flow_hash::FlowV4, limits::NO_S
 
 use super::{
     super::{
-        event::{Event, Moved},
+        event::{Event, GenerationId, Moved},
         layout::Layout,
     },
     kernel::{Holder, ListenerId, Sight, Stage},
@@ -34,6 +34,7 @@ impl World {
                 }
             }
             Happening::Accept(listener) => self.accept(listener),
+            Happening::Datagram(flow) => return self.datagram(flow),
             Happening::Close(connection) => self.close(connection),
             Happening::Launch(id) => return self.launch(id),
             Happening::Ready(id) => self.become_ready(id),
@@ -71,14 +72,14 @@ impl World {
     }
 
     /// A run of the program reads the newest table or, within a grace period, the one before.
-    fn any_table(&mut self) -> usize {
+    pub(super) fn any_table(&mut self) -> usize {
         let published = self.group.publication.published;
         self.kernel.tables.retain(|table| table.epoch >= published);
         self.entropy.below(self.kernel.tables.len())
     }
 
     /// What the program may see of loads, and the CPU that it runs on.
-    fn sight(&mut self) -> Sight {
+    pub(super) fn sight(&mut self) -> Sight {
         let cpu = self.entropy.below(CPUS) as u32;
         Sight { salt: self.entropy.below(256) as u8, cpu: Some(cpu) }
     }
@@ -99,6 +100,9 @@ impl World {
             source_port: self.kernel.connections.len() as u16 % 2,
             destination_port: 3,
         };
+        if self.entropy.below(3) == 0 {
+            self.begin_flow(flow);
+        }
         let sight = self.sight();
         let (connection, outcome) = self.kernel.connect(self.now, flow, table, sight);
         self.tally.connections += 1;
@@ -108,18 +112,22 @@ impl World {
         let Stage::HalfOpen(listener) = self.kernel.connections[connection].stage else {
             return self.may_drop("a SYN");
         };
-        if let Holder::Generation(id) = self.kernel.listeners[listener].holder
-            && let Some(instant) = self.ledger.first_instant(id)
-        {
-            return Err(format!("a new flow reaches {id:?} after {instant}, its drain's first instant"));
-        }
-        if let Holder::Generation(id) = self.kernel.listeners[listener].holder
-            && self.ledger.is_idle(id.worker)
-        {
-            return Err(format!("a new flow reaches {id:?} although its worker has come to the weight 0"));
+        if let Holder::Generation(id) = self.kernel.listeners[listener].holder {
+            self.check_new_flow(id)?;
         }
         let delay = self.entropy.delay() * 2;
         self.plan(delay, Happening::Establish(connection));
+        Ok(())
+    }
+
+    /// Nothing new reaches a generation after its drain's first instant, nor a worker that has come to the weight 0.
+    pub(super) fn check_new_flow(&self, id: GenerationId) -> Checked {
+        if let Some(instant) = self.ledger.first_instant(id) {
+            return Err(format!("a new flow reaches {id:?} after {instant}, its drain's first instant"));
+        }
+        if self.ledger.is_idle(id.worker) {
+            return Err(format!("a new flow reaches {id:?} although its worker has come to the weight 0"));
+        }
         Ok(())
     }
 

@@ -17,9 +17,9 @@ use super::{
 /// How many buckets may move beyond a member's change in share, in parts of all buckets: what the assignment promises.
 const INEXACT: f64 = 0.01;
 
-/// How many buckets a member may have more or less than its part.
+/// How many buckets a member may have more or less than its part: what the assignment says of its quotas.
 fn leeway(part: f64) -> f64 {
-    (part / 128.0).max((part.sqrt() * 5.0 / 8.0).min(8.0)) + 2.0
+    (part / 128.0).max((part.sqrt() * 3.0 / 4.0).min(8.0)) + 2.0
 }
 
 /// A table, and whose its slots were when it was given out.

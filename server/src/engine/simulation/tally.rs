@@ -50,11 +50,15 @@ pub(super) struct Tally {
     pub(super) less_loaded: u64,
     pub(super) own_cpu: u64,
     pub(super) successions: u64,
+    pub(super) flows: u64,
+    pub(super) kept: u64,
+    pub(super) flows_waited_for: u64,
+    pub(super) flows_cut: u64,
 }
 
 impl Tally {
     pub(super) fn add(&mut self, other: &Self) {
-        let pairs: [(&mut u64, u64); 42] = [
+        let pairs: [(&mut u64, u64); 46] = [
             (&mut self.cases, other.cases),
             (&mut self.executed, other.executed),
             (&mut self.skipped, other.skipped),
@@ -97,6 +101,10 @@ impl Tally {
             (&mut self.less_loaded, other.less_loaded),
             (&mut self.own_cpu, other.own_cpu),
             (&mut self.successions, other.successions),
+            (&mut self.flows, other.flows),
+            (&mut self.kept, other.kept),
+            (&mut self.flows_waited_for, other.flows_waited_for),
+            (&mut self.flows_cut, other.flows_cut),
         ];
         for (sum, part) in pairs {
             *sum += part;
@@ -159,6 +167,10 @@ impl Tally {
         per_case("flows to the less loaded", self.less_loaded, 1.0);
         per_case("flows to their own CPU's worker", self.own_cpu, 0.5);
         per_case("daemons killed", self.successions, 0.5);
+        per_case("flows of datagrams", self.flows, 30.0);
+        per_case("datagrams that went where their flows had gone", self.kept, 50.0);
+        per_case("clean drains that waited for flows", self.flows_waited_for, 0.05);
+        per_case("deadlines that cut flows", self.flows_cut, 0.06);
         assert!(self.skipped < self.executed, "{self:#?}");
         // Of an ordinary run's few canaries none need end in a certain way.
         if self.cases >= LONG {

@@ -21,8 +21,14 @@ impl World {
             Outcome::Lost => self.tally.lost += 1,
         }
         self.tally.handovers += u64::from(receipt.successor.is_some());
+        self.tally.flows_cut += u64::from(receipt.outcome == Outcome::Deadline && receipt.ended.flows > 0);
         if receipt.outcome != Outcome::Drained {
             return Ok(());
+        }
+        self.tally.flows_waited_for += u64::from(receipt.began.flows > 0);
+        let flows = self.flows_of(id);
+        if flows > 0 || receipt.ended.flows > 0 {
+            return Err(format!("{id:?} is drained, and has {flows} flows left: {receipt:?}"));
         }
         let listener = self.processes[&id].listener;
         let left = self.kernel.count(|connection| match connection.stage {

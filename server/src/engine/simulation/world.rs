@@ -9,6 +9,7 @@ use super::{
         layout::Layout,
     },
     entropy::Entropy,
+    flows::Flow,
     kernel::{ConnectionId, Kernel, ListenerId},
     ledger::{Checked, Ledger},
     process::Process,
@@ -41,6 +42,8 @@ pub(super) enum Happening {
     Establish(ConnectionId),
     /// A listener's process has time for its queue.
     Accept(ListenerId),
+    /// A client of a flow sends a datagram.
+    Datagram(usize),
     /// A client has what it wanted.
     Close(ConnectionId),
     /// A process starts, is ready, has a fault, ends.
@@ -66,6 +69,7 @@ pub(super) struct World {
     pub(super) own: bool,
     pub(super) fates: Vec<Fate>,
     pub(super) processes: BTreeMap<GenerationId, Process>,
+    pub(super) flows: Vec<Flow>,
     pub(super) operations: OperationId,
     pub(super) tally: Tally,
     pub(super) log: Vec<(Millis, Event)>,
@@ -99,6 +103,7 @@ impl World {
             own: script.own,
             fates: script.fates.clone(),
             processes: BTreeMap::new(),
+            flows: Vec::new(),
             operations: 0,
             tally: Tally::default(),
             log: Vec::new(),
