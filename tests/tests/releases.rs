@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::Write,
-    net::{SocketAddr, TcpStream},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream},
     thread,
     time::Duration,
 };
@@ -23,10 +23,10 @@ use steer_tests::{
 const SOON: Duration = Duration::from_secs(30);
 
 /// Of datagrams, beside the addresses of [`LISTEN`].
-const PORT: u16 = 8053;
+const UDP: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8053);
 
 fn configuration(more: &str) -> String {
-    let udp = format!("udp://127.0.0.1:{PORT}");
+    let udp = format!("udp://{UDP}");
     let all = LISTEN
         .into_iter()
         .chain([&*udp])
@@ -49,7 +49,7 @@ fn a_released_group_is_the_kernels_and_nothing_is_lost() {
         load.wait_for(1_000);
         assert_eq!(accepted(&stranger), 0);
         drop(stranger);
-        assert!(receivers(PORT).len() > workers.len(), "there is an anchor");
+        assert!(receivers(UDP).len() > workers.len(), "there is an anchor");
         let released = steer.command(["release", "web", "--json"]).succeeded();
         // The kernel's hash is another than ours.
         load.probe().pause_stickiness();
@@ -60,7 +60,7 @@ fn a_released_group_is_the_kernels_and_nothing_is_lost() {
         assert!(!released.stdout.is_empty());
 
         assert_eq!(tcp_count(address, TcpState::Listen), workers.len(), "the holding listener is gone");
-        assert_eq!(receivers(PORT).len(), workers.len(), "the anchor is gone");
+        assert_eq!(receivers(UDP).len(), workers.len(), "the anchor is gone");
         for pid in &workers {
             assert!(fs::metadata(format!("/proc/{pid}")).is_ok(), "{pid} goes on");
         }

@@ -83,7 +83,10 @@ mod tests {
     use clap::Parser;
 
     use super::*;
-    use crate::cli::arguments::{Arguments, Command};
+    use crate::{
+        cli::arguments::{Arguments, Command},
+        daemon::checks::Setting,
+    };
 
     fn parse(line: &str) -> Result<GroupSettings, OptionsError> {
         let words = ["steer", "run", "--workers", "4"].into_iter().chain(line.split_whitespace());
@@ -180,6 +183,8 @@ mod tests {
             ("--listen 127.0.0.1:0 tcp://127.0.0.1:0", SettingsError::ListenTwice { place: 1, address }),
             ("--listen 127.0.0.1:0 --mode own", SettingsError::OwnPortZero { place: 0, address }),
             ("--listen 127.0.0.1:80 --start-timeout 0s", SettingsError::NoTimeToStart),
+            ("--listen 127.0.0.1:80 --flows 0", SettingsError::NothingWithFlows(Setting::Flows)),
+            ("--listen 127.0.0.1:80 --flow-idle 0s", SettingsError::NothingWithFlows(Setting::FlowIdle)),
             ("--listen 127.0.0.1:80 --sockets 0", SettingsError::Sockets(0)),
             ("--listen 127.0.0.1:80 --mode own --sockets 257", SettingsError::Sockets(257)),
             ("--listen 127.0.0.1:80 --sockets 2", SettingsError::SocketsInherited(2)),

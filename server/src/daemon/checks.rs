@@ -4,7 +4,7 @@ use std::{fmt::Display, time::Duration};
 
 use server_common::limits::SOCKETS_MAX;
 
-use super::settings::{GroupSettings, Mode, Readiness};
+use super::settings::{FlowSettings, GroupSettings, Mode, Readiness};
 use crate::{
     dataplane::flow_table::{FLOW_IDLE_MAX, FLOWS_MAX},
     engine::weights::too_small,
@@ -47,6 +47,8 @@ pub enum SettingsError {
     NothingToProbe,
     /// Connection IDs are in datagrams, and no address takes any.
     NothingWithIds,
+    /// Something is said of flows, and no address takes datagrams.
+    NothingWithFlows(Setting),
     /// More flows than a table can have.
     Flows(u32),
     /// More sockets than a worker can have, or none.
@@ -122,6 +124,7 @@ impl SettingsError {
             Self::ListenerInherited | Self::NothingToProbe => Setting::Ready,
             Self::NothingWithIds => Setting::Policy,
             Self::Sockets(_) | Self::SocketsInherited(_) | Self::SocketsById(_) => Setting::Sockets,
+            Self::NothingWithFlows(setting) => setting,
             Self::Flows(_) => Setting::Flows,
             Self::FlowIdle(_) => Setting::FlowIdle,
             Self::NoTimeToStart => Setting::Start,
@@ -164,6 +167,13 @@ impl SettingsError {
                     written.with("sockets", "sockets", count),
                     written.with("policy", "policy", "quic-cid")
                 )
+            }
+            Self::NothingWithFlows(setting) => {
+                let name = match setting {
+                    Setting::FlowIdle => written.name("flow-idle", "idle"),
+                    _ => written.name("flows", "max"),
+                };
+                format!("{name} is for datagrams, and no address is udp")
             }
             Self::Flows(count) => {
                 let flows = written.with("flows", "max", count);
@@ -226,6 +236,9 @@ impl SettingsError {
                 format!("leave it out, or have the program bind its sockets itself, with {own}")
             }
             Self::SocketsById(_) => "leave it out and run more workers, or choose another policy".to_owned(),
+            Self::NothingWithFlows(_) => {
+                format!("leave it out, or add {}", written.with("listen", "listen", "udp://ADDRESS:PORT"))
+            }
             Self::Flows(_) => "a flow takes 48 bytes; 0 has every datagram go by the table".to_owned(),
             Self::FlowIdle(_) => {
                 let none = written.with("flows", "max", 0);
@@ -300,11 +313,17 @@ pub fn check(settings: &GroupSettings) -> Vec<SettingsError> {
     } else if *sockets > 1 && is_by_id {
         errors.push(SettingsError::SocketsById(*sockets));
     }
-    if flows.max > FLOWS_MAX {
-        errors.push(SettingsError::Flows(flows.max));
-    }
-    if (flows.max > 0 || is_by_id) && (flows.idle.is_zero() || flows.idle > FLOW_IDLE_MAX) {
-        errors.push(SettingsError::FlowIdle(flows.idle));
+    let standard = FlowSettings::default();
+    if settings.has_udp() {
+        if flows.max > FLOWS_MAX {
+            errors.push(SettingsError::Flows(flows.max));
+        }
+        if (flows.max > 0 || is_by_id) && (flows.idle.is_zero() || flows.idle > FLOW_IDLE_MAX) {
+            errors.push(SettingsError::FlowIdle(flows.idle));
+        }
+    } else if *flows != standard {
+        let setting = if flows.max == standard.max { Setting::FlowIdle } else { Setting::Flows };
+        errors.push(SettingsError::NothingWithFlows(setting));
     }
     if deadlines.start == Duration::ZERO {
         errors.push(SettingsError::NoTimeToStart);

@@ -124,7 +124,7 @@ fn everything_that_is_said_arrives() {
     let Config { daemon, groups, files } = understood(&["\
         [daemon]\nsocket = \"/run/s\"\naccess = [\"alice\", \"1001\"]\n\
         metrics = \"[::1]:9464\"\nlog_format = \"json\"\n\
-        [[group]]\nname = \"api\"\nlisten = [\"tcp://127.0.0.1:80\", \"[::1]:80\"]\npolicy = \"source:ipv4=24,ipv6=64\"\n\
+        [[group]]\nname = \"api\"\nlisten = [\"tcp://127.0.0.1:80\", \"udp://[::1]:80\"]\npolicy = \"source:ipv4=24,ipv6=64\"\n\
         seed = \"00000000000000010000000000000002\"\nwhen_empty = \"refuse\"\n\
         [group.workers]\ncount = 0x10\nweights = { 15 = 0, 1 = 3, 0 = 1 }\n\
         limits = { stack = \"unlimited\", core = [0, \"unlimited\"], nofile = 0x400 }\ncommand = [\"srv\", \"-v\"]\nuser = \"nobody\"\ndirectory = \"/srv\"\n\
@@ -144,7 +144,7 @@ fn everything_that_is_said_arrives() {
     assert_eq!(files, [Path::new("/etc/steer/steer.toml")]);
     let expected = GroupSettings {
         name: "api".parse().unwrap(),
-        listen: vec!["127.0.0.1:80".parse().unwrap(), "[::1]:80".parse().unwrap()],
+        listen: vec!["127.0.0.1:80".parse().unwrap(), "udp://[::1]:80".parse().unwrap()],
         workers: 16,
         weights: [(1, 3), (15, 0)].into(),
         policy: "source:ipv4=24,ipv6=64".parse().unwrap(),
