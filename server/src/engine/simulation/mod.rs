@@ -2,8 +2,8 @@
 //! arriving; after every event what the engine promises is checked.
 //!
 //! [`script`] is what proptest draws, [`world`] the time and the agenda, [`kernel`] sockets and tables, [`process`] the
-//! workers, [`happen`] the daemon and the clients, [`flows`] those of datagrams; [`ledger`] and [`tables`] know what must hold of effects alone, so that they
-//! serve [`replay`] too. A failing case prints its log of events.
+//! workers, [`happen`] the daemon and the clients, [`flows`] those of datagrams; [`ledger`] and [`tables`] know what must hold of
+//! effects alone, so that they serve [`replay`] too. A failing case prints its log of events.
 
 mod act;
 mod canaries;
