@@ -183,6 +183,7 @@ fn a_file_that_is_wrong_or_cannot_be_changes_nothing() {
             web("").replace("127.0.0.1:8080", "sctp://127.0.0.1:8080"),
             web("").replace("source", "quic-cid"),
             web("[group.flows]\nmax = 9999999"),
+            web("[group.flows]\nidle = \"3s\""),
             web("").replace("settle", "setle"),
         ];
         for text in &wrong {
@@ -194,10 +195,11 @@ fn a_file_that_is_wrong_or_cannot_be_changes_nothing() {
         assert_eq!(steer.command(["reload"]).code, Some(78));
 
         let taken = TcpListener::bind("127.0.0.1:8083").expect("the port is free");
+        let with_udp = |text: String| text.replace("127.0.0.1:8080", "udp://127.0.0.1:8080");
         let cannot = [
             (web("").replace("8080", "8090"), 5, "listen"),
-            (web("").replace("127.0.0.1:8080", "udp://127.0.0.1:8080"), 5, "listen"),
-            (web("[group.flows]\nidle = \"3s\""), 5, "flows.idle"),
+            (with_udp(web("")), 5, "listen"),
+            (with_udp(web("[group.flows]\nidle = \"3s\"")), 5, "flows.idle"),
             (web("mode = \"own\""), 5, "workers.mode"),
             (web("").replace("policy", "seed = \"00000000000000010000000000000002\"\npolicy"), 5, "seed"),
             (web("user = \"no-such-user\""), 4, "no-such-user"),
