@@ -185,6 +185,29 @@ fn another_daemon_goes_on_with_all_of_them() {
     });
 }
 
+/// The holding listener is one, in a slot with room for three.
+#[test]
+fn while_the_only_worker_is_replaced_connections_wait() {
+    netns::run("sockets-held", |namespace| {
+        let own =
+            ["--workers", "1", "--mode", "own", "--sockets", "3", "--restart", "replace", "--settle", "0ms"];
+        let words = ["--listen", "127.0.0.1:8080"].into_iter().chain(own);
+        let steer = Steer::run(namespace, &words.collect::<Vec<_>>());
+        let traffic = Traffic::start(&addresses()[..1]);
+        for _ in 0..10 {
+            traffic.more(50);
+            steer.command(["restart", "web"]).succeeded();
+        }
+        let tally = traffic.end();
+        let counters = counters_add_up(&group_of(&steer));
+        println!(
+            "sockets-held: connections: {}, failed: {}, held: {}",
+            tally.connections, tally.failed, counters.outcome.held
+        );
+        assert!(counters.outcome.held > 0 && counters.outcome.dropped == 0, "{counters:?}");
+    });
+}
+
 #[test]
 fn what_a_killed_worker_has_not_accepted_in_any_of_them_is_answered_by_others() {
     const CLIENTS: usize = 120;
