@@ -4,7 +4,7 @@ use std::error::Error;
 
 use super::exit::Exit;
 use crate::{
-    daemon::{open::AddressServed, persistence::PinsInUse, state::StateError},
+    group::{AddressServed, PinsInUse, StateError},
     dataplane::{error::DataplaneError, pins::PinsError},
     keeper::KeeperError,
     sockets::{diag::DiagError, listener::ListenerError, netns::NetnsError, pidfd::PidfdError},

@@ -199,18 +199,8 @@ impl Group {
     /// The generations whose listeners must have somebody who accepts, with their slots: those that a table names or will
     /// name, and those that drain and have not been told to stop.
     pub fn serving(&self) -> Vec<(GenerationId, Slot)> {
-        let serves = |generation: &Generation| match &generation.phase {
-            Phase::Canary(_) | Phase::Ready { .. } | Phase::Working => true,
-            Phase::Draining(drain) => drain.shut == Shut::Not && drain.stop_sent.is_none(),
-            Phase::Starting { .. } | Phase::Abandoned { .. } => false,
-        };
-        let of_worker = |(&worker, state): (&u32, &Worker)| {
-            let serving = state.generations.iter().filter(|(_, generation)| serves(generation));
-            serving
-                .map(|(&number, generation)| (GenerationId { worker, number }, generation.slot))
-                .collect::<Vec<_>>()
-        };
-        self.workers.iter().flat_map(of_worker).collect()
+        let serving = self.stages().into_iter().filter(|(_, _, stage)| *stage == Stage::Serving);
+        serving.map(|(generation, slot, _)| (generation, slot)).collect()
     }
 
     /// What is under way, for people; nothing where every worker works and nothing else has to be looked after.
@@ -230,12 +220,18 @@ impl Group {
 
     /// What a generation needs to be there for; nothing where it is forgotten.
     pub fn stage(&self, id: GenerationId) -> Option<Stage> {
-        let generation = self.generation(id)?;
-        Some(match &generation.phase {
-            Phase::Starting { .. } => Stage::Starting,
-            _ if self.serving().iter().any(|(serving, _)| *serving == id) => Stage::Serving,
-            _ => Stage::Ending,
-        })
+        Some(stage(self.generation(id)?))
+    }
+
+    /// All generations, with their slots and what each needs to be there for.
+    pub fn stages(&self) -> Vec<(GenerationId, Slot, Stage)> {
+        let of_worker = |(&worker, state): (&u32, &Worker)| {
+            let generations = state.generations.iter();
+            generations
+                .map(|(&number, generation)| (GenerationId { worker, number }, generation.slot, stage(generation)))
+                .collect::<Vec<_>>()
+        };
+        self.workers.iter().flat_map(of_worker).collect()
     }
 
     /// Since when no new flow can have reached a generation that drains.
@@ -258,6 +254,15 @@ impl Group {
             let number = state.generations.iter().find(|(_, generation)| generation.slot == slot)?.0;
             Some(GenerationId { worker, number: *number })
         })
+    }
+}
+
+fn stage(generation: &Generation) -> Stage {
+    match &generation.phase {
+        Phase::Starting { .. } => Stage::Starting,
+        Phase::Canary(_) | Phase::Ready { .. } | Phase::Working => Stage::Serving,
+        Phase::Draining(drain) if drain.shut == Shut::Not && drain.stop_sent.is_none() => Stage::Serving,
+        Phase::Draining(_) | Phase::Abandoned { .. } => Stage::Ending,
     }
 }
 

@@ -96,6 +96,16 @@ pub fn find_listener(pids: &[u32], inode: u64) -> Option<(u32, RawFd)> {
     })
 }
 
+/// Descriptors of the sockets with these inodes, each taken from the first process of `pids` that holds it. Those that none holds, or that
+/// cannot be taken, are left out.
+pub fn take_sockets(pids: &[u32], inodes: &[u64]) -> Vec<OwnedFd> {
+    let take = |&inode: &u64| {
+        let (pid, descriptor) = find_listener(pids, inode)?;
+        take_fd(open(pid).ok()?, descriptor).ok()
+    };
+    inodes.iter().filter_map(take).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use std::{
