@@ -108,9 +108,6 @@ impl LooksError {
             {
                 return io.raw_os_error();
             }
-            if let Some(ProgramError::LoadError { io_error, .. }) = error.downcast_ref::<ProgramError>() {
-                return io_error.raw_os_error();
-            }
             cause = error.source();
         }
         None
