@@ -10,6 +10,7 @@ pub mod crowd;
 pub mod datagrams;
 pub mod drawn;
 pub mod footprint;
+pub mod frozen;
 pub mod load;
 pub mod machine;
 pub mod mounts;

@@ -62,6 +62,9 @@ fn check_says_what_this_kernel_gives() {
     for name in ["select", "steering", "sock_diag"] {
         assert_eq!(of(name).verdict, Verdict::Ok, "{:?}", of(name));
     }
+    let looks = of("looks");
+    assert_eq!(looks.verdict, Verdict::Ok, "{looks:?}");
+    println!("looks: {}", looks.detail);
     let migrates = of("select-or-migrate").verdict == Verdict::Ok;
     assert_eq!(of("migration").verdict == Verdict::Ok, migrates, "{:?}", of("migration"));
     if migrates {

@@ -99,6 +99,19 @@ pub enum ConnectionState {
     Closing,
 }
 
+impl ConnectionState {
+    /// The state of a socket by the kernel's number of it, if a connection that a process can hold is in it.
+    pub(crate) fn of(state: u8) -> Option<Self> {
+        match state {
+            TCP_SYN_RECV => Some(Self::SynReceived),
+            TCP_ESTABLISHED => Some(Self::Established),
+            TCP_CLOSE_WAIT => Some(Self::CloseWait),
+            TCP_FIN_WAIT1 | TCP_FIN_WAIT2 | TCP_CLOSING | TCP_LAST_ACK => Some(Self::Closing),
+            _ => None,
+        }
+    }
+}
+
 /// What one walk of the kernel's table of connections finds at an address.
 #[derive(Debug, Clone)]
 pub struct Flows {
@@ -323,7 +336,7 @@ fn connection_states() -> StateFlags {
 }
 
 /// Whether a listener at `listen` takes what is sent to `local`.
-fn takes(listen: SocketAddr, local: SocketAddr) -> bool {
+pub(crate) fn takes(listen: SocketAddr, local: SocketAddr) -> bool {
     let ip = listen.ip().to_canonical();
     listen.port() == local.port() && (ip.is_unspecified() || ip == local.ip().to_canonical())
 }
@@ -354,13 +367,7 @@ fn handshake(socket: &InetResponseHeader) -> Handshake {
 }
 
 fn connection(socket: &InetResponseHeader) -> Option<Connection> {
-    let state = match socket.state {
-        TCP_SYN_RECV => ConnectionState::SynReceived,
-        TCP_ESTABLISHED => ConnectionState::Established,
-        TCP_CLOSE_WAIT => ConnectionState::CloseWait,
-        TCP_FIN_WAIT1 | TCP_FIN_WAIT2 | TCP_CLOSING | TCP_LAST_ACK => ConnectionState::Closing,
-        _ => return None,
-    };
+    let state = ConnectionState::of(socket.state)?;
     Some(Connection { local: local_of(socket), remote: remote_of(socket), inode: socket.inode, state })
 }
 

@@ -1,0 +1,33 @@
+//! The offsets that the programs are given.
+
+use server_common::looks::Offsets;
+
+use super::btf::{Btf, BtfError};
+
+/// Looks all of them up.
+pub(super) fn offsets(btf: &Btf) -> Result<Offsets, BtfError> {
+    let sock = btf.structure("sock")?;
+    let connection_sock = btf.structure("inet_connection_sock")?;
+    // A kernel without network namespaces (CONFIG_NET_NS) lacks the pointer, and then all sockets are in one.
+    let net = sock.offset("__sk_common.skc_net.net");
+    Ok(Offsets {
+        state: sock.offset("__sk_common.skc_state")?,
+        family: sock.offset("__sk_common.skc_family")?,
+        port: sock.offset("__sk_common.skc_num")?,
+        address_v4: sock.offset("__sk_common.skc_rcv_saddr")?,
+        address_v6: sock.offset("__sk_common.skc_v6_rcv_saddr")?,
+        protocol: sock.offset("sk_protocol")?,
+        ack_backlog: sock.offset("sk_ack_backlog")?,
+        receive_queue: sock.offset("sk_receive_queue.qlen")?,
+        requests: connection_sock.offset("icsk_accept_queue.qlen.counter")?,
+        fast_open: connection_sock.offset("icsk_accept_queue.fastopenq.qlen")?,
+        reader_queue: btf.structure("udp_sock")?.offset("reader_queue.qlen")?,
+        socket_sock: btf.structure("socket")?.offset("sk")?,
+        file_inode: btf.structure("file")?.offset("f_inode")?,
+        inode_number: btf.structure("inode")?.offset("i_ino")?,
+        has_net: u32::from(net.is_ok()),
+        net: net.unwrap_or_default(),
+        net_number: btf.structure("net")?.offset("ns.inum")?,
+        reads_memory: 0,
+    })
+}
