@@ -16,7 +16,7 @@ pub mod engine;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;
-pub(crate) mod group;
+pub mod group;
 pub mod host;
 pub mod keeper;
 pub mod load;
@@ -24,6 +24,6 @@ pub mod metrics;
 pub mod names;
 pub mod policy;
 pub mod sockets;
-pub(crate) mod threads;
+pub mod threads;
 pub mod values;
 pub mod workers;

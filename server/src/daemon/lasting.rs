@@ -75,7 +75,9 @@ impl Lasting {
             });
             match looked.await {
                 Ok(Ok(true)) => {}
-                Ok(Ok(false)) => tracing::warn!("the keeper of sockets was gone; another has taken its place"),
+                Ok(Ok(false)) => {
+                    tracing::warn!("the keeper of sockets was gone; another has taken its place")
+                }
                 Ok(Err(why)) => tracing::warn!("{why}"),
                 Err(error) => tracing::warn!("the keeper is not looked after: {error}"),
             }

@@ -163,7 +163,11 @@ fn open_groups(
                 opened.push(group);
             }
             Err(error) => {
-                let abandoned = async { for group in opened { group.task.abandon().await } };
+                let abandoned = async {
+                    for group in opened {
+                        group.task.abandon().await
+                    }
+                };
                 runtime.block_on(abandoned);
                 return Err(error);
             }
@@ -171,8 +175,7 @@ fn open_groups(
     }
     memory::give_back();
     // Those of a daemon before are as they were configured then.
-    let in_force: Vec<GroupSettings> =
-        opened.iter().map(|group| (**group.task.settings()).clone()).collect();
+    let in_force: Vec<GroupSettings> = opened.iter().map(|group| (**group.task.settings()).clone()).collect();
     let has_changed = in_force != groups;
     let access = AccessInForce::from(access);
     let reloader = match setup.purpose {
@@ -193,7 +196,10 @@ fn open_groups(
 
 /// Says that looks are estimates here.
 fn estimated(error: &crate::dataplane::looks::LooksError) {
-    tracing::warn!("what drains is looked at by sock_diag, its handshakes by estimate: {}", describe::describe(error));
+    tracing::warn!(
+        "what drains is looked at by sock_diag, its handshakes by estimate: {}",
+        describe::describe(error)
+    );
 }
 
 /// Serves clients, signals and the service manager until the daemon is stopped.

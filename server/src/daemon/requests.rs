@@ -8,8 +8,8 @@ use crate::{
     control::{
         Controller,
         api::{
-            Change as ChangeReport, Done, Fault, FaultKind, GroupStatus, Info, Metrics, Request, Response, SCHEMA,
-            Status,
+            Change as ChangeReport, Done, Fault, FaultKind, GroupStatus, Info, Metrics, Request, Response,
+            SCHEMA, Status,
         },
     },
     engine::{
@@ -110,7 +110,8 @@ impl Daemon {
         };
         let (asked, reported) = tokio::join!(asked, reported);
         asked?;
-        let report = reported.ok_or_else(|| Fault::new(FaultKind::Failed, "the change was not planned"))??;
+        let report =
+            reported.ok_or_else(|| Fault::new(FaultKind::Failed, "the change was not planned"))??;
         let milliseconds = millis(began.elapsed());
         Ok(Response::Change(ChangeReport { applied: true, milliseconds, ..report }))
     }

@@ -205,7 +205,8 @@ impl Drain {
         self.began.get_or_insert(observation);
         if first_instant.is_some() {
             let before = self.last.replace(observation);
-            let Observation { handshakes, unaccepted, flows, by_id, unread, connections: _ } = observation;
+            let Observation { handshakes, unaccepted, flows, by_id, unread, connections: _, is_estimate: _ } =
+                observation;
             let is_empty = handshakes + unaccepted + flows + by_id + unread == 0;
             self.empty_in_a_row = if is_empty { self.empty_in_a_row + 1 } else { 0 };
             if let (true, Some(last), Some(before)) = (self.shut != Shut::Not, &mut self.last, before) {

@@ -228,7 +228,9 @@ impl Group {
         let of_worker = |(&worker, state): (&u32, &Worker)| {
             let generations = state.generations.iter();
             generations
-                .map(|(&number, generation)| (GenerationId { worker, number }, generation.slot, stage(generation)))
+                .map(|(&number, generation)| {
+                    (GenerationId { worker, number }, generation.slot, stage(generation))
+                })
                 .collect::<Vec<_>>()
         };
         self.workers.iter().flat_map(of_worker).collect()

@@ -2,7 +2,7 @@
 
 use crate::{
     control::api::Receipt as Answer,
-    daemon::describe::describe,
+    daemon::{describe::describe, flows::hash_of},
     engine::{
         effect::{Effect, Note, Receipt},
         event::{Event, GenerationId, Millis, Moved, OperationId, Slot},
@@ -13,14 +13,14 @@ use crate::{
     workers::command::sample_command,
 };
 
-use server_common::quic::Owner;
+use server_common::{flow_hash::Seed, quic::Owner};
 
 use super::{
     convert,
     host::GroupHost,
     message::{Message, Purpose},
     observer::Request,
-    processes::{LEFT_BEHIND, Origin},
+    processes::{LEFT_BEHIND, Origin, probe_target},
     totals::count_drain,
 };
 
@@ -78,7 +78,7 @@ impl GroupHost {
             }
         };
         let variables = match engine.policy() {
-            Policy::QuicCid(ids) => ids.environment(Owner::new(id.worker, id.number)),
+            Policy::QuicCid(ids) => ids.environment(Owner::new(id.worker, id.number)).into(),
             _ => Vec::new(),
         };
         let at_once = self.processes.fork(id, command, listeners, variables);
@@ -125,13 +125,37 @@ impl GroupHost {
     pub(super) fn moved(&mut self) -> Moved {
         let moved = self.members.moved();
         for &slot in moved.keys() {
-            if !self.members.wake(slot)
-                && let Some((_, id)) = self.processes.holders().find(|(of, _)| *of == slot)
-            {
+            if self.members.wake(slot) {
+                continue;
+            }
+            let holder = self.processes.holders().find(|(of, _)| *of == slot).map(|(_, id)| id);
+            if let Some(id) = holder {
                 self.take_from(id, slot, Purpose::Wake);
             }
         }
         moved
+    }
+
+    /// Prepares the probe of a generation that has just been started, where it is ready by probe.
+    pub(super) fn prepare_probe(&mut self, seed: &Seed, id: GenerationId) -> Option<Event> {
+        let target = probe_target(self.members.first_tcp()?);
+        match self.processes.prepare_probe(id, target) {
+            Ok(None) => None,
+            Ok(Some(client)) => {
+                Some(Event::ProbeWanted { generation: id, hash: hash_of(seed, client, target) })
+            }
+            Err(error) => Some(Event::StartFailed {
+                generation: id,
+                why: format!("cannot be probed: {}", describe(&error)),
+            }),
+        }
+    }
+
+    fn probe(&mut self, id: GenerationId) {
+        let target = self.members.first_tcp().map(probe_target);
+        if !target.is_some_and(|target| self.processes.probe(id, target)) {
+            self.tell(Event::ProbeEnded { generation: id });
+        }
     }
 
     fn publish_table(&mut self, layout: Layout) {
@@ -140,9 +164,8 @@ impl GroupHost {
     }
 
     pub(super) fn published(&mut self, engine: &Group, epoch: u64, result: Result<(), String>) {
-        let attached = result.and_then(|()| {
-            self.members.attach(engine.hold_slot()).map_err(|error| describe(&error))
-        });
+        let attached =
+            result.and_then(|()| self.members.attach(engine.hold_slot()).map_err(|error| describe(&error)));
         self.tell(match attached {
             Ok(()) => Event::Published { epoch },
             Err(why) => Event::PublishFailed { epoch, why },
@@ -150,7 +173,8 @@ impl GroupHost {
     }
 
     pub(super) fn observe(&mut self, generation: GenerationId, first_instant: Option<Millis>) {
-        let (Some(slot), Some(subject)) = (self.processes.slot(generation), self.processes.subject(generation))
+        let (Some(slot), Some(subject)) =
+            (self.processes.slot(generation), self.processes.subject(generation))
         else {
             return;
         };

@@ -28,10 +28,6 @@ mod takeover;
 mod task;
 mod totals;
 
-pub use self::{
-    open::AddressServed,
-    record::{PinsInUse, StateError},
-};
 pub(crate) use self::{
     ended::{Ended, attend},
     message::{Ask, Inbox, Message, Tune},
@@ -40,5 +36,8 @@ pub(crate) use self::{
     open::{Opened, open},
     reload::{Approval, Proposal},
     report::{Board, ChangeQuestion, Connections, Counts, FlowQuestion, View},
-    task::GroupTask,
+};
+pub use self::{
+    open::AddressServed,
+    record::{PinsInUse, StateError},
 };

@@ -105,8 +105,7 @@ fn require_room(saved: &Saved) -> anyhow::Result<()> {
     })
 }
 
-type Assembled =
-    (GroupHost, Group, tokio::sync::mpsc::Receiver<Message>, JoinHandle<()>, &'static str);
+type Assembled = (GroupHost, Group, tokio::sync::mpsc::Receiver<Message>, JoinHandle<()>, &'static str);
 
 /// Puts together all of a group but its record, which is still to be told what was found.
 fn assemble(

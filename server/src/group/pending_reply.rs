@@ -95,7 +95,9 @@ impl PendingReplies {
         if !self.replies.get(&operation).is_some_and(is_over) {
             return;
         }
-        if let Some(PendingReply { done, began, sent, result: Some(result), .. }) = self.replies.remove(&operation) {
+        if let Some(PendingReply { done, began, sent, result: Some(result), .. }) =
+            self.replies.remove(&operation)
+        {
             let answer = Done { answers: sent, milliseconds: millis(began.elapsed()) };
             // Whoever asked may be gone.
             let _ = done.send(result.map(|()| Response::Done(answer)));

@@ -27,7 +27,8 @@ impl GroupTask {
     /// workers, to detach the programs through.
     pub(super) fn release(&mut self, done: oneshot::Sender<Result<Response, Fault>>) {
         let (engine, host) = self.runtime.parts();
-        let busy = engine.is_busy().or_else(|| host.release.is_some().then(|| "it is being released".to_owned()));
+        let busy =
+            engine.is_busy().or_else(|| host.release.is_some().then(|| "it is being released".to_owned()));
         if let Some(what) = busy {
             let name = &host.settings.name;
             let fault = Fault::new(FaultKind::Refused, format!("cannot release {name}: {what}"))
@@ -35,7 +36,8 @@ impl GroupTask {
             return drop(done.send(Err(fault)));
         }
         let holds = engine.hold_slots();
-        let slots: Vec<Slot> = host.members.slots().into_iter().filter(|slot| !holds.contains(slot)).collect();
+        let slots: Vec<Slot> =
+            host.members.slots().into_iter().filter(|slot| !holds.contains(slot)).collect();
         let takes: Vec<_> = slots.into_iter().filter_map(|slot| Some((engine.holder(slot)?, slot))).collect();
         host.release = Some(Pending { done, began: Instant::now(), left: takes.len(), taken: Vec::new() });
         for &(id, slot) in &takes {
@@ -66,10 +68,14 @@ impl GroupTask {
         let (engine, host) = self.runtime.parts();
         let Some(Pending { done, began, mut taken, .. }) = host.release.take() else { return };
         let holds = engine.hold_slots();
-        holds.iter().for_each(|&slot| drop(host.members.shut(slot)));
+        for &slot in &holds {
+            // The daemon's own: it is at hand.
+            host.members.shut(slot);
+        }
         host.moved();
         if let Err((address, error)) = host.members.release(&mut taken) {
-            let message = format!("cannot release {address}: {}; the group is managed as before", describe(&error));
+            let message =
+                format!("cannot release {address}: {}; the group is managed as before", describe(&error));
             holds.into_iter().for_each(|slot| host.tell(Event::HoldLost { slot }));
             return drop(done.send(Err(Fault::new(FaultKind::Failed, message))));
         }

@@ -78,7 +78,9 @@ impl GroupTask {
     /// Whether none of a generation's processes holds its listener any more.
     pub(super) fn unattended(&mut self, id: GenerationId, is_unattended: bool) {
         let now = self.runtime.host().shared.clock.now();
-        let Some(since) = self.runtime.host_mut().processes.unattended(id, is_unattended, now) else { return };
+        let Some(since) = self.runtime.host_mut().processes.unattended(id, is_unattended, now) else {
+            return;
+        };
         let is_serving = self.runtime.engine().serving().iter().any(|(serving, _)| *serving == id);
         if is_serving && now.saturating_sub(since) >= UNATTENDED_MAX {
             let why = "connections wait in its listener, which none of its processes holds open".to_owned();
@@ -162,14 +164,20 @@ impl GroupHost {
                 // Not by the look that is shared: that may be from before the group has closed one of its own.
                 let listeners = Diag::open().and_then(|mut diag| diag.listeners(address));
                 match listeners {
-                    Ok(found) => others.extend(found.iter().filter(|it| !own.contains(&it.cookie)).map(|it| it.inode)),
+                    Ok(found) => {
+                        others.extend(found.iter().filter(|it| !own.contains(&it.cookie)).map(|it| it.inode))
+                    }
                     Err(error) => return Message::Neighbours(Err(describe(&error))),
                 }
             }
             Message::Neighbours(Ok(name_holders(others, &processes)))
         };
         // What could not be looked at now is looked at again.
-        let _ = self.shared.inbox.hand_in(&self.shared.threads.processes, |why| Message::Neighbours(Err(why)), job);
+        let _ = self.shared.inbox.hand_in(
+            &self.shared.threads.processes,
+            |why| Message::Neighbours(Err(why)),
+            job,
+        );
     }
 
     /// Takes in who else listens at the group's addresses.
@@ -221,7 +229,8 @@ fn name_holders(others: Vec<u32>, processes: &[(GenerationId, Process)]) -> Vec<
         .iter()
         .map(|(id, process)| (*id, procfs::socket_inodes_of(&process.tree_among(&all))))
         .collect();
-    let holder = |inode: u32| held.iter().find(|(_, held)| held.contains(&u64::from(inode))).map(|(id, _)| *id);
+    let holder =
+        |inode: u32| held.iter().find(|(_, held)| held.contains(&u64::from(inode))).map(|(id, _)| *id);
     others.into_iter().map(|inode| Stranger { holder: holder(inode) }).collect()
 }
 

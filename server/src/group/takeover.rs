@@ -44,7 +44,8 @@ impl GroupHost {
             self.members.adopt_anchor(index, || record?.kept_anchor(index));
             for (&slot, cookies) in &address.listeners {
                 // All or nothing: of a worker that has lost a listener, none is taken over.
-                let find = |&cookie| self.find_listener(engine, (index, address.address), slot, cookie, processes);
+                let find =
+                    |&cookie| self.find_listener(engine, (index, address.address), slot, cookie, processes);
                 let found: Option<Vec<OwnedFd>> = cookies.iter().map(find).collect();
                 for listener in found.into_iter().flatten() {
                     self.adopt(index, slot, listener);
@@ -52,7 +53,8 @@ impl GroupHost {
             }
             for slot in engine.hold_slots() {
                 let is_there = self.members.has_listener(index, slot);
-                let kept = self.record.as_ref().filter(|_| !is_there).and_then(|it| it.kept_hold(index, slot));
+                let kept =
+                    self.record.as_ref().filter(|_| !is_there).and_then(|it| it.kept_hold(index, slot));
                 if let Some(listener) = kept.filter(|listener| options::listens(listener).unwrap_or(false)) {
                     self.adopt(index, slot, listener);
                 }

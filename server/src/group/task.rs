@@ -22,7 +22,7 @@ use crate::{
 use super::{
     host::GroupHost,
     message::{Ask, Found, Message, Purpose, Tune},
-    processes::{Ended, Sign, Started, probe_target},
+    processes::{Ended, Sign, Started},
     reload::{Approval, Proposal},
     runtime::Runtime,
 };
@@ -78,14 +78,16 @@ impl GroupTask {
 
     /// The group's listen addresses, for people.
     pub(crate) fn addresses(&self) -> String {
-        let addresses = self.runtime.host().members.addresses().map(|address: ListenAddress| address.to_string());
+        let addresses =
+            self.runtime.host().members.addresses().map(|address: ListenAddress| address.to_string());
         addresses.collect::<Vec<_>>().join(", ")
     }
 
     /// Runs until the group has been stopped or given back.
     pub(crate) async fn run(mut self) {
         let clock = self.runtime.host().shared.clock;
-        let [supervision, upkeep, sampling] = [SUPERVISION, UPKEEP, SAMPLING].map(|period| clock.ticks(period));
+        let [supervision, upkeep, sampling] =
+            [SUPERVISION, UPKEEP, SAMPLING].map(|period| clock.ticks(period));
         let mut ticks = Ticks { supervision, upkeep, sampling };
         if self.is_taken_over {
             self.resume();
@@ -107,7 +109,8 @@ impl GroupTask {
 
     fn is_over(&self) -> bool {
         let host = self.runtime.host();
-        let is_stopped = self.runtime.engine().is_stopped() && self.runtime.is_settled() && !host.replies.are_owed();
+        let is_stopped =
+            self.runtime.engine().is_stopped() && self.runtime.is_settled() && !host.replies.are_owed();
         is_stopped || host.is_released
     }
 
@@ -149,7 +152,7 @@ impl GroupTask {
         }
     }
 
-    fn take_in(&mut self, event: Event) {
+    pub(super) fn take_in(&mut self, event: Event) {
         let now = self.runtime.host().shared.clock.now();
         // Nothing has happened where time has passed or a look was taken.
         if !matches!(event, Event::Tick | Event::Observed { .. }) {
@@ -182,7 +185,9 @@ impl GroupTask {
                     self.exited(generation, ended);
                 }
             }
-            Message::LeftBehind { generation, killed } => self.runtime.host_mut().left_behind(generation, &killed),
+            Message::LeftBehind { generation, killed } => {
+                self.runtime.host_mut().left_behind(generation, &killed)
+            }
             Message::Published { epoch, result } => {
                 let (engine, host) = self.runtime.parts();
                 host.published(engine, epoch, result);

@@ -1,6 +1,10 @@
 //! `own` mode: finds the listener that a worker has made itself, and takes a duplicate of it.
 
-use std::{cell::LazyCell, collections::HashSet, os::fd::{OwnedFd, RawFd}};
+use std::{
+    cell::LazyCell,
+    collections::HashSet,
+    os::fd::{OwnedFd, RawFd},
+};
 
 use thiserror::Error;
 
@@ -309,7 +313,11 @@ mod tests {
 
         known.insert(found.cookie);
         let mut diag = Diag::open().unwrap();
-        assert!(discover(&mut diag, &membership(address), &LazyCell::new(|| process.tree()), &known).unwrap().is_none());
+        assert!(
+            discover(&mut diag, &membership(address), &LazyCell::new(|| process.tree()), &known)
+                .unwrap()
+                .is_none()
+        );
         let strangers = strangers(&mut diag, address, &known).unwrap();
         assert_eq!(strangers.len(), 1);
         assert_eq!(strangers[0].cookie, options::socket_cookie(stranger.as_fd()).unwrap());

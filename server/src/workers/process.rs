@@ -173,8 +173,7 @@ impl Process {
     pub async fn ended(&self) -> Result<(), ProcessError> {
         let error = |source| ProcessError::Wait { pid: self.inner.pid, source };
         // SAFETY: the descriptor is borrowed from `self`, which owns it and outlives this registration.
-        let pidfd =
-            unsafe { AsyncFd::register_with_interest(self.inner.pidfd.as_fd(), Interest::READABLE) };
+        let pidfd = unsafe { AsyncFd::register_with_interest(self.inner.pidfd.as_fd(), Interest::READABLE) };
         let pidfd = pidfd.map_err(|refused| error(refused.into()))?;
         let ended = pidfd.readable().await.map_err(error)?;
         drop(ended);
@@ -184,7 +183,8 @@ impl Process {
     /// Whether it has ended, reaped or not.
     pub fn has_ended(&self) -> bool {
         let mut pidfd = [PollFd::new(&self.inner.pidfd, PollFlags::IN)];
-        self.inner.exit.get().is_some() || poll(&mut pidfd, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
+        self.inner.exit.get().is_some()
+            || poll(&mut pidfd, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
     }
 
     /// Reaps it once it has ended, and says how it did. It looks through `/proc` for what survives it, and waits a moment for whoever

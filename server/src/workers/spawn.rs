@@ -281,7 +281,9 @@ impl Start {
             operation: "read the start's outcome",
             source,
         };
-        let errors = AsyncFd::with_interest(errors, Interest::READABLE).map_err(failed)?;
+        // SAFETY: the descriptor is this value's own, and stays open until it is dropped.
+        let errors = unsafe { AsyncFd::register_with_interest(errors, Interest::READABLE) };
+        let errors = errors.map_err(|refused| failed(refused.into()))?;
         let mut report: Report = [0; 6];
         let mut length = 0;
         while length < report.len() {

@@ -134,10 +134,15 @@ impl Daemon {
 
     /// Refuses groups of which one with the same name still ends.
     fn require_ended(&self, added: &[GroupSettings]) -> Result<(), Fault> {
-        let Some(settings) = added.iter().find(|settings| self.require(&settings.name).is_ok()) else { return Ok(()) };
+        let Some(settings) = added.iter().find(|settings| self.require(&settings.name).is_ok()) else {
+            return Ok(());
+        };
         let name = &settings.name;
-        Err(Fault::new(FaultKind::Refused, format!("cannot reload: the group {name} that was removed still drains"))
-            .with_hint(format!("wait for its end, which `steer status {name}` shows, and reload again")))
+        Err(Fault::new(
+            FaultKind::Refused,
+            format!("cannot reload: the group {name} that was removed still drains"),
+        )
+        .with_hint(format!("wait for its end, which `steer status {name}` shows, and reload again")))
     }
 
     /// Asks every group that is to change whether it can; those that can wait for what comes of it.

@@ -96,6 +96,7 @@ impl World {
             by_id: 0,
             unread: 0,
             connections: process.open.len() as u64,
+            is_estimate: false,
         };
         self.plan_soon(Happening::Tell(Event::Observed { generation: id, first_instant, observation }));
     }

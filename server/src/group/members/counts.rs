@@ -1,21 +1,11 @@
 //! What is counted and seen at an address.
 
-use std::{
-    collections::BTreeMap,
-    os::fd::AsFd as _,
-    time::Instant,
-};
+use std::{os::fd::AsFd as _, time::Instant};
 
-use server_common::{
-    counters::{Outcome, SlotCounters},
-    limits::DROPPED_SLOT,
-};
+use server_common::counters::{Outcome, SlotCounters};
 
 use crate::{
-    dataplane::{
-        error::DataplaneError,
-        looks::Queue,
-    },
+    dataplane::{error::DataplaneError, looks::Queue},
     engine::event::Slot,
     group::observer::TimedLook,
     sockets::options::{self, SocketError},
@@ -45,7 +35,8 @@ impl Endpoint {
             let all = members.iter().filter_map(|member| self.seen_of(member, look).transpose());
             all.reduce(|one, other| Ok(one?.and(other?))).transpose()
         };
-        let seen = self.members.iter().map(|(&slot, members)| Ok(together(members)?.map(|seen| (slot, seen))));
+        let seen =
+            self.members.iter().map(|(&slot, members)| Ok(together(members)?.map(|seen| (slot, seen))));
         seen.filter_map(Result::transpose).collect()
     }
 
@@ -53,7 +44,7 @@ impl Endpoint {
         if let (Some(look), Some(watched)) = (look, &member.watched) {
             // One that is younger than the look is as it was made.
             let made = Queue { listens: true, ..Queue::default() };
-            return Ok(Some(self.seen_in(look.of(watched, member.since).unwrap_or(made))));
+            return Ok(Some(self.seen_in(look.of(watched).unwrap_or(made))));
         }
         let Some(descriptor) = &member.descriptor else { return Ok(None) };
         let ask = if self.is_udp() { options::receiving } else { options::listening };
@@ -71,7 +62,8 @@ impl Endpoint {
     /// What waits at a slot's listeners, as those say themselves of which a descriptor is at hand.
     pub(super) fn waiting(&self, slot: Slot) -> u64 {
         let at_hand = self.of(slot).iter().filter_map(|member| member.descriptor.as_ref());
-        at_hand.filter_map(|listener| options::listening(listener.as_fd()).ok()).map(|it| it.unaccepted.into()).sum()
+        let said = at_hand.filter_map(|listener| options::listening(listener.as_fd()).ok());
+        said.map(|it| u64::from(it.unaccepted)).sum()
     }
 
     /// How many datagrams have come to a slot by their QUIC connection ID, in as long as a flow can be idle.
@@ -79,12 +71,6 @@ impl Endpoint {
         let (now, idle) = (Instant::now(), self.opening.flows.idle);
         let count = self.counters(slot)?.outcome[Outcome::ById as usize];
         Ok(self.by_id.entry(slot).or_insert_with(|| Activity::since(now)).look(now, count, idle))
-    }
-
-    /// What the program has counted for the slots in use and for what it dropped.
-    pub(super) fn counted(&self) -> Result<BTreeMap<Slot, SlotCounters>, DataplaneError> {
-        let slots = self.members.keys().copied().chain([DROPPED_SLOT]);
-        slots.map(|slot| Ok((slot, self.counters(slot)?))).collect()
     }
 
     /// What the program has counted for a slot since its listener came.

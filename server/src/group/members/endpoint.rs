@@ -110,12 +110,7 @@ impl Endpoint {
         Ok(endpoint)
     }
 
-    fn with(
-        address: ListenAddress,
-        kernel: KernelGroup,
-        mut publisher: Publisher,
-        opening: Opening,
-    ) -> Self {
+    fn with(address: ListenAddress, kernel: KernelGroup, mut publisher: Publisher, opening: Opening) -> Self {
         publisher.keep_flows(opening.flows.idle);
         let is_udp = address.protocol == Protocol::Udp;
         Self {
@@ -142,11 +137,6 @@ impl Endpoint {
             counted: self.counted_before.iter().map(|(&slot, &counted)| (slot, counted.into())).collect(),
             told: self.told.clone(),
         }
-    }
-
-    /// The address, with the port that was found where 0 was asked for.
-    pub(crate) fn address(&self) -> ListenAddress {
-        self.address
     }
 
     /// Which of the two programs steers it.

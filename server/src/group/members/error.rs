@@ -7,7 +7,7 @@ use crate::{
 
 /// A listener could not be made, put or shut down.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum EndpointError {
+pub(crate) enum EndpointError {
     #[error(transparent)]
     Listener(#[from] ListenerError),
     #[error(transparent)]
@@ -17,7 +17,7 @@ pub(super) enum EndpointError {
 }
 
 impl EndpointError {
-    pub(super) fn hint(&self) -> Option<String> {
+    pub(crate) fn hint(&self) -> Option<String> {
         match self {
             Self::Listener(error) => error.hint(),
             Self::Socket(_) => None,

@@ -3,7 +3,6 @@
 use std::{
     os::fd::{AsFd as _, OwnedFd, RawFd},
     sync::Arc,
-    time::Instant,
 };
 
 use crate::{
@@ -26,8 +25,6 @@ pub(super) struct Member {
     pub(super) descriptor: Option<OwnedFd>,
     /// What exact looks know it by; nothing where they are not to be had.
     pub(super) watched: Option<Arc<Watched>>,
-    /// Since when.
-    pub(super) since: Instant,
     /// Where a process was seen to have it: a process may move it, so it is a hint.
     place: Option<(Process, RawFd)>,
 }
@@ -43,7 +40,7 @@ impl Member {
         let (cookie, inode) = (socket_cookie(&descriptor)?, inode(&descriptor)?);
         // One that cannot be watched is seen by other means.
         let watched = looks.and_then(|looks| looks.watch(descriptor.as_fd()).ok()).map(Arc::new);
-        Ok(Self { cookie, inode, descriptor: Some(descriptor), watched, since: Instant::now(), place: None })
+        Ok(Self { cookie, inode, descriptor: Some(descriptor), watched, place: None })
     }
 
     /// Closes the descriptor where the socket can be seen without. Whoever serves it has another.

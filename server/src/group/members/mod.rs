@@ -7,6 +7,7 @@ mod counts;
 mod endpoint;
 mod error;
 mod member;
+mod publication;
 mod reader;
 mod stopping;
 mod upkeep;
@@ -16,8 +17,8 @@ use std::{
     io,
     net::SocketAddr,
     os::fd::OwnedFd,
-    sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
+    sync::Arc,
+    time::Duration,
 };
 
 use server_common::{counters::SlotCounters, load::Shown};
@@ -44,7 +45,7 @@ use super::{
     record::SavedAddress,
 };
 
-use self::cells::CellPublisher;
+use self::{cells::CellPublisher, publication::Publication};
 pub(crate) use self::{
     counts::Seen,
     endpoint::{Endpoint, Opening},
@@ -88,8 +89,8 @@ pub(crate) struct Target {
     pub(crate) address: ListenAddress,
     /// The slot's listeners, by cookie.
     pub(crate) cookies: Vec<u64>,
-    /// What exact looks know them by, and since when; fewer than the cookies where they are not to be had.
-    pub(crate) watched: Vec<(Arc<Watched>, Instant)>,
+    /// What exact looks know them by; fewer than the cookies where they are not to be had.
+    pub(crate) watched: Vec<Arc<Watched>>,
 }
 
 impl Members {
@@ -115,10 +116,6 @@ impl Members {
     /// The listen addresses, in their order.
     pub(crate) fn addresses(&self) -> impl Iterator<Item = ListenAddress> {
         self.endpoints.iter().map(|endpoint| endpoint.address)
-    }
-
-    pub(crate) fn has_tcp(&self) -> bool {
-        self.endpoints.iter().any(|endpoint| !endpoint.is_udp())
     }
 
     /// The first TCP address, where there is one.
@@ -153,7 +150,10 @@ impl Members {
 
     /// Whether a slot has a holding listener at every TCP address.
     pub(crate) fn has_hold(&self, slot: Slot) -> bool {
-        self.endpoints.iter().filter(|endpoint| !endpoint.is_udp()).all(|endpoint| !endpoint.of(slot).is_empty())
+        self.endpoints
+            .iter()
+            .filter(|endpoint| !endpoint.is_udp())
+            .all(|endpoint| !endpoint.of(slot).is_empty())
     }
 
     /// Whether a slot has a listener at an address.
@@ -171,7 +171,8 @@ impl Members {
         for endpoint in &mut self.endpoints {
             endpoint.make(slot)?;
             endpoint.name(slot, generation);
-            if let Some(descriptor) = endpoint.of(slot).first().and_then(|member| member.descriptor.as_ref()) {
+            if let Some(descriptor) = endpoint.of(slot).first().and_then(|member| member.descriptor.as_ref())
+            {
                 passed.push((descriptor.try_clone().map_err(duplicate)?, endpoint.address.to_string()));
             }
         }
@@ -202,16 +203,22 @@ impl Members {
         }
         endpoint.put(slot, found.listener)?;
         endpoint.name(slot, generation);
-        if let (Some(member), Ok(process)) =
-            (endpoint.members.get_mut(&slot).and_then(|members| members.last_mut()), Process::open(found.pid, None))
-        {
+        if let (Some(member), Ok(process)) = (
+            endpoint.members.get_mut(&slot).and_then(|members| members.last_mut()),
+            Process::open(found.pid, None),
+        ) {
             member.note_place(&process, found.descriptor);
         }
         Ok(())
     }
 
     /// Takes in a listener that a slot has had all along, at an address.
-    pub(crate) fn adopt(&mut self, address: usize, slot: Slot, listener: OwnedFd) -> Result<(), EndpointError> {
+    pub(crate) fn adopt(
+        &mut self,
+        address: usize,
+        slot: Slot,
+        listener: OwnedFd,
+    ) -> Result<(), EndpointError> {
         self.endpoints[address].adopt(slot, listener)
     }
 
@@ -276,38 +283,12 @@ impl Members {
     /// Has a layout be published on every address; the task is told. What it is told at once, where that cannot be begun, is
     /// returned.
     pub(crate) fn publish(&mut self, layout: Layout) -> Option<Message> {
-        let epoch = layout.epoch;
+        let publication = Publication::new(layout.epoch, self.endpoints.len(), self.inbox.clone());
         let layout = Arc::new(layout);
-        let failed = move |why| Message::Published { epoch, result: Err(why) };
-        // Side by side: each waits for a grace period of its own. The last one answers.
-        let rest = Arc::new(Mutex::new((self.endpoints.len(), Ok(()))));
-        for endpoint in &self.endpoints {
-            let (publication, rest, inbox) = (endpoint.publication(layout.clone()), rest.clone(), self.inbox.clone());
-            let done = move || {
-                let published = std::panic::catch_unwind(std::panic::AssertUnwindSafe(publication));
-                let published = match published {
-                    Ok(published) => published.map_err(|error| describe(&error)),
-                    Err(panic) => Err(crate::threads::message_of(&*panic).to_owned()),
-                };
-                let mut rest = rest.lock().unwrap_or_else(PoisonError::into_inner);
-                rest.0 -= 1;
-                rest.1 = std::mem::replace(&mut rest.1, Ok(())).and(published);
-                if rest.0 == 0 {
-                    let result = rest.1.clone();
-                    drop(rest);
-                    inbox.tell(Message::Published { epoch, result });
-                }
-            };
-            if let Err(error) = self.publishing.submit(done) {
-                let mut rest = rest.lock().unwrap_or_else(PoisonError::into_inner);
-                rest.0 -= 1;
-                rest.1 = Err(error.to_string());
-                if rest.0 == 0 {
-                    return Some(failed(error.to_string()));
-                }
-            }
-        }
-        None
+        // Side by side: each waits for a grace period of its own.
+        let publish =
+            |endpoint: &Endpoint| publication.hand_in(&self.publishing, endpoint.publication(layout.clone()));
+        self.endpoints.iter().filter_map(publish).last()
     }
 
     /// Attaches the programs, where they are not yet; `hold` is the holding listener's slot.
@@ -357,7 +338,9 @@ impl Members {
         let mut moved = Moved::new();
         for endpoint in self.endpoints.iter_mut().filter(|endpoint| !endpoint.is_udp()) {
             match endpoint.moved() {
-                Ok(part) => part.into_iter().for_each(|(slot, count)| *moved.entry(slot).or_default() += count),
+                Ok(part) => {
+                    part.into_iter().for_each(|(slot, count)| *moved.entry(slot).or_default() += count)
+                }
                 Err(error) => tracing::error!("{}: {}", endpoint.address, describe(&error)),
             }
         }
@@ -398,7 +381,11 @@ impl Members {
 
     /// What waits at a slot's listeners of which descriptors are at hand.
     pub(crate) fn waiting(&self, slot: Slot) -> u64 {
-        self.endpoints.iter().filter(|endpoint| !endpoint.is_udp()).map(|endpoint| endpoint.waiting(slot)).sum()
+        self.endpoints
+            .iter()
+            .filter(|endpoint| !endpoint.is_udp())
+            .map(|endpoint| endpoint.waiting(slot))
+            .sum()
     }
 
     /// Clears a slot and forgets its listeners; what was counted for it.
@@ -411,18 +398,6 @@ impl Members {
             }
         }
         sum
-    }
-
-    /// What the program has counted by slot, over the addresses.
-    pub(crate) fn counted(&self) -> Result<BTreeMap<Slot, SlotCounters>, DataplaneError> {
-        let mut counted = BTreeMap::<Slot, SlotCounters>::new();
-        for endpoint in &self.endpoints {
-            for (slot, part) in endpoint.counted()? {
-                let sum = counted.entry(slot).or_default();
-                *sum = sum.plus(&part);
-            }
-        }
-        Ok(counted)
     }
 
     /// What the listeners of each slot show, address by address.
@@ -462,11 +437,7 @@ impl Members {
         let target = |endpoint: &Endpoint| Target {
             address: endpoint.address,
             cookies: endpoint.of(slot).iter().map(|member| member.cookie).collect(),
-            watched: endpoint
-                .of(slot)
-                .iter()
-                .filter_map(|member| Some((member.watched.clone()?, member.since)))
-                .collect(),
+            watched: endpoint.of(slot).iter().filter_map(|member| member.watched.clone()).collect(),
         };
         self.endpoints.iter().filter(|endpoint| !endpoint.is_udp()).map(target).collect()
     }
@@ -515,7 +486,9 @@ impl Members {
                 match endpoint.fill(slot, place, &listener) {
                     Ok(true) => filled.push(endpoint.address),
                     Ok(false) => {}
-                    Err(error) => tracing::warn!("cannot look after {}: {}", endpoint.address, describe(&error)),
+                    Err(error) => {
+                        tracing::warn!("cannot look after {}: {}", endpoint.address, describe(&error))
+                    }
                 }
             }
         }
@@ -541,11 +514,15 @@ impl Members {
 
     /// Gives the group to the kernel's own hash, whole or not at all: anchors leave and programs are detached, each through a listener
     /// that was taken or is at hand.
-    pub(crate) fn release(&mut self, taken: &mut Vec<OwnedFd>) -> Result<(), (ListenAddress, DataplaneError)> {
+    pub(crate) fn release(
+        &mut self,
+        taken: &mut Vec<OwnedFd>,
+    ) -> Result<(), (ListenAddress, DataplaneError)> {
         for index in 0..self.endpoints.len() {
             let endpoint = &mut self.endpoints[index];
             let slots: Vec<Slot> = endpoint.members.keys().copied().collect();
-            let through = slots.into_iter().find_map(|slot| endpoint.sort_taken(slot, taken).into_values().next());
+            let through =
+                slots.into_iter().find_map(|slot| endpoint.sort_taken(slot, taken).into_values().next());
             if let Err(error) = endpoint.detach(through.as_ref()) {
                 let failed = (endpoint.address, error);
                 // Those before it are managed again.

@@ -1,6 +1,6 @@
 //! What others read that is counted and shown of an address, on their own threads.
 
-use std::{collections::BTreeMap, sync::Arc, time::{Duration, Instant}};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use server_common::{counters::SlotCounters, flow_hash::Seed, limits::DROPPED_SLOT, load::Shown};
 
@@ -35,12 +35,12 @@ pub(crate) struct Reader {
 pub(crate) struct Socket {
     pub(crate) cookie: u64,
     /// What exact looks know it by, where they are to be had.
-    pub(crate) watched: Option<(Arc<Watched>, Instant)>,
+    pub(crate) watched: Option<Arc<Watched>>,
 }
 
 impl Reader {
     pub(super) fn of(endpoint: &Endpoint) -> Self {
-        let socket = |member: &Member| Socket { cookie: member.cookie, watched: member.watched.clone().map(|it| (it, member.since)) };
+        let socket = |member: &Member| Socket { cookie: member.cookie, watched: member.watched.clone() };
         let sockets = endpoint.members.iter();
         Self {
             address: endpoint.address,

@@ -102,7 +102,8 @@ impl Endpoint {
     pub(super) fn sort_taken(&self, slot: Slot, taken: &mut Vec<OwnedFd>) -> BTreeMap<usize, OwnedFd> {
         let mut sorted = BTreeMap::new();
         for (place, member) in self.of(slot).iter().enumerate() {
-            let is_its = |socket: &OwnedFd| options::socket_cookie(socket).is_ok_and(|it| it == member.cookie);
+            let is_its =
+                |socket: &OwnedFd| options::socket_cookie(socket).is_ok_and(|it| it == member.cookie);
             if let Some(at) = taken.iter().position(is_its) {
                 sorted.insert(place, taken.swap_remove(at));
             }

@@ -250,7 +250,7 @@ fn queue(request: &Request, look: Option<&TimedLook>) -> anyhow::Result<Observat
     for target in &request.targets {
         match look.filter(|_| target.watched.len() == target.cookies.len()) {
             Some(look) => {
-                for queue in target.watched.iter().filter_map(|(watched, since)| look.of(watched, *since)) {
+                for queue in target.watched.iter().filter_map(|watched| look.of(watched)) {
                     found.handshakes += u64::from(queue.half_open);
                     found.unaccepted += u64::from(queue.unaccepted);
                 }

@@ -15,10 +15,10 @@ pub(crate) struct TimedLook {
 }
 
 impl TimedLook {
-    /// What the look shows of a listener that has been watched since an instant: nothing where that was later.
-    pub(crate) fn of(&self, watched: &Watched, since: Instant) -> Option<Queue> {
+    /// What the look shows of a listener: nothing where it is watched only since.
+    pub(crate) fn of(&self, watched: &Watched) -> Option<Queue> {
         // A socket that the look did not meet is closed.
-        (since < self.at).then(|| self.look.of(watched).unwrap_or_default())
+        self.look.covers(watched).then(|| self.look.of(watched).unwrap_or_default())
     }
 }
 

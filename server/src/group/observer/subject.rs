@@ -65,7 +65,14 @@ impl Subject {
     }
 
     /// Takes a count in that was made after its queue was seen.
-    pub(crate) fn counted(&mut self, count: u64, at: Instant, took: Duration, queue_was_empty: bool, is_dead: bool) {
+    pub(crate) fn counted(
+        &mut self,
+        count: u64,
+        at: Instant,
+        took: Duration,
+        queue_was_empty: bool,
+        is_dead: bool,
+    ) {
         self.connections = Some(Counted { count, at, took, is_final: queue_was_empty, was_dead: is_dead });
     }
 
@@ -116,12 +123,17 @@ mod tests {
 
     #[test]
     fn a_handshake_that_began_later_is_anothers() {
-        let ends = |port: u16| (SocketAddr::from(([10, 0, 0, 1], port)), SocketAddr::from(([10, 0, 0, 2], 80)));
+        let ends =
+            |port: u16| (SocketAddr::from(([10, 0, 0, 1], port)), SocketAddr::from(([10, 0, 0, 2], 80)));
         let set = |ports: &[u16]| ports.iter().copied().map(ends).collect::<BTreeSet<_>>();
         let mut subject = Subject::default();
         assert_eq!(subject.may_be_its_own(set(&[1, 2, 3]), false), 3);
         assert_eq!(subject.may_be_its_own(set(&[2, 3]), true), 2);
         assert_eq!(subject.may_be_its_own(set(&[3, 4, 5]), true), 1);
-        assert_eq!(subject.may_be_its_own(set(&[2, 4]), true), 0, "the same 4-tuple once more is another handshake");
+        assert_eq!(
+            subject.may_be_its_own(set(&[2, 4]), true),
+            0,
+            "the same 4-tuple once more is another handshake"
+        );
     }
 }

@@ -42,10 +42,14 @@ impl Processes {
     }
 
     /// Notes whether none of a generation's processes holds its listener; since when none has, where that is so.
-    pub(crate) fn unattended(&mut self, id: GenerationId, is_unattended: bool, now: Millis) -> Option<Millis> {
+    pub(crate) fn unattended(
+        &mut self,
+        id: GenerationId,
+        is_unattended: bool,
+        now: Millis,
+    ) -> Option<Millis> {
         let generation = self.generations.get_mut(&id)?;
-        generation.unattended_since =
-            is_unattended.then(|| generation.unattended_since.unwrap_or(now));
+        generation.unattended_since = is_unattended.then(|| generation.unattended_since.unwrap_or(now));
         generation.unattended_since
     }
 

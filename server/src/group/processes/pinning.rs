@@ -18,11 +18,14 @@ impl Processes {
     ) -> Vec<(GenerationId, Vec<usize>)> {
         let all = online();
         let mut changed = Vec::new();
-        let looked_at = self.generations.iter_mut().filter(|(id, generation)| which(**id) && generation.runs());
+        let looked_at =
+            self.generations.iter_mut().filter(|(id, generation)| which(**id) && generation.runs());
         for (&id, generation) in looked_at {
             let pid = generation.process.as_ref().and_then(|process| i32::try_from(process.pid()).ok());
             // One that has ended meanwhile is found by others.
-            let Some(Ok(set)) = pid.and_then(Pid::from_raw).map(|pid| sched_getaffinity(Some(pid))) else { continue };
+            let Some(Ok(set)) = pid.and_then(Pid::from_raw).map(|pid| sched_getaffinity(Some(pid))) else {
+                continue;
+            };
             let cpus = cpus_of(&set);
             // Who may run everywhere is pinned to nothing.
             let is_pinned = all.iter().any(|cpu| !cpus.contains(cpu));

@@ -36,7 +36,11 @@ impl Generation {
 
 impl Processes {
     /// Prepares the probe of a generation that starts, where it is ready by probe: the client's address.
-    pub(crate) fn prepare_probe(&mut self, id: GenerationId, target: SocketAddr) -> io::Result<Option<SocketAddr>> {
+    pub(crate) fn prepare_probe(
+        &mut self,
+        id: GenerationId,
+        target: SocketAddr,
+    ) -> io::Result<Option<SocketAddr>> {
         let Some(generation) = self.generations.get_mut(&id) else { return Ok(None) };
         if generation.ready != Readiness::Probe || !generation.runs() {
             return Ok(None);
@@ -63,7 +67,11 @@ impl Processes {
 
     /// A probe is connected: its worker has to accept it. One that comes too late is nobody's.
     pub(crate) fn probe_connected(&mut self, id: GenerationId, connection: TcpStream) {
-        match self.generations.get_mut(&id).filter(|generation| !generation.is_ready && !generation.has_exited) {
+        match self
+            .generations
+            .get_mut(&id)
+            .filter(|generation| !generation.is_ready && !generation.has_exited)
+        {
             Some(generation) => generation.probe = ProbeState::Connected(connection),
             None => reset(&connection),
         }

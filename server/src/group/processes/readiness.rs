@@ -54,7 +54,8 @@ impl Processes {
     /// What is to be looked for now; nothing of a generation whose listeners are being looked for.
     pub(crate) fn signs(&self) -> impl Iterator<Item = Sign> {
         let binds = self.origin().binds();
-        let starting = self.generations.iter().filter(|(_, it)| !it.is_ready && !it.has_exited && it.process.is_some());
+        let starting =
+            self.generations.iter().filter(|(_, it)| !it.is_ready && !it.has_exited && it.process.is_some());
         starting.filter_map(move |(&id, generation)| match generation.probe {
             ProbeState::Connected(_) => Some(Sign::Accepted(id, generation.slot)),
             _ if binds && !generation.is_searched => Some(Sign::Listeners(id, generation.slot)),
@@ -84,11 +85,6 @@ impl Processes {
         let generation = self.generations.get_mut(&id)?;
         generation.is_searched = false;
         (!generation.is_ready && !generation.has_exited).then_some(generation.slot)
-    }
-
-    /// Whether a generation has become ready.
-    pub(crate) fn is_ready(&self, id: GenerationId) -> bool {
-        self.generations.get(&id).is_some_and(|generation| generation.is_ready)
     }
 
     /// Notes that a generation has bound more sockets than its group takes in; whether that is news.

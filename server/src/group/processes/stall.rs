@@ -62,7 +62,8 @@ mod tests {
     /// Looks every 10 ms at queues and counts; when each was called stalled.
     fn stalled(looks: &[(u64, u64)]) -> Vec<bool> {
         let mut tracker = Tracker::default();
-        let look = |(at, &(queue, selected)): (u64, &(u64, u64))| QueueSample { at: at * STEP, queue, selected };
+        let look =
+            |(at, &(queue, selected)): (u64, &(u64, u64))| QueueSample { at: at * STEP, queue, selected };
         (0..).zip(looks).map(look).map(|look| tracker.take_in(look)).collect()
     }
 

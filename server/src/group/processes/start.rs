@@ -65,7 +65,8 @@ impl Processes {
         variables: Vec<(String, String)>,
     ) -> Option<Message> {
         use std::os::fd::AsFd as _;
-        let failed = move |why: String| Message::Forked { generation: id, result: Err(SpawnError::Refused(why)) };
+        let failed =
+            move |why: String| Message::Forked { generation: id, result: Err(SpawnError::Refused(why)) };
         let cell = self.generations.get(&id).and_then(|generation| generation.cell.clone());
         let load = match cell.map(|cell| cell.as_fd().try_clone_to_owned()).transpose() {
             Ok(load) => load,
@@ -148,7 +149,9 @@ impl Processes {
         failure: Option<&SpawnError>,
     ) -> Option<(Started, Option<Result<Exit, String>>)> {
         let generation = self.generations.get_mut(&id)?;
-        let Launch::Going { exit } = std::mem::replace(&mut generation.launch, Launch::Runs) else { return None };
+        let Launch::Going { exit } = std::mem::replace(&mut generation.launch, Launch::Runs) else {
+            return None;
+        };
         if let Some(failure) = failure {
             // Its end is no event of its own.
             generation.has_exited = true;

@@ -31,9 +31,9 @@ use super::{
     runtime::Recording,
 };
 
+pub use self::state::StateError;
 #[cfg(any(test, fuzzing))]
 pub use self::state::check;
-pub use self::state::StateError;
 pub(crate) use self::state::{FORMAT, MAPS, Saved, SavedAddress, SavedProcess, StateFile, directory_beside};
 
 /// How long a record is waited for.
@@ -208,7 +208,12 @@ impl Record {
     }
 
     /// Has the holding listeners of a slot outlive the daemon, on a thread: the task is told once they do.
-    pub(crate) fn keep_hold(&self, slot: Slot, listeners: Vec<(usize, OwnedFd)>, inbox: &Inbox) -> Option<Message> {
+    pub(crate) fn keep_hold(
+        &self,
+        slot: Slot,
+        listeners: Vec<(usize, OwnedFd)>,
+        inbox: &Inbox,
+    ) -> Option<Message> {
         let (keeper, group) = (self.keeper.clone(), self.group.clone());
         let failed = move |why| Message::HoldKept { slot, result: Err(why) };
         let job = move || {

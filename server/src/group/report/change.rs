@@ -153,8 +153,7 @@ impl View {
         clients: &[SocketAddr],
         to: Option<SocketAddr>,
     ) -> Result<Vec<(SocketAddr, SocketAddr)>, Fault> {
-        let listens: Vec<SocketAddr> =
-            self.addresses().map(|address| address.address).collect();
+        let listens: Vec<SocketAddr> = self.addresses().map(|address| address.address).collect();
         flows(&self.settings.name, &listens, clients, to)
     }
 }

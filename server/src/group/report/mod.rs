@@ -11,22 +11,14 @@ use std::{collections::BTreeMap, sync::Arc};
 use tokio::sync::watch;
 
 use crate::{
-    daemon::{describe::describe, settings::GroupSettings},
-    engine::{
-        event::GenerationId,
-        group::Group,
-        view::State,
-    },
     control::api::{Fault, FaultKind},
+    daemon::{describe::describe, settings::GroupSettings},
+    engine::{event::GenerationId, group::Group, view::State},
 };
 
 use super::{members::Reader, processes::GenerationView, totals::Totals};
 
-pub(crate) use self::{
-    change::ChangeQuestion,
-    flows::FlowQuestion,
-    status::{Connections, Queues},
-};
+pub(crate) use self::{change::ChangeQuestion, flows::FlowQuestion, status::Connections};
 
 /// A group, as it was when something last changed in it. What the kernel counts and shows is read when somebody asks.
 #[derive(Debug)]

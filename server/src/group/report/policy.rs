@@ -10,7 +10,6 @@ use crate::{
         event::GenerationId,
         view::{RampView, WorkerView},
     },
-    policy::Policy,
 };
 
 use super::{View, change::share};

@@ -25,11 +25,7 @@ use crate::{
         totals::{migrated_in, selected},
     },
     policy::Policy,
-    sockets::{
-        address::ListenAddress,
-        diag::Diag,
-        procfs::Processes as AllProcesses,
-    },
+    sockets::{address::ListenAddress, diag::Diag, procfs::Processes as AllProcesses},
 };
 
 use super::{View, unreadable};
@@ -209,9 +205,13 @@ impl View {
             for (&slot, sockets) in reader.sockets() {
                 for socket in sockets {
                     let queue = match (&look, &socket.watched) {
-                        (Some(look), Some((watched, since))) => {
-                            let queue = look.of(watched, *since).unwrap_or_default();
-                            if reader.is_udp() { u64::from(queue.datagrams > 0) } else { queue.unaccepted.into() }
+                        (Some(look), Some(watched)) => {
+                            let queue = look.of(watched).unwrap_or_default();
+                            if reader.is_udp() {
+                                u64::from(queue.datagrams > 0)
+                            } else {
+                                queue.unaccepted.into()
+                            }
                         }
                         _ => {
                             if by_diag.is_none() {

@@ -63,10 +63,8 @@ async fn limits_are_set_and_one_that_cannot_be_is_named() {
         (named("core"), Limit { soft: 0, hard: 4096 }),
         (Resource::NOFILE, Limit { soft: 16, hard: 32 }),
     ];
-    let limited = |limits| SpawnSpec {
-        limits,
-        ..shell("ulimit -S -n; ulimit -H -n; ulimit -S -c; ulimit -H -c")
-    };
+    let limited =
+        |limits| SpawnSpec { limits, ..shell("ulimit -S -n; ulimit -H -n; ulimit -S -c; ulimit -H -c") };
     // Blocks of 512 bytes.
     assert_eq!(run(limited(limits.clone())).await, (Exit::Code(0), "16\n32\n0\n8\n".to_owned()));
     // No process may have more than the sysctl fs.nr_open, whoever asks.

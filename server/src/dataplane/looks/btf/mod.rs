@@ -101,7 +101,8 @@ impl Btf {
         if magic != Some(MAGIC) {
             return Err(malformed("no magic number"));
         }
-        let header = |at| word(&bytes, at).map(|word| word as usize).ok_or(malformed("the header is cut off"));
+        let header =
+            |at| word(&bytes, at).map(|word| word as usize).ok_or(malformed("the header is cut off"));
         let length = header(4)?;
         if length < HEADER {
             return Err(malformed("the header is too short"));
@@ -188,13 +189,15 @@ impl Btf {
 
     /// The type of a member and where it begins, in bits.
     fn member(&self, number: u32, name: &str, depth: u32) -> Option<(u32, u32)> {
-        let structure = self.resolved(number).filter(|found| [Kind::Struct as u32, UNION].contains(&found.kind))?;
+        let structure =
+            self.resolved(number).filter(|found| [Kind::Struct as u32, UNION].contains(&found.kind))?;
         let depth = depth.checked_sub(1)?;
         (0..structure.members).find_map(|index| {
             let at = structure.start.checked_add(TYPE + index * MEMBER)?;
             let (named, number) = (word(&self.bytes, at)?, word(&self.bytes, at.checked_add(4)?)?);
             let offset = word(&self.bytes, at.checked_add(8)?)?;
-            let (bits, offset) = if structure.has_bits { (offset >> 24, offset & 0xff_ffff) } else { (0, offset) };
+            let (bits, offset) =
+                if structure.has_bits { (offset >> 24, offset & 0xff_ffff) } else { (0, offset) };
             if !name.is_empty() && self.is_named(named, name) {
                 // A bit field is no field that a load can be of.
                 return (bits == 0).then_some((number, offset));
