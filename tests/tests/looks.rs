@@ -161,7 +161,8 @@ fn unread_datagrams_are_counted_in_both_of_a_sockets_queues() {
             let unread = |datagrams| Queue { listens: true, datagrams, ..Queue::default() };
             assert_eq!(queue(&looks, &watched), unread(0));
             for server in servers {
-                let sender = UdpSocket::bind((if server.starts_with('[') { "::1" } else { "127.0.0.1" }, 0)).unwrap();
+                let sender =
+                    UdpSocket::bind((if server.starts_with('[') { "::1" } else { "127.0.0.1" }, 0)).unwrap();
                 (0..10).for_each(|_| {
                     sender.send_to(b"datagram", address(server)).unwrap();
                 });
@@ -205,7 +206,10 @@ fn a_closed_listener_is_seen_while_handshakes_of_it_are_half_open_and_then_no_mo
         for _ in 0..200 {
             assert_eq!(queue(&looks, &second), listening(0, 3));
         }
-        assert_eq!(steer_tests::sockets::tcp_count_at_port(8081, steer_tests::sockets::TcpState::SynReceived), 5);
+        assert_eq!(
+            steer_tests::sockets::tcp_count_at_port(8081, steer_tests::sockets::TcpState::SynReceived),
+            5
+        );
         drop(clients);
         println!("closed: with 5 half-open seen, without gone; its number is another's at once");
     });
@@ -319,7 +323,10 @@ fn no_look_misses_one_of_2000_while_others_come_and_go() {
             (times, churning.map(|thread| thread.join().expect("no look of its own has missed one")))
         });
         times.sort_unstable();
-        assert!(churned.iter().all(|count| *count > 50), "{churned:?}: it shows nothing if nothing came or went");
+        assert!(
+            churned.iter().all(|count| *count > 50),
+            "{churned:?}: it shows nothing if nothing came or went"
+        );
         println!(
             "looks: {LOOKS} at {STEADY} and {churned:?} that came and went, missed: 0; median {:?}",
             times[LOOKS / 2]
@@ -346,9 +353,15 @@ fn a_look_takes_no_longer_beside_20000_other_sockets() {
                     began.elapsed()
                 })
                 .collect();
-            assert_eq!([0, 1].map(|index| look.of(&watched[index])), [3, 0].map(|count| Some(listening(0, count))));
+            assert_eq!(
+                [0, 1].map(|index| look.of(&watched[index])),
+                [3, 0].map(|count| Some(listening(0, count)))
+            );
             times.sort_unstable();
-            println!("{what}: a look at 2 listeners takes {:?} (median; at worst {:?})", times[250], times[500]);
+            println!(
+                "{what}: a look at 2 listeners takes {:?} (median; at worst {:?})",
+                times[250], times[500]
+            );
         };
         time("alone");
         // Each is two sockets of the table: the client's and the one that nobody accepts.

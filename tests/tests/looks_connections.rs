@@ -53,7 +53,9 @@ struct Heir(Child);
 impl Heir {
     fn of<'a>(sockets: impl IntoIterator<Item = &'a TcpStream>) -> Self {
         let sockets: Vec<_> = sockets.into_iter().collect();
-        let set = |flags| sockets.iter().try_for_each(|socket| fcntl_setfd(socket, flags)).expect("a flag can be set");
+        let set = |flags| {
+            sockets.iter().try_for_each(|socket| fcntl_setfd(socket, flags)).expect("a flag can be set")
+        };
         set(FdFlags::empty());
         let child = Command::new("sleep").arg("1000").spawn().expect("sleep runs");
         set(FdFlags::CLOEXEC);
@@ -85,10 +87,14 @@ fn a_connection_of_several_processes_is_one_and_is_at_its_own_address() {
         let listeners = sites.map(bind);
         let servers: [&[(&str, usize)]; 3] =
             [&[(sites[0], 5)], &[(sites[1], 7)], &[("127.0.0.3:8081", 4), ("[::1]:8081", 3)]];
-        let mut pairs: Vec<_> =
-            listeners.iter().zip(servers).flat_map(|(listener, servers)| connect(listener, servers)).collect();
+        let mut pairs: Vec<_> = listeners
+            .iter()
+            .zip(servers)
+            .flat_map(|(listener, servers)| connect(listener, servers))
+            .collect();
         // Nobody holds these yet.
-        let _unaccepted = sites[..2].iter().map(|site| TcpStream::connect(address(site)).unwrap()).collect::<Vec<_>>();
+        let _unaccepted =
+            sites[..2].iter().map(|site| TcpStream::connect(address(site)).unwrap()).collect::<Vec<_>>();
 
         let heir = Heir::of(pairs.iter().map(|(_, accepted)| accepted));
         let heir_s_heir = Heir::of(pairs.iter().map(|(_, accepted)| accepted));
@@ -110,7 +116,8 @@ fn a_connection_of_several_processes_is_one_and_is_at_its_own_address() {
         let held = procfs::socket_inodes_of(&[heir.pid()]);
         for site in sites {
             let at_site = Diag::open().unwrap().connections(site.parse().unwrap()).unwrap();
-            let count = at_site.iter().filter(|connection| held.contains(&u64::from(connection.inode))).count();
+            let count =
+                at_site.iter().filter(|connection| held.contains(&u64::from(connection.inode))).count();
             assert_eq!(count, at(&look(&[heir.pid()]), site));
         }
         let namespace = std::fs::metadata("/proc/thread-self/ns/net").unwrap().ino();
@@ -129,8 +136,12 @@ fn a_connection_of_several_processes_is_one_and_is_at_its_own_address() {
             states
         };
         let wanted = BTreeMap::from(
-            [(ConnectionState::CloseWait, 1), (ConnectionState::Closing, 1), (ConnectionState::Established, 17)]
-                .map(|(state, count)| (format!("{state:?}"), count)),
+            [
+                (ConnectionState::CloseWait, 1),
+                (ConnectionState::Closing, 1),
+                (ConnectionState::Established, 17),
+            ]
+            .map(|(state, count)| (format!("{state:?}"), count)),
         );
         wait::until("both have closed", SOON, || match states() {
             found if found == wanted => Ok(()),
@@ -163,7 +174,8 @@ fn no_look_misses_one_of_3000_connections_while_others_come_and_go() {
     netns::run("connections-come-and-go", |namespace| {
         let listener = TcpListener::bind(address("127.0.0.1:8080")).unwrap();
         let pairs = connect(&listener, &[("127.0.0.1:8080", STEADY)]);
-        let steady: HashSet<_> = pairs.iter().map(|(_, accepted)| options::inode(accepted.as_fd()).unwrap()).collect();
+        let steady: HashSet<_> =
+            pairs.iter().map(|(_, accepted)| options::inode(accepted.as_fd()).unwrap()).collect();
         let is_over = AtomicBool::new(false);
         let ports = BTreeSet::from([8080]);
         let (mut times, churned) = thread::scope(|scope| {

@@ -34,7 +34,9 @@ pub(super) fn probe() -> Probe {
     }
     let by = match trial.connections(&looks) {
         Ok(CONNECTIONS) => "; the connections of a process, too".to_owned(),
-        Ok(found) => return wrong(&format!("{found} connections of this process where it has {CONNECTIONS}")),
+        Ok(found) => {
+            return wrong(&format!("{found} connections of this process where it has {CONNECTIONS}"));
+        }
         // Before Linux 6.1 there is another way, which costs more and is as exact.
         Err(LooksError::NoConnections(reason)) => {
             format!("; the connections of a process by /proc ({})", describe(&*reason))
@@ -43,7 +45,9 @@ pub(super) fn probe() -> Probe {
     };
     Probe::ok(
         NAME,
-        format!("exact: {CONNECTIONS} of {CONNECTIONS} connections are counted at their listener, unaccepted{by}"),
+        format!(
+            "exact: {CONNECTIONS} of {CONNECTIONS} connections are counted at their listener, unaccepted{by}"
+        ),
     )
 }
 
@@ -76,7 +80,8 @@ impl Trial {
 
     /// The clients' ends, which this process holds.
     fn connections(&self, looks: &Looks) -> Result<u32, LooksError> {
-        let own: Vec<SocketAddr> = self.clients.iter().filter_map(|client| client.local_addr().ok()).collect();
+        let own: Vec<SocketAddr> =
+            self.clients.iter().filter_map(|client| client.local_addr().ok()).collect();
         let ports: BTreeSet<u16> = own.iter().map(SocketAddr::port).collect();
         let found = looks.connections(&[std::process::id()], &ports)?;
         Ok(found.iter().filter(|connection| own.contains(&connection.local)).count() as u32)

@@ -62,7 +62,8 @@ mod tests {
 
     #[test]
     fn functions_are_found_at_their_numbers() {
-        let functions = BTreeMap::from([(7, "bpf_iter_task_file".to_owned()), (3, "bpf_iter_tcp".to_owned())]);
+        let functions =
+            BTreeMap::from([(7, "bpf_iter_task_file".to_owned()), (3, "bpf_iter_tcp".to_owned())]);
         let parsed = AyaBtf::parse(&only(&functions), Endianness::default()).unwrap();
         for (number, name) in functions {
             assert_eq!(parsed.id_by_type_name_kind(&name, BtfKind::Func).unwrap(), number);

@@ -108,7 +108,8 @@ fn records(bytes: &[u8]) -> impl Iterator<Item = OpenConnection> {
     let (records, _) = bytes.as_chunks::<{ size_of::<HeldConnection>() }>();
     records.iter().filter_map(|record| {
         // SAFETY: as many bytes as a record has, any of which are a value.
-        let held: HeldConnection = unsafe { std::ptr::from_ref(record).cast::<HeldConnection>().read_unaligned() };
+        let held: HeldConnection =
+            unsafe { std::ptr::from_ref(record).cast::<HeldConnection>().read_unaligned() };
         Some(OpenConnection {
             inode: held.inode,
             local: SocketAddr::new(Ipv6Addr::from(held.address).to_canonical(), held.port),

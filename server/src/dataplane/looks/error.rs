@@ -85,8 +85,12 @@ impl LooksError {
             Self::Btf(BtfError::Read { .. }) => {
                 "Linux with CONFIG_DEBUG_INFO_BTF=y, which distributions have since 2020; handshakes are estimated without it"
             }
-            Self::NoConnections(_) => "Linux 6.1 or later; /proc and sock_diag tell the same, at a higher cost",
-            Self::Full { .. } | Self::Unwatchable { .. } => "sock_diag tells of it, with handshakes that are an estimate",
+            Self::NoConnections(_) => {
+                "Linux 6.1 or later; /proc and sock_diag tell the same, at a higher cost"
+            }
+            Self::Full { .. } | Self::Unwatchable { .. } => {
+                "sock_diag tells of it, with handshakes that are an estimate"
+            }
             _ if self.errno() == Some(libc::EPERM) => {
                 "it needs CAP_BPF and CAP_PERFMON: run as root, or give the process these capabilities; before Linux 5.11 maps are \
                  locked memory too: raise LimitMEMLOCK= or `ulimit -l`"

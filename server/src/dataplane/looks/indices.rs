@@ -83,7 +83,10 @@ mod tests {
         for index in [2, 0] {
             indices.give_back(taken[index]);
         }
-        assert_eq!((indices.take(), indices.take(), indices.take()), (Some(key(0, 4)), Some(key(2, 5)), None));
+        assert_eq!(
+            (indices.take(), indices.take(), indices.take()),
+            (Some(key(0, 4)), Some(key(2, 5)), None)
+        );
         assert_eq!(indices.reach(), 3);
     }
 

@@ -31,13 +31,13 @@ use std::{
 
 use server_common::looks::WATCHED_MAX;
 
+use self::{connections::Connections, indices::Indices, object::Object, queues::Queues};
 pub use self::{
     connections::OpenConnection,
     error::LooksError,
     look::{Look, Queue},
     watched::Watched,
 };
-use self::{connections::Connections, indices::Indices, object::Object, queues::Queues};
 
 /// The looks of a daemon: one for all its groups, which share it among threads. A call waits for other threads' calls of its kind.
 pub struct Looks {
@@ -68,9 +68,8 @@ impl Looks {
     pub fn watch(&self, listener: BorrowedFd<'_>) -> Result<Watched, LooksError> {
         let transport = watched::transport(listener, self.reads_memory)?;
         let mut queues = locked(&self.queues);
-        let watched = |key, queues: &Queues| {
-            Watched::new(key, transport, queues.number(), Arc::clone(&self.indices))
-        };
+        let watched =
+            |key, queues: &Queues| Watched::new(key, transport, queues.number(), Arc::clone(&self.indices));
         if let Some(key) = queues.key_of(listener)?
             && locked(&self.indices).share(key)
         {
@@ -108,7 +107,11 @@ impl Looks {
     /// and other network namespaces are among them: [`OpenConnection`] says which. Processes that are gone hold none.
     ///
     /// It takes what the processes have open, some 0.5 ms for 2,000 descriptors: not for a loop that serves.
-    pub fn connections(&self, pids: &[u32], ports: &BTreeSet<u16>) -> Result<Vec<OpenConnection>, LooksError> {
+    pub fn connections(
+        &self,
+        pids: &[u32],
+        ports: &BTreeSet<u16>,
+    ) -> Result<Vec<OpenConnection>, LooksError> {
         match &self.connections {
             Ok(connections) => locked(connections).look(pids, ports),
             Err(reason) => Err(LooksError::NoConnections(Arc::clone(reason))),

@@ -52,7 +52,8 @@ impl Object {
         let btf = Btf::read(btf::KERNEL)?;
         let (iterators, known) = (attach::iterators(&btf)?, offsets(&btf)?);
         drop(btf);
-        let with = |reads_memory| load(&Offsets { reads_memory: u32::from(reads_memory), ..known }, &iterators);
+        let with =
+            |reads_memory| load(&Offsets { reads_memory: u32::from(reads_memory), ..known }, &iterators);
         let (ebpf, reads_memory) = match with(true) {
             Ok(ebpf) => (ebpf, true),
             // If it was refused for something else, its reason says more than that of the second.
@@ -113,7 +114,11 @@ fn descriptor(program: &Iter, name: &'static str) -> Result<ProgramFd, LooksErro
 }
 
 /// Maps an array's first values.
-pub(super) fn share<T: Pod>(map: &Map, name: &'static str, count: usize) -> Result<SharedArray<T>, LooksError> {
+pub(super) fn share<T: Pod>(
+    map: &Map,
+    name: &'static str,
+    count: usize,
+) -> Result<SharedArray<T>, LooksError> {
     let Map::Array(data) = map else { return Err(LooksError::Missing { kind: "array", name }) };
     SharedArray::map(data.fd().as_fd(), count).map_err(|source| LooksError::Map {
         operation: "share",

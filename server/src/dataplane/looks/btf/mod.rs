@@ -1,8 +1,8 @@
 //! Where the running kernel keeps the fields of its structures, from its BTF (`Documentation/bpf/btf.rst`).
 //!
-//! A reader of our own, because of what a daemon may take to start and to hold: beside it, on one machine, btfparse 1.3 took
-//! 160 ms and 62 MB at its peak, where this takes the bytes, an index of 4 bytes for each type, and a tenth of the time. aya-obj parses BTF
-//! but tells no member's offset. Bytes come from the kernel, and are read as if they did not: nothing here panics.
+//! A reader of our own, because of what a daemon may take to start and to hold: of one kernel's 126,000 types, in the same run,
+//! btfparse 1.3 took 300 ms and 60 MB, and this 13 ms and 6 MB, the file's 5.5 among them, which are given back. aya-obj parses BTF but tells no
+//! member's offset. What it reads comes from the kernel, and is read as if it did not: nothing here panics.
 
 use std::{fs, io, path::Path};
 
@@ -101,7 +101,8 @@ impl Btf {
         if magic != Some(MAGIC) {
             return Err(malformed("no magic number"));
         }
-        let header = |at| word(&bytes, at).map(|word| word as usize).ok_or(malformed("the header is cut off"));
+        let header =
+            |at| word(&bytes, at).map(|word| word as usize).ok_or(malformed("the header is cut off"));
         let length = header(4)?;
         if length < HEADER {
             return Err(malformed("the header is too short"));
@@ -188,13 +189,15 @@ impl Btf {
 
     /// The type of a member and where it begins, in bits.
     fn member(&self, number: u32, name: &str, depth: u32) -> Option<(u32, u32)> {
-        let structure = self.resolved(number).filter(|found| [Kind::Struct as u32, UNION].contains(&found.kind))?;
+        let structure =
+            self.resolved(number).filter(|found| [Kind::Struct as u32, UNION].contains(&found.kind))?;
         let depth = depth.checked_sub(1)?;
         (0..structure.members).find_map(|index| {
             let at = structure.start.checked_add(TYPE + index * MEMBER)?;
             let (named, number) = (word(&self.bytes, at)?, word(&self.bytes, at.checked_add(4)?)?);
             let offset = word(&self.bytes, at.checked_add(8)?)?;
-            let (bits, offset) = if structure.has_bits { (offset >> 24, offset & 0xff_ffff) } else { (0, offset) };
+            let (bits, offset) =
+                if structure.has_bits { (offset >> 24, offset & 0xff_ffff) } else { (0, offset) };
             if !name.is_empty() && self.is_named(named, name) {
                 // A bit field is no field that a load can be of.
                 return (bits == 0).then_some((number, offset));

@@ -72,7 +72,11 @@ fn example() -> Builder {
         // Type 7: the union has no name, and begins at the eighth byte.
         .members("outer", STRUCT << 24, &[("first", 1, 0), ("", 5, 64), ("last", 4, 128)])
         // Type 8: with bit fields, the upper byte of an offset is a size.
-        .members("packed", 1 << 31 | STRUCT << 24, &[("flag", 1, 1 << 24 | 32), ("word", 1, 64), ("odd", 1, 9)])
+        .members(
+            "packed",
+            1 << 31 | STRUCT << 24,
+            &[("flag", 1, 1 << 24 | 32), ("word", 1, 64), ("odd", 1, 9)],
+        )
         .add("", FUNC_PROTO << 24 | 1, 0, &[0, 1])
         // A structure and a function can have one name.
         .add("outer", FUNC << 24, 9, &[])
