@@ -110,11 +110,13 @@ pub struct Offsets {
     pub net_number: u32,
     /// Not 0: [`net`](Self::net) is there; a kernel without network namespaces lacks it.
     pub has_net: u32,
+    /// Not 0: the kernel has IPv6, and [`address_v6`](Self::address_v6) is there.
+    pub has_v6: u32,
     /// Not 0: the program may read kernel memory by address. The kernel refuses that under `lockdown=confidentiality`.
     pub reads_memory: u32,
 }
 
-const _: () = assert!(size_of::<Offsets>() == 18 * 4);
+const _: () = assert!(size_of::<Offsets>() == 19 * 4);
 
 // SAFETY: `repr(C)`, whole words and bytes without padding between them, and any bit pattern is a value.
 #[cfg(feature = "aya")]

@@ -47,7 +47,11 @@ extern "C" fn connections(context: *const c_void) -> i32 {
         // SAFETY: the kernel's own `seq_file`. A record that does not fit is asked for again with the next read.
         unsafe {
             let seq = (&raw const (*meta).seq).read_volatile();
-            bpf_seq_write(seq.cast(), (&raw const held).cast_mut().cast(), size_of::<HeldConnection>() as u32);
+            bpf_seq_write(
+                seq.cast(),
+                (&raw const held).cast_mut().cast(),
+                size_of::<HeldConnection>() as u32,
+            );
         }
     }
     0
@@ -73,7 +77,9 @@ fn wanted(file: Pointer) -> Option<HeldConnection> {
         }
         let address = match load::<u16>(sock, offset!(family)) {
             AF_INET => [0, 0, 0xffff_u32.to_be(), load(sock, offset!(address_v4))],
-            AF_INET6 => [0, 4, 8, 12].map(|word| load(sock, offset!(address_v6) + word)),
+            AF_INET6 if offset!(has_v6) != 0 => {
+                [0, 4, 8, 12].map(|word| load(sock, offset!(address_v6) + word))
+            }
             _ => return None,
         };
         let inode: Pointer = load(file, offset!(file_inode));

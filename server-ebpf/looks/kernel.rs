@@ -25,6 +25,7 @@ pub(crate) static OFFSETS: Offsets = Offsets {
     net: u32::MAX,
     net_number: u32::MAX,
     has_net: 1,
+    has_v6: 1,
     reads_memory: 1,
 };
 

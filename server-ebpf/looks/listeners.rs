@@ -5,7 +5,10 @@ use core::ffi::c_void;
 use aya_ebpf::{
     bindings::BPF_F_MMAPABLE,
     btf_maps::{Array, SkStorage},
-    helpers::{bpf_probe_read_kernel, generated::{bpf_skc_to_tcp_sock, bpf_skc_to_udp6_sock}},
+    helpers::{
+        bpf_probe_read_kernel,
+        generated::{bpf_skc_to_tcp_sock, bpf_skc_to_udp6_sock},
+    },
     macros::btf_map,
 };
 use server_common::looks::{CellKey, QueueCell, WATCHED_MAX};
@@ -104,18 +107,25 @@ fn datagrams(sock: Pointer) -> u32 {
     // The reader moves all of the first queue into the second: one that it has just moved is counted twice, and not missed.
     // SAFETY: as above.
     let arrived: u32 = unsafe { load(sock, offset!(receive_queue)) };
-    // SAFETY: as above; the helper answers null where the socket is not one of IPv6.
-    let udp6: Pointer = unsafe { bpf_skc_to_udp6_sock(sock.cast_mut()) }.cast();
-    let moved = if !udp6.is_null() {
-        // SAFETY: an IPv6 UDP socket begins with a `udp_sock`.
-        unsafe { load::<u32>(udp6, offset!(reader_queue)) }
-    } else if offset!(reads_memory) != 0 {
-        // No helper makes a `udp_sock` of an IPv4 socket, so a typed load ends at the `sock`.
-        let queue = sock.wrapping_byte_add(offset!(reader_queue) as usize).cast::<u32>();
-        // SAFETY: the helper answers an error where it cannot read.
-        unsafe { bpf_probe_read_kernel(queue) }.unwrap_or(0)
-    } else {
-        0
-    };
-    arrived.wrapping_add(moved)
+    arrived.wrapping_add(moved(sock))
+}
+
+/// The second queue. It is a `udp_sock`'s, and only IPv6 has a helper that makes one of a socket: for IPv4, a typed load ends at the
+/// `sock`.
+#[inline(always)]
+fn moved(sock: Pointer) -> u32 {
+    if offset!(has_v6) != 0 {
+        // SAFETY: not null; the helper answers null where the socket is not one of IPv6.
+        let udp6: Pointer = unsafe { bpf_skc_to_udp6_sock(sock.cast_mut()) }.cast();
+        if !udp6.is_null() {
+            // SAFETY: an IPv6 UDP socket begins with a `udp_sock`.
+            return unsafe { load(udp6, offset!(reader_queue)) };
+        }
+    }
+    if offset!(reads_memory) == 0 {
+        return 0;
+    }
+    let queue = sock.wrapping_byte_add(offset!(reader_queue) as usize).cast::<u32>();
+    // SAFETY: the helper answers an error where it cannot read.
+    unsafe { bpf_probe_read_kernel(queue) }.unwrap_or(0)
 }

@@ -8,6 +8,10 @@ use super::btf::{Btf, BtfError};
 pub(super) fn offsets(btf: &Btf) -> Result<Offsets, BtfError> {
     let sock = btf.structure("sock")?;
     let connection_sock = btf.structure("inet_connection_sock")?;
+    // CONFIG_IPV6; its UDP socket has to be built in, too, or no helper tells one.
+    let v6 = sock
+        .offset("__sk_common.skc_v6_rcv_saddr")
+        .and_then(|offset| btf.structure("udp6_sock").map(|_| offset));
     // A kernel without network namespaces (CONFIG_NET_NS) lacks the pointer, and then all sockets are in one.
     let net = sock.offset("__sk_common.skc_net.net");
     Ok(Offsets {
@@ -15,7 +19,8 @@ pub(super) fn offsets(btf: &Btf) -> Result<Offsets, BtfError> {
         family: sock.offset("__sk_common.skc_family")?,
         port: sock.offset("__sk_common.skc_num")?,
         address_v4: sock.offset("__sk_common.skc_rcv_saddr")?,
-        address_v6: sock.offset("__sk_common.skc_v6_rcv_saddr")?,
+        has_v6: u32::from(v6.is_ok()),
+        address_v6: v6.unwrap_or_default(),
         protocol: sock.offset("sk_protocol")?,
         ack_backlog: sock.offset("sk_ack_backlog")?,
         receive_queue: sock.offset("sk_receive_queue.qlen")?,

@@ -1,8 +1,8 @@
 //! Where the running kernel keeps the fields of its structures, from its BTF (`Documentation/bpf/btf.rst`).
 //!
-//! A reader of our own, because of what a daemon may take to start and to hold: beside it, on one machine, btfparse 1.3 took
-//! 160 ms and 62 MB at its peak, where this takes the bytes, an index of 4 bytes for each type, and a tenth of the time. aya-obj parses BTF
-//! but tells no member's offset. Bytes come from the kernel, and are read as if they did not: nothing here panics.
+//! A reader of our own, because of what a daemon may take to start and to hold: of one kernel's 126,000 types, in the same run,
+//! btfparse 1.3 took 300 ms and 60 MB, and this 13 ms and 6 MB, the file's 5.5 among them, which are given back. aya-obj parses BTF but tells no
+//! member's offset. What it reads comes from the kernel, and is read as if it did not: nothing here panics.
 
 use std::{fs, io, path::Path};
 
