@@ -70,7 +70,7 @@ impl Actor {
                 }
                 None
             }
-            Effect::Note(Note { kind, generation, detail }) => {
+            Effect::Note(Note { kind, generation, process, detail }) => {
                 let missing =
                     generation.filter(|_| kind == "start-failed").and_then(|id| self.missing_sockets(id));
                 let detail = match missing {
@@ -79,7 +79,7 @@ impl Actor {
                 };
                 let worker = generation.map(|id| self.settings.name.worker(id.worker));
                 let number = generation.map(|id| id.number);
-                self.journal.add(kind, &self.settings.name, worker, number, detail);
+                self.journal.add_of_process(kind, &self.settings.name, worker, number, &process, detail);
                 None
             }
         };

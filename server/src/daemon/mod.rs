@@ -126,7 +126,7 @@ async fn serve_groups(
 ) -> anyhow::Result<ExitCode> {
     let control = ControlSocket::bind(&setup.socket)?;
     let metrics = setup.metrics.as_ref().map(MetricsListener::bind).transpose()?;
-    let (output, _) = OutputSink::to_stderr(setup.log_format);
+    let output = OutputSink::to_stderr(setup.log_format);
     let lasting = Lasting::new(&setup)?;
     let shared = Shared {
         clock: Clock::new(),

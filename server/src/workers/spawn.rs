@@ -5,6 +5,7 @@
 //! which step failed.
 
 mod child;
+mod reopen;
 
 use std::{
     io::{self, Read},
@@ -318,8 +319,7 @@ fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
 /// What this process reads, and the worker's stdout and stderr.
 fn output(output: Output) -> io::Result<(Option<WorkerOutput>, [OwnedFd; 2])> {
     if output == Output::Shared {
-        let own = [io::stdout().as_fd().try_clone_to_owned()?, io::stderr().as_fd().try_clone_to_owned()?];
-        return Ok((None, own));
+        return Ok((None, reopen::stdout_and_stderr()?));
     }
     let (stdout, child_stdout) = output_pipe()?;
     let (stderr, child_stderr) = output_pipe()?;
