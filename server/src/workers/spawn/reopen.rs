@@ -15,6 +15,7 @@ use std::{
 };
 
 use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
     fs::{FileType, Mode, OFlags, Stat, fcntl_getfl, fcntl_setfl, fstat, open},
     io::Errno,
     net::{
@@ -83,6 +84,16 @@ fn anew(own: BorrowedFd<'_>, journal: &Path) -> io::Result<OwnedFd> {
         FileType::Socket if is_of_journal(own, journal) => stream_to_journal(journal),
         // ENXIO, as opening its link would say.
         FileType::Socket => Err(io::Error::other("it is a socket, which cannot be opened again")),
+        FileType::Fifo => {
+            let opened = reopen(own)?;
+            // Only a pipe with a name is refused (ENXIO) where nobody reads it: a worker that prints there would die of SIGPIPE.
+            let mut polled = [PollFd::new(&opened, PollFlags::OUT)];
+            poll(&mut polled, Some(&Timespec::default()))?;
+            match polled[0].revents().contains(PollFlags::ERR) {
+                true => Err(io::Error::other("nobody reads the pipe")),
+                false => Ok(opened),
+            }
+        }
         FileType::RegularFile => {
             // Two descriptions of a file each have an offset: without this one would write over what the other has written.
             let flags = fcntl_getfl(own)?;
@@ -96,8 +107,8 @@ fn anew(own: BorrowedFd<'_>, journal: &Path) -> io::Result<OwnedFd> {
 }
 
 fn reopen(own: BorrowedFd<'_>) -> io::Result<OwnedFd> {
-    // A pipe that has lost its reader would have the opening wait for another: with O_NONBLOCK that is ENXIO. A terminal does not
-    // become this process's.
+    // A pipe with a name and without reader would have the opening wait for one: with O_NONBLOCK that is ENXIO. A terminal does
+    // not become this process's.
     let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::NOCTTY | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let opened = open(format!("/proc/self/fd/{}", own.as_raw_fd()), flags, Mode::empty())?;
     fcntl_setfl(&opened, fcntl_getfl(&opened)? - OFlags::NONBLOCK)?;
