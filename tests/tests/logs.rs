@@ -164,8 +164,8 @@ fn a_pipe_that_nobody_reads() {
     netns::run("log-unread", |namespace| {
         let (unread, stderr) = pipe();
         let mut steer = chatty(namespace, place.path(), stderr);
-        until_dropped(&steer);
         works(&steer, "unread");
+        until_dropped(&steer);
         let read = Reader::start(unread, 64 * 1024, Duration::ZERO);
         is_told_of(&steer, &read, "unread");
         assert!(read.told() > 1000, "{}", read.told());
@@ -184,8 +184,8 @@ fn a_reader_that_is_slow() {
         let (unread, stderr) = pipe();
         let read = Reader::start(unread, 4096, Duration::from_millis(20));
         let mut steer = chatty(namespace, place.path(), stderr);
-        until_dropped(&steer);
         works(&steer, "slow");
+        until_dropped(&steer);
         wait::until("dropped lines are told of", SOON, || match read.told() {
             0 => Err(dropped(&steer).to_string()),
             _ => Ok(()),

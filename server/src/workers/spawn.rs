@@ -177,7 +177,7 @@ impl SpawnError {
 /// Between fork and exec `forked` is told of the process. It runs nothing before `forked` returns, and nothing ever should this
 /// process die before: whoever writes down there whom it has started has started nobody else.
 ///
-/// The process leads a session of its own, has /dev/null as stdin, pipes as stdout and stderr, the listeners from
+/// The process leads a session of its own, has /dev/null as stdin, stdout and stderr as [`Output`] says, the listeners from
 /// fd 3 on, then the memory for its load, and no other descriptor of this process; default signal handling; and the environment that
 /// [`SpawnSpec`] says. It outlives this process: nothing ends it with its parent. A failed step, the exec among
 /// them, is the error that is returned, and then there is no process.
