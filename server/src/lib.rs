@@ -6,6 +6,9 @@
 //! [`cli`] how people do; [`config`] reads what an operator has written down; [`log`] is
 //! what all of them say on stderr.
 
+// It panics where stderr cannot be written, and waits where nobody reads it: see [`log`].
+#![warn(clippy::print_stderr)]
+
 pub mod block;
 pub mod cli;
 pub mod config;

@@ -12,7 +12,7 @@ use std::{
     path::Path,
     sync::{Arc, Mutex},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rustix::{
@@ -137,13 +137,15 @@ fn works(steer: &Steer<'_>, name: &str) {
     steer.until_working();
     let traffic = Traffic::start(&[address()]);
     let before = steer.worker_pids();
+    let began = Instant::now();
     steer.command(["restart", "web"]).succeeded();
+    let took = began.elapsed();
     let after = steer.worker_pids();
     assert!(after.len() == 2 && after.iter().all(|pid| !before.contains(pid)), "{before:?}, {after:?}");
     assert!(steer.command(["status"]).succeeded().stdout.contains("web/1"));
     traffic.more(100);
     let tally = traffic.end();
-    println!("{name}: connections: {}, failed: {}", tally.connections, tally.failed);
+    println!("{name}: restart: {took:.0?}, connections: {}, failed: {}", tally.connections, tally.failed);
 }
 
 /// All that was dropped is told of, once the reader has caught up, and nothing else is wrong.

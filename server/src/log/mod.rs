@@ -1,7 +1,7 @@
 //! The log: lines on stderr, as text or JSON, by RUST_LOG.
 //!
 //! Nothing in a daemon waits for, or dies of, what stderr is connected to: a reader that is slow, stopped or gone, a full disk, a pipe
-//! that another process has set O_NONBLOCK on. Lines go into a bounded queue ([`queue`]) and a thread writes them ([`delivery`]). What does
+//! that another process has set O_NONBLOCK on. Lines go into a bounded queue (`queue.rs`) and a thread writes them (`delivery.rs`). What does
 //! not fit or cannot be written is dropped and counted; the log says how many lines are missing where they are missing, and so
 //! does a metric.
 //!
