@@ -155,7 +155,7 @@ pub fn report(error: &anyhow::Error) -> Exit {
         return Exit::Ok;
     }
     let (exit, hint) = classify(error);
-    eprint!("{}", text(error, hint.as_deref()));
+    crate::log::last_words(&text(error, hint.as_deref()));
     exit
 }
 

@@ -9,6 +9,8 @@ use tokio::sync::broadcast;
 
 use crate::{
     control::api::Event,
+    engine::effect::AboutProcess,
+    log::events::{Happened, log},
     names::{GroupName, WorkerName},
 };
 
@@ -58,11 +60,21 @@ impl Journal {
         generation: Option<u64>,
         detail: String,
     ) {
-        let object = worker.as_ref().map_or_else(|| group.to_string(), ToString::to_string);
-        match generation {
-            Some(number) => tracing::info!("{object} generation {number} {kind}: {detail}"),
-            None => tracing::info!("{object} {kind}: {detail}"),
-        }
+        self.add_of_process(kind, group, worker, generation, &AboutProcess::default(), detail);
+    }
+
+    /// Adds an event of which something is known about a process.
+    pub(crate) fn add_of_process(
+        &self,
+        kind: &str,
+        group: &GroupName,
+        worker: Option<WorkerName>,
+        generation: Option<u64>,
+        process: &AboutProcess,
+        detail: String,
+    ) {
+        let (worker_name, text) = (worker.as_ref(), detail.as_str());
+        log(&Happened { kind, group, worker: worker_name, generation, process, detail: text });
         let mut inner = self.lock();
         inner.last += 1;
         let event = Event {

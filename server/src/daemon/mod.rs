@@ -111,6 +111,7 @@ struct Serving {
     metrics: Option<MetricsListener>,
     daemon: Daemon,
     access: AccessInForce,
+    output: OutputSink,
     lasting: Option<Lasting>,
     /// Whether the configuration is read again, by SIGHUP; and whether at once, as what was taken over is not as it is configured.
     reloads: Option<bool>,
@@ -131,16 +132,13 @@ fn open_groups(
         setup.metrics.as_ref().map(MetricsListener::bind).transpose()?
     };
     let threads = Threads::start()?;
-    let (output, _) = {
-        let _outside = outside.enter();
-        OutputSink::to_stderr(setup.log_format)
-    };
+    let output = OutputSink::to_stderr(setup.log_format);
     let lasting = Lasting::new(&setup, &threads)?;
     let looks = QueueLooks::open().inspect_err(estimated).ok();
     let shared = Shared {
         clock: Clock::new(),
         journal: Journal::new(),
-        output,
+        output: output.clone(),
         socket: setup.socket,
         limits,
         observer: Observer::start(looks.clone())?,
@@ -191,7 +189,7 @@ fn open_groups(
     let daemon = Daemon::new(&shared, program, reloader, inside.clone(), stopped);
     // Only a daemon that is being stopped gives them back.
     let _ = daemon.run(opened);
-    Ok(Serving { control, metrics, daemon, access, lasting, reloads, is_stopped })
+    Ok(Serving { control, metrics, daemon, access, output, lasting, reloads, is_stopped })
 }
 
 /// Says that looks are estimates here.
@@ -204,7 +202,7 @@ fn estimated(error: &crate::dataplane::looks::LooksError) {
 
 /// Serves clients, signals and the service manager until the daemon is stopped.
 async fn serve_clients(serving: Serving) -> anyhow::Result<ExitCode> {
-    let Serving { control, metrics, daemon, access, lasting, reloads, mut is_stopped } = serving;
+    let Serving { control, metrics, daemon, access, output, lasting, reloads, mut is_stopped } = serving;
     // From the first instant on: a SIGHUP that nobody waits for ends the process.
     if let Some(has_changed) = reloads {
         tokio::spawn(reload_on_signal(daemon.clone(), signal(SignalKind::hangup())?, has_changed));
@@ -226,6 +224,7 @@ async fn serve_clients(serving: Serving) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     daemon.ended().await;
+    output.ended().await;
     if let Some(lasting) = lasting {
         lasting.end();
     }

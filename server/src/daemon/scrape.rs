@@ -66,7 +66,8 @@ impl Daemon {
         let rendered = self.inner.threads.reading.run(move || {
             let (kernel, usage) = (KernelCounters::read(), Usage::now());
             let (version, took) = (env!("CARGO_PKG_VERSION"), began.elapsed());
-            render(Snapshot { version, program, started, took, groups, kernel, usage })
+            let log_lines_dropped = crate::log::dropped();
+            render(Snapshot { version, program, started, took, log_lines_dropped, groups, kernel, usage })
         });
         match rendered.await {
             Ok(Ok(exposition)) => Ok(exposition),

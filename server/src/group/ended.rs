@@ -47,10 +47,12 @@ pub(crate) async fn attend(task: GroupTask, ended: watch::Sender<Option<Ended>>)
     let how = match tokio::spawn(task.run()).await {
         Ok(()) => Ended::InOrder,
         Err(error) => {
-            let ended = Ended::Panicked(message(error));
-            let Fault { message, hint, .. } = ended.fault(&name);
+            // Told before it is logged: who waits for it is not to depend on the log.
+            let how = Ended::Panicked(message(error));
+            ended.send_replace(Some(how.clone()));
+            let Fault { message, hint, .. } = how.fault(&name);
             tracing::error!("{message} (hint: {})", hint.unwrap_or_default());
-            ended
+            return;
         }
     };
     ended.send_replace(Some(how));

@@ -298,13 +298,15 @@ impl GroupHost {
         }
     }
 
-    fn note(&self, Note { kind, generation, detail }: Note) {
+    fn note(&self, Note { kind, generation, process, detail }: Note) {
         let missing = generation.filter(|_| kind == "start-failed").and_then(|id| self.missing_sockets(id));
         let detail = match missing {
             Some(missing) => format!("{detail}; {missing}"),
             None => detail,
         };
-        self.journal(kind, generation, detail);
+        let worker = generation.map(|id| self.settings.name.worker(id.worker));
+        let (name, number) = (&self.settings.name, generation.map(|id| id.number));
+        self.shared.journal.add_of_process(kind, name, worker, number, &process, detail);
     }
 
     /// What a worker that binds its sockets itself has not bound.

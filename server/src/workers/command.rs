@@ -84,7 +84,8 @@ pub struct SpawnSpec {
 pub enum Output {
     /// To this process, which passes it on line by line under the worker's name.
     Piped,
-    /// Where this process's own goes: a worker that outlives it is never kept waiting by a pipe that nobody reads.
+    /// Where this process's own goes, through open file descriptions of the worker's own: a worker that outlives this process is
+    /// never kept waiting by a pipe that nobody reads, and cannot change how this process writes.
     Shared,
 }
 

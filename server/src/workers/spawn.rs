@@ -5,6 +5,7 @@
 //! which step failed.
 
 mod child;
+mod reopen;
 
 use std::{
     io,
@@ -191,7 +192,7 @@ impl SpawnError {
 /// Makes the process of a generation of a worker. It waits before its first step until it is [let go](Forked::let_go), and ends by
 /// itself should this process die before: whoever writes down in between whom it has made has started nobody else.
 ///
-/// The process leads a session of its own, has /dev/null as stdin, pipes as stdout and stderr, the listeners from
+/// The process leads a session of its own, has /dev/null as stdin, stdout and stderr as [`Output`] says, the listeners from
 /// fd 3 on, then the memory for its load, and no other descriptor of this process; default signal handling; and the environment that
 /// [`SpawnSpec`] says. It outlives this process: nothing ends it with its parent. The descriptors of the specification are closed here.
 ///
@@ -368,8 +369,7 @@ fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
 /// What this process reads, and the worker's stdout and stderr.
 fn output(output: Output) -> io::Result<(Option<WorkerOutput>, [OwnedFd; 2])> {
     if output == Output::Shared {
-        let own = [io::stdout().as_fd().try_clone_to_owned()?, io::stderr().as_fd().try_clone_to_owned()?];
-        return Ok((None, own));
+        return Ok((None, reopen::stdout_and_stderr()?));
     }
     let (stdout, child_stdout) = output_pipe()?;
     let (stderr, child_stderr) = output_pipe()?;
