@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use super::{
     drain::{Act, Cause, Drain, Limits, Shut},
     effect::{Effect, Outcome, Receipt, Receiver, Signal},
-    event::{GenerationId, Millis, Moved, OperationId, Slot},
+    event::{GenerationId, Millis, Moved, OperationId},
     group::Group,
     lifecycle::TIMEOUT_MAX,
     publication::drains_mut,
-    worker::{Generation, Phase, Worker},
+    worker::{Generation, Phase},
 };
 
 impl Group {
@@ -122,19 +122,15 @@ impl Group {
     /// Who the slots of a migration's receivers belong to.
     fn receivers(&self, moved: &Moved) -> BTreeMap<Receiver, u64> {
         let mut receivers = BTreeMap::new();
+        if moved.is_empty() {
+            return receivers;
+        }
+        let holders = self.holders();
         for (slot, count) in moved {
-            *receivers.entry(self.receiver(*slot)).or_default() += count;
+            let receiver = holders.get(slot).map_or(Receiver::Hold, |id| Receiver::Worker(id.worker));
+            *receivers.entry(receiver).or_default() += count;
         }
         receivers
-    }
-
-    fn receiver(&self, slot: Slot) -> Receiver {
-        let has_slot =
-            |worker: &Worker| worker.generations.values().any(|generation| generation.slot == slot);
-        self.workers
-            .iter()
-            .find(|(_, worker)| has_slot(worker))
-            .map_or(Receiver::Hold, |(&index, _)| Receiver::Worker(index))
     }
 
     pub(super) fn drain_mut(&mut self, id: GenerationId) -> Option<&mut Drain> {

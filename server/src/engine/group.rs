@@ -148,9 +148,8 @@ impl Group {
 
     /// When the group wants a [`Event::Tick`], should nothing else happen before.
     pub fn wakes_at(&self, now: Millis) -> Option<Millis> {
-        let lifecycles =
-            self.workers.iter().filter_map(|(&index, worker)| self.lifecycle_wakes_at(now, index, worker));
-        lifecycles
+        self.lifecycles_wake_at(now)
+            .into_iter()
             .chain(self.hold.retry_at)
             .chain(self.publication_wakes_at())
             .chain(self.ramps_wake_at())

@@ -1,0 +1,230 @@
+//! What an event costs the engine in a large group, from the first start to the last receipt: printed, and compared with a group
+//! of an eighth of the workers, of which it must not cost more than in proportion.
+//!
+//! Not among the engine's own tests, where no clock has a place. Only a release build's figures say something:
+//! `cargo test --release -p steer --test engine_pace -- --nocapture`.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    hint::black_box,
+    time::{Duration, Instant},
+};
+
+use server_common::{
+    limits::{WORKERS_MAX, slots},
+    table::Table,
+};
+use steer::{
+    engine::{
+        drain::Limits,
+        effect::{Effect, Outcome},
+        event::{Command, Event, GenerationId, Millis, Moved, Observation, OperationId},
+        group::{Group, Rules},
+        layout::Layout,
+        view::State,
+    },
+    policy::Policy,
+};
+
+/// A group and a world in which everything goes well: each effect is answered a millisecond later, in order.
+struct World {
+    group: Group,
+    now: Millis,
+    answers: VecDeque<Event>,
+    operations: OperationId,
+    finished: BTreeMap<OperationId, bool>,
+    outcomes: Vec<Outcome>,
+    layout: Option<Layout>,
+    /// By kind of event, how many there were, and how long the engine took for them in all and at most.
+    costs: BTreeMap<String, (u32, Duration, Duration)>,
+}
+
+impl World {
+    fn new(workers: u32) -> Self {
+        let rules = Rules {
+            seed: [1, 2],
+            policy: Policy::Hash,
+            slots: slots(workers),
+            workers,
+            weights: BTreeMap::new(),
+            replace: false,
+            hold: true,
+            migrates: true,
+            start: 30_000,
+            drain: 60_000,
+            limits: Limits { settle: 1_000, stop: 10_000 },
+        };
+        Self {
+            group: Group::new(rules),
+            now: 0,
+            answers: VecDeque::from([Event::Tick]),
+            operations: 0,
+            finished: BTreeMap::new(),
+            outcomes: Vec::new(),
+            layout: None,
+            costs: BTreeMap::new(),
+        }
+    }
+
+    /// Tells the engine of an event, and asks when it wants the next, as the daemon does.
+    fn tell(&mut self, event: Event) -> Option<Millis> {
+        self.now += 1;
+        let debug = format!("{event:?}");
+        let kind = debug.split([' ', '(']).next().unwrap_or_default().to_owned();
+        let begun = Instant::now();
+        let effects = self.group.handle(self.now, event);
+        let wakes_at = self.group.wakes_at(self.now);
+        let took = begun.elapsed();
+        let (count, sum, most) = self.costs.entry(kind).or_default();
+        (*count, *sum, *most) = (*count + 1, *sum + took, took.max(*most));
+        for effect in effects {
+            self.answer(effect);
+        }
+        wakes_at
+    }
+
+    fn answer(&mut self, effect: Effect) {
+        match effect {
+            Effect::MakeHold { slot } => self.answers.push_back(Event::HoldMade { slot }),
+            Effect::ShutHold { slot } => {
+                self.answers.push_back(Event::HoldShut { slot, moved: Moved::new() })
+            }
+            Effect::Start { generation, .. } => {
+                self.answers.push_back(Event::Started { generation, pid: 1 });
+                self.answers.push_back(Event::Ready { generation });
+            }
+            Effect::Publish(layout) => {
+                self.answers.push_back(Event::Published { epoch: layout.epoch });
+                self.layout = Some(layout);
+            }
+            Effect::Observe { generation, first_instant } => self.answers.push_back(Event::Observed {
+                generation,
+                first_instant,
+                observation: Observation::default(),
+            }),
+            Effect::Signal { generation, .. } => {
+                self.answers.push_back(Event::Exited { generation, exit: "exit status 0".into() });
+            }
+            Effect::ShutListener { generation, .. } => {
+                // What it held went to many.
+                let slots = self.group.serving().into_iter().map(|(_, slot)| slot);
+                let moved = slots.filter(|slot| slot % 4 == 0).map(|slot| (slot, 1)).collect();
+                self.answers.push_back(Event::ListenerShut { generation, moved });
+            }
+            Effect::Receipt { receipt, .. } => self.outcomes.push(receipt.outcome),
+            Effect::Finished { operation, result } => {
+                self.finished.insert(operation, result.is_ok());
+            }
+            Effect::Probe { .. } | Effect::Forget { .. } | Effect::Note(_) => {}
+        }
+    }
+
+    /// Goes on until nothing is left to be done, and every worker works.
+    fn settle(&mut self) {
+        let mut wakes_at = self.tell(Event::Tick);
+        loop {
+            wakes_at = match (self.answers.pop_front(), wakes_at) {
+                (Some(event), _) => self.tell(event),
+                (None, Some(at)) => {
+                    self.now = self.now.max(at);
+                    self.tell(Event::Tick)
+                }
+                (None, None) => break,
+            };
+        }
+        assert!(self.group.states().all(|state| state == State::Working));
+    }
+
+    fn ask(&mut self, command: Command) {
+        self.operations += 1;
+        let operation = self.operations;
+        self.tell(Event::Command { operation, command });
+        self.settle();
+        assert_eq!(self.finished.get(&operation), Some(&true));
+    }
+
+    /// What one part of the test cost for each event, printed.
+    fn take_cost(&mut self, workers: u32, part: &'static str) -> (&'static str, Duration) {
+        let costs = std::mem::take(&mut self.costs);
+        let (count, sum) =
+            costs.values().fold((0, Duration::ZERO), |(n, sum), cost| (n + cost.0, sum + cost.1));
+        println!("{workers} workers, {part}: {count} events, {:?} each", sum / count.max(1));
+        for (kind, (count, sum, most)) in costs {
+            println!("    {kind:>13} {count:>6} {:>10.1?} at most {most:>9.1?}", sum / count);
+        }
+        (part, sum / count.max(1))
+    }
+}
+
+/// Everything that happens in a group's life, and what each part costs for each event.
+fn live(workers: u32) -> Vec<(&'static str, Duration)> {
+    let mut world = World::new(workers);
+    let mut costs = Vec::new();
+    world.settle();
+    costs.push(world.take_cost(workers, "start"));
+    world.ask(Command::Restart { worker: None, timeout: None, canary: None });
+    let handed_over = std::mem::take(&mut world.outcomes);
+    assert_eq!(handed_over, vec![Outcome::Drained; workers as usize]);
+    costs.push(world.take_cost(workers, "restart of all"));
+    let working = world.group.serving();
+    for (generation, _) in working {
+        world.answers.push_back(Event::Exited { generation, exit: "signal 9".into() });
+    }
+    world.settle();
+    assert_eq!(std::mem::take(&mut world.outcomes), vec![Outcome::Lost; workers as usize]);
+    costs.push(world.take_cost(workers, "death of all"));
+    for count in [workers / 2, workers] {
+        world.ask(Command::Scale { workers: count, timeout: None });
+    }
+    assert_eq!(world.outcomes, vec![Outcome::Drained; workers as usize / 2]);
+    costs.push(world.take_cost(workers, "scale to a half and back"));
+    costs.extend(look(&world));
+    costs
+}
+
+/// What others ask the engine in between.
+fn look(world: &World) -> Vec<(&'static str, Duration)> {
+    let timed = |part, look: &dyn Fn()| {
+        let begun = Instant::now();
+        look();
+        let took = begun.elapsed();
+        println!("    {part}: {took:?}");
+        (part, took)
+    };
+    let group = &world.group;
+    let ids: Vec<GenerationId> = group.generations().into_iter().map(|(id, ..)| id).collect();
+    // SAFETY: `Table` is `repr(C)` of integers: all zeroes is a value.
+    let mut table = unsafe { Box::<Table>::new_zeroed().assume_init() };
+    let begun = Instant::now();
+    world.layout.as_ref().expect("a table was published").write(&mut table);
+    println!("    a table written: {:?}", begun.elapsed());
+    vec![
+        timed("workers", &|| drop(black_box(group.workers()))),
+        timed("serving", &|| drop(black_box(group.serving()))),
+        timed("slots", &|| drop(black_box(group.slots()))),
+        timed("stage of each", &|| {
+            drop(black_box(ids.iter().map(|id| group.stage(*id)).collect::<Vec<_>>()))
+        }),
+        timed("holders", &|| drop(black_box(group.holders()))),
+    ]
+}
+
+#[test]
+fn an_event_costs_no_more_than_in_proportion_to_the_group() {
+    const TIMES: u32 = 8;
+    // A pass over all workers for each worker would be 64 times as much. What else runs on the host makes any single figure
+    // larger, and none smaller: of several the smallest counts.
+    const MOST: u32 = 3 * TIMES;
+    let lives = if cfg!(debug_assertions) { 1 } else { 3 };
+    let several = |workers| {
+        let lives: Vec<_> = (0..lives).map(|_| live(workers)).collect();
+        let least = |at: usize| lives.iter().map(|costs| costs[at].1).min();
+        let parts = lives[0].iter().enumerate().map(|(at, (part, _))| (*part, least(at).unwrap_or_default()));
+        parts.collect::<Vec<_>>()
+    };
+    let (few, many) = (several(WORKERS_MAX as u32 / TIMES), several(WORKERS_MAX as u32));
+    for ((part, few), (_, many)) in few.into_iter().zip(many) {
+        println!("{part}: {few:?}, of {TIMES} times as many workers {many:?}");
+        assert!(many < few * MOST, "{part}: {few:?}, and of {TIMES} times as many workers {many:?}");
+    }
+}
