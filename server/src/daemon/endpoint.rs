@@ -11,7 +11,7 @@ use std::{
 use server_common::{
     counters::{Outcome, SlotCounters},
     flow_hash::Seed,
-    limits::{DROPPED_SLOT, SLOTS_DEFAULT, WORKERS_MAX},
+    limits::{DROPPED_SLOT, WORKERS_MAX},
     load::Shown,
     quic::Owner,
 };
@@ -71,17 +71,17 @@ pub(super) struct Endpoint {
 
 impl Endpoint {
     /// Takes the address: makes the first holding listener or the anchor (which finds a free port for port 0) and loads the program.
-    /// With a directory for pins, another daemon can go on with it.
+    /// Of `slots` it has as many as are said, with room for `sockets` each. With a directory for pins, another daemon can go on with it.
     pub(super) fn open(
         address: ListenAddress,
         owner: Option<u32>,
-        sockets: u32,
+        (slots, sockets): (u32, u32),
         flows: FlowSettings,
         pins: Option<PathBuf>,
     ) -> anyhow::Result<Self> {
         let flows = if address.protocol == Protocol::Udp { flows } else { FlowSettings::NONE };
         let named = if address.protocol == Protocol::Udp { WORKERS_MAX as u32 } else { 1 };
-        let shape = Shape { slots: SLOTS_DEFAULT, sockets, flows: flows.max, named };
+        let shape = Shape { slots, sockets, flows: flows.max, named };
         let first = make_listener(address, owner, BACKLOG)?;
         let bound = options::local_address(&first)?;
         let (kernel, mut publisher) = match &pins {

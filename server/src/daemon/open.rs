@@ -3,7 +3,7 @@
 use std::{cell::LazyCell, fs::File, io, os::fd::AsFd as _, sync::Arc};
 
 use anyhow::Context as _;
-
+use server_common::limits::slots;
 use thiserror::Error;
 use tokio::{sync::mpsc, task::JoinHandle};
 
@@ -136,7 +136,7 @@ fn assemble(
                 endpoints.push(Endpoint::open(
                     address,
                     owner,
-                    settings.sockets,
+                    (slots(settings.workers), settings.sockets),
                     settings.flows,
                     pins(index),
                 )?);
