@@ -4,11 +4,7 @@
 //! Not among the engine's own tests, where no clock has a place. Only a release build's figures say something:
 //! `cargo test --release -p steer --test engine_pace -- --nocapture`.
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    hint::black_box,
-    time::Duration,
-};
+use std::{collections::BTreeMap, hint::black_box, time::Duration};
 
 use rustix::time::{ClockId, clock_gettime};
 use server_common::{
@@ -40,13 +36,15 @@ fn timed<T>(work: impl FnOnce() -> T) -> (T, Duration) {
     (result, busy() - begun)
 }
 
-/// A group and a world in which everything goes well: each effect is answered a millisecond later, in order.
+/// A group and a world in which everything goes well: each effect is answered a millisecond later.
 struct World {
     group: Group,
     now: Millis,
-    answers: VecDeque<Event>,
+    answers: Vec<Event>,
     operations: OperationId,
     finished: BTreeMap<OperationId, bool>,
+    /// Until when each listener that is looked at has a connection.
+    connected_until: Millis,
     outcomes: Vec<Outcome>,
     layout: Option<Layout>,
     /// By kind of event, how many there were, and how long the engine took for them in all and at most.
@@ -71,9 +69,10 @@ impl World {
         Self {
             group: Group::new(rules),
             now: 0,
-            answers: VecDeque::from([Event::Tick]),
+            answers: Vec::new(),
             operations: 0,
             finished: BTreeMap::new(),
+            connected_until: 0,
             outcomes: Vec::new(),
             layout: None,
             costs: BTreeMap::new(),
@@ -82,7 +81,6 @@ impl World {
 
     /// Tells the engine of an event, and asks when it wants the next, as the daemon does.
     fn tell(&mut self, event: Event) -> Option<Millis> {
-        self.now += 1;
         let debug = format!("{event:?}");
         let kind = debug.split([' ', '(']).next().unwrap_or_default().to_owned();
         let now = self.now;
@@ -97,31 +95,32 @@ impl World {
 
     fn answer(&mut self, effect: Effect) {
         match effect {
-            Effect::MakeHold { slot } => self.answers.push_back(Event::HoldMade { slot }),
-            Effect::ShutHold { slot } => {
-                self.answers.push_back(Event::HoldShut { slot, moved: Moved::new() })
-            }
+            Effect::MakeHold { slot } => self.answers.push(Event::HoldMade { slot }),
+            Effect::ShutHold { slot } => self.answers.push(Event::HoldShut { slot, moved: Moved::new() }),
             Effect::Start { generation, .. } => {
-                self.answers.push_back(Event::Started { generation, pid: 1 });
-                self.answers.push_back(Event::Ready { generation });
+                self.answers.push(Event::Started { generation, pid: 1 });
+                self.answers.push(Event::Ready { generation });
             }
             Effect::Publish(layout) => {
-                self.answers.push_back(Event::Published { epoch: layout.epoch });
+                self.answers.push(Event::Published { epoch: layout.epoch });
                 self.layout = Some(layout);
             }
-            Effect::Observe { generation, first_instant } => self.answers.push_back(Event::Observed {
+            Effect::Observe { generation, first_instant } => self.answers.push(Event::Observed {
                 generation,
                 first_instant,
-                observation: Observation::default(),
+                observation: Observation {
+                    connections: u64::from(self.now < self.connected_until),
+                    ..Observation::default()
+                },
             }),
             Effect::Signal { generation, .. } => {
-                self.answers.push_back(Event::Exited { generation, exit: "exit status 0".into() });
+                self.answers.push(Event::Exited { generation, exit: "exit status 0".into() });
             }
             Effect::ShutListener { generation, .. } => {
                 // What it held went to many.
                 let slots = self.group.serving().into_iter().map(|(_, slot)| slot);
                 let moved = slots.filter(|slot| slot % 4 == 0).map(|slot| (slot, 1)).collect();
-                self.answers.push_back(Event::ListenerShut { generation, moved });
+                self.answers.push(Event::ListenerShut { generation, moved });
             }
             Effect::Receipt { receipt, .. } => self.outcomes.push(receipt.outcome),
             Effect::Finished { operation, result } => {
@@ -135,14 +134,16 @@ impl World {
     fn settle(&mut self) {
         let mut wakes_at = self.tell(Event::Tick);
         loop {
-            wakes_at = match (self.answers.pop_front(), wakes_at) {
-                (Some(event), _) => self.tell(event),
-                (None, Some(at)) => {
-                    self.now = self.now.max(at);
-                    self.tell(Event::Tick)
-                }
-                (None, None) => break,
-            };
+            let answers = std::mem::take(&mut self.answers);
+            self.now += 1;
+            if answers.is_empty() {
+                let Some(at) = wakes_at else { break };
+                self.now = self.now.max(at);
+                wakes_at = self.tell(Event::Tick);
+            }
+            for event in answers {
+                wakes_at = self.tell(event);
+            }
         }
         assert!(self.group.states().all(|state| state == State::Working));
     }
@@ -180,7 +181,7 @@ fn live(workers: u32) -> Vec<(&'static str, Duration)> {
     costs.push(world.take_cost(workers, "restart of all"));
     let working = world.group.serving();
     for (generation, _) in working {
-        world.answers.push_back(Event::Exited { generation, exit: "signal 9".into() });
+        world.answers.push(Event::Exited { generation, exit: "signal 9".into() });
     }
     world.settle();
     assert_eq!(std::mem::take(&mut world.outcomes), vec![Outcome::Lost; workers as usize]);
@@ -190,6 +191,12 @@ fn live(workers: u32) -> Vec<(&'static str, Duration)> {
     }
     assert_eq!(world.outcomes, vec![Outcome::Drained; workers as usize / 2]);
     costs.push(world.take_cost(workers, "scale to a half and back"));
+    // Whose connections last: as many looks as there are drains, again and again.
+    world.connected_until = world.now + 3_000;
+    world.ask(Command::Scale { workers: 2, timeout: None });
+    costs.push(world.take_cost(workers, "drains of all but two"));
+    world.ask(Command::Scale { workers, timeout: None });
+    world.costs.clear();
     costs.extend(look(&world));
     costs
 }

@@ -41,6 +41,7 @@ impl Group {
         for generation in killed {
             self.effects.push(Effect::Signal { generation, signal: Signal::Kill });
         }
+        self.set_alarm(now);
         std::mem::take(&mut self.effects)
     }
 
