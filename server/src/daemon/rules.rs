@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use server_common::{flow_hash::Seed, limits::SLOTS_DEFAULT};
+use server_common::{flow_hash::Seed, limits};
 
 use crate::engine::{
     drain::Limits,
@@ -22,7 +22,7 @@ pub(crate) fn rules(settings: &GroupSettings, seed: Seed) -> Rules {
     Rules {
         seed,
         policy: settings.policy,
-        slots: SLOTS_DEFAULT,
+        slots: limits::slots(settings.workers),
         workers: settings.workers,
         weights,
         replace,

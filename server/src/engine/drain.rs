@@ -214,8 +214,7 @@ impl Drain {
                 (last.flows, last.by_id) = (before.flows, before.by_id);
             }
         }
-        let pace = (now - self.began_at) / 8;
-        self.next_observation = now + pace.clamp(OBSERVE_MIN, OBSERVE_MAX);
+        self.next_observation = next_observation(now, now - self.began_at);
     }
 
     /// Nobody accepts from its listener any more: what it holds must not wait for the deadline. Once it was told to stop it may
@@ -364,9 +363,30 @@ impl Drain {
     }
 }
 
+/// When to look again at a drain that has gone on for so long: the longer, the later. On times that drains of about one age have in
+/// common, so that however many there are, they are looked at together.
+fn next_observation(now: Millis, age: Millis) -> Millis {
+    let pace = (age / 8).clamp(OBSERVE_MIN, OBSERVE_MAX);
+    let grid = 1 << (pace / 4).max(1).ilog2();
+    (now + pace) / grid * grid
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn drains_of_about_one_age_are_looked_at_together() {
+        assert_eq!([0, 8, 40].map(|age| next_observation(1_001, age)), [1_003, 1_003, 1_006]);
+        let late: std::collections::BTreeSet<Millis> =
+            (0..1_000).map(|at| next_observation(at, 9_000)).collect();
+        assert_eq!(late.len(), 1_000 / 16 + 1);
+        for (now, age) in (0..200).flat_map(|now| (0..2_000).map(move |age| (now, age))) {
+            let pace = (age / 8).clamp(OBSERVE_MIN, OBSERVE_MAX);
+            let next = next_observation(now, age) - now;
+            assert!(next > pace - pace / 4 - 1 && next <= pace, "{next} at {now}, {age}");
+        }
+    }
 
     const LIMITS: Limits = Limits { settle: 1_000, stop: 1_000 };
 

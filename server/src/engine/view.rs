@@ -1,6 +1,6 @@
 //! What the engine shows of a group.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use server_common::flow_hash::Seed;
 
@@ -199,8 +199,16 @@ impl Group {
     /// The generations whose listeners must have somebody who accepts, with their slots: those that a table names or will
     /// name, and those that drain and have not been told to stop.
     pub fn serving(&self) -> Vec<(GenerationId, Slot)> {
-        let serving = self.stages().into_iter().filter(|(_, _, stage)| *stage == Stage::Serving);
-        serving.map(|(generation, slot, _)| (generation, slot)).collect()
+        let serving = self.each_generation().filter(|(_, generation)| stage(generation) == Stage::Serving);
+        serving.map(|(id, generation)| (id, generation.slot)).collect()
+    }
+
+    /// The generations that are not forgotten.
+    pub(super) fn each_generation(&self) -> impl Iterator<Item = (GenerationId, &Generation)> {
+        self.workers.iter().flat_map(|(&worker, state)| {
+            let generations = state.generations.iter();
+            generations.map(move |(&number, generation)| (GenerationId { worker, number }, generation))
+        })
     }
 
     /// What is under way, for people; nothing where every worker works and nothing else has to be looked after.
@@ -225,15 +233,8 @@ impl Group {
 
     /// All generations, with their slots and what each needs to be there for.
     pub fn stages(&self) -> Vec<(GenerationId, Slot, Stage)> {
-        let of_worker = |(&worker, state): (&u32, &Worker)| {
-            let generations = state.generations.iter();
-            generations
-                .map(|(&number, generation)| {
-                    (GenerationId { worker, number }, generation.slot, stage(generation))
-                })
-                .collect::<Vec<_>>()
-        };
-        self.workers.iter().flat_map(of_worker).collect()
+        let all = self.each_generation();
+        all.map(|(id, generation)| (id, generation.slot, stage(generation))).collect()
     }
 
     /// Since when no new flow can have reached a generation that drains.
@@ -250,12 +251,14 @@ impl Group {
         generation.is_some_and(|generation| matches!(generation.phase, Phase::Draining(_)))
     }
 
-    /// Whose generation a slot is.
+    /// Whose generation a slot is. Whoever asks for many has [`holders`](Self::holders).
     pub fn holder(&self, slot: Slot) -> Option<GenerationId> {
-        self.workers.iter().find_map(|(&worker, state)| {
-            let number = state.generations.iter().find(|(_, generation)| generation.slot == slot)?.0;
-            Some(GenerationId { worker, number: *number })
-        })
+        self.each_generation().find(|(_, generation)| generation.slot == slot).map(|(id, _)| id)
+    }
+
+    /// Whose generation each slot is that is one's.
+    pub fn holders(&self) -> BTreeMap<Slot, GenerationId> {
+        self.each_generation().map(|(id, generation)| (generation.slot, id)).collect()
     }
 }
 

@@ -4,6 +4,7 @@
 use std::{cell::LazyCell, fs::File, io, os::fd::AsFd as _, sync::Arc};
 
 use anyhow::Context as _;
+use server_common::limits::slots;
 use thiserror::Error;
 use tokio::task::JoinHandle;
 
@@ -204,6 +205,7 @@ fn endpoints(
     let opening = |address| Opening {
         // The kernel lets only sockets of one owner into a group: where workers bind themselves, that is their user.
         owner: user.filter(|_| settings.mode == Mode::Own).map(|user| user.uid),
+        slots: slots(settings.workers),
         sockets: settings.sockets,
         flows: settings.flows,
         pins: record.map(|record| record.pins(address)),

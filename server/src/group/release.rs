@@ -38,7 +38,8 @@ impl GroupTask {
         let holds = engine.hold_slots();
         let slots: Vec<Slot> =
             host.members.slots().into_iter().filter(|slot| !holds.contains(slot)).collect();
-        let takes: Vec<_> = slots.into_iter().filter_map(|slot| Some((engine.holder(slot)?, slot))).collect();
+        let holders = engine.holders();
+        let takes: Vec<_> = slots.into_iter().filter_map(|slot| Some((*holders.get(&slot)?, slot))).collect();
         host.release = Some(Pending { done, began: Instant::now(), left: takes.len(), taken: Vec::new() });
         for &(id, slot) in &takes {
             host.take_from(id, slot, Purpose::Release);

@@ -21,10 +21,11 @@ impl GroupTask {
             .filter(|(_, _, stage)| *stage == Stage::Ending)
             .map(|(_, slot, _)| slot)
             .collect();
+        let holders = engine.holders();
         for (address, Upkeep { repaired, out_of_hand }) in host.members.look_after(hold, &ending) {
             repaired.into_iter().for_each(|what| host.repaired(address, what));
             for slot in out_of_hand {
-                if let Some(id) = engine.holder(slot) {
+                if let Some(&id) = holders.get(&slot) {
                     host.take_from(id, slot, Purpose::Refill);
                 }
             }

@@ -9,7 +9,7 @@ use std::{
 
 use server_common::{
     counters::{Asked, SlotCounters},
-    limits::{SLOTS_DEFAULT, WORKERS_MAX},
+    limits::WORKERS_MAX,
     quic::Owner,
 };
 
@@ -43,6 +43,8 @@ const BACKLOG: i32 = i32::MAX;
 pub(crate) struct Opening {
     /// The user who owns the group's sockets, where that is not the daemon's.
     pub(crate) owner: Option<u32>,
+    /// How many slots there are, where they are made here.
+    pub(crate) slots: u32,
     /// How many sockets each slot has room for.
     pub(crate) sockets: u32,
     /// How UDP flows are remembered.
@@ -82,8 +84,8 @@ impl Endpoint {
     pub(crate) fn open(address: ListenAddress, opening: Opening) -> anyhow::Result<Self> {
         let opening = Opening { flows: flows_of(address, opening.flows), ..opening };
         let named = if address.protocol == Protocol::Udp { WORKERS_MAX as u32 } else { 1 };
-        let (sockets, flows) = (opening.sockets, opening.flows.max);
-        let shape = Shape { slots: SLOTS_DEFAULT, sockets, flows, named };
+        let (slots, sockets, flows) = (opening.slots, opening.sockets, opening.flows.max);
+        let shape = Shape { slots, sockets, flows, named };
         let first = make_listener(address, opening.owner, BACKLOG)?;
         let bound = options::local_address(&first)?;
         let (kernel, publisher) = match &opening.pins {

@@ -41,13 +41,15 @@ impl View {
             });
         }
         let seed = self.engine.seed();
+        let holders = self.engine.holders();
+        let holders = self.engine.holders();
         let is_wanted = |flow: &Flow| client.is_none_or(|block| block.contains(flow.client.ip()));
         let mut found: Vec<(GenerationId, Flow)> = self
             .readers
             .iter()
             .flat_map(|reader| reader.list_flows(&seed))
             .filter(is_wanted)
-            .filter_map(|flow| Some((self.engine.holder(flow.slot)?, flow)))
+            .filter_map(|flow| Some((*holders.get(&flow.slot)?, flow)))
             .filter(|(id, _)| worker.is_none_or(|index| id.worker == index))
             .collect();
         found.sort_by_key(|(id, flow)| (*id, flow.client, flow.local));
