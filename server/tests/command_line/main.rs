@@ -3,6 +3,7 @@
 
 mod configured;
 mod played;
+mod silent;
 mod tune;
 
 use std::{

@@ -3,6 +3,7 @@
 mod abuse;
 mod calls;
 mod description;
+mod silence;
 
 use std::{
     future::Future,
