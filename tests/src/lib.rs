@@ -18,6 +18,7 @@ pub mod netns;
 pub mod nft;
 pub mod output;
 pub mod packaged;
+pub mod passed;
 pub mod process;
 pub mod python;
 pub mod quic;
