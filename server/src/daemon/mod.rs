@@ -68,7 +68,7 @@ use crate::{
         serve,
     },
     metrics::MetricsListener,
-    sockets::procfs::Processes,
+    sockets::{passed::Closer, procfs::Processes},
     workers::{
         limits::{Limit, Resource},
         output::OutputSink,
@@ -124,8 +124,10 @@ async fn serve_groups(
     limits: Vec<(Resource, Limit)>,
     access: Access,
 ) -> anyhow::Result<ExitCode> {
+    let closer = Closer::start().context("cannot start the threads that close what others pass")?;
     let control = ControlSocket::bind(&setup.socket)?;
-    let metrics = setup.metrics.as_ref().map(MetricsListener::bind).transpose()?;
+    let listen = |address| MetricsListener::bind(address, &closer);
+    let metrics = setup.metrics.as_ref().map(listen).transpose()?;
     let (output, _) = OutputSink::to_stderr(setup.log_format);
     let lasting = Lasting::new(&setup)?;
     let shared = Shared {
@@ -136,6 +138,7 @@ async fn serve_groups(
         limits,
         neighbours: Neighbours::default(),
         lasting: lasting.clone(),
+        closer: closer.clone(),
     };
     let left = lasting.as_ref().map(|lasting| lasting.left(&groups)).transpose()?.unwrap_or_default();
     let processes: LazyCell<Processes> = LazyCell::new(Processes::now);
@@ -188,7 +191,7 @@ async fn serve_groups(
         let _ = is_stopped.wait_for(|stopped| *stopped).await;
         systemd::stopping();
     };
-    serve(control, daemon.clone(), access, shutdown).await?;
+    serve(control, daemon.clone(), access, &closer, shutdown).await?;
     if daemon.leaves() {
         tracing::info!("ends, and leaves its groups to serve on");
         return Ok(ExitCode::SUCCESS);

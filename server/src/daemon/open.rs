@@ -113,8 +113,8 @@ fn assemble(
     notify_path.push(format!(".{}.notify", settings.name));
     let kept = saved.and_then(|_| persistence?.kept_notify());
     let mut notify = match kept {
-        Some(socket) => NotifySocket::take_over(notify_path, socket)?,
-        None => NotifySocket::bind(notify_path)?,
+        Some(socket) => NotifySocket::take_over(notify_path, socket, &shared.closer)?,
+        None => NotifySocket::bind(notify_path, &shared.closer)?,
     };
     if let Some(persistence) = persistence {
         notify = notify.lasting();

@@ -2,9 +2,12 @@
 
 use std::path::PathBuf;
 
-use crate::workers::{
-    limits::{Limit, Resource},
-    output::OutputSink,
+use crate::{
+    sockets::passed::Closer,
+    workers::{
+        limits::{Limit, Resource},
+        output::OutputSink,
+    },
 };
 
 use super::{clock::Clock, journal::Journal, lasting::Lasting, neighbours::Neighbours};
@@ -23,4 +26,6 @@ pub(super) struct Shared {
     pub(super) neighbours: Neighbours,
     /// What makes the groups outlive the daemon, where they are to.
     pub(super) lasting: Option<Lasting>,
+    /// Closes what is passed over the daemon's sockets.
+    pub(super) closer: Closer,
 }
