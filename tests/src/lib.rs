@@ -6,10 +6,12 @@
 pub mod changes;
 pub mod clients;
 pub mod control;
+pub mod cpu;
 pub mod crowd;
 pub mod datagrams;
 pub mod drawn;
 pub mod footprint;
+pub mod idle_connections;
 pub mod load;
 pub mod machine;
 pub mod mounts;
