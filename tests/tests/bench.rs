@@ -15,7 +15,10 @@ fn every_benchmark_runs_and_reports_what_it_compares() {
     let whole: serde_json::Value = serde_json::from_slice(&output.stdout).expect("it prints one object");
     let benchmarks = whole["benchmarks"].as_array().expect("there is a list of benchmarks");
     let names: Vec<&str> = benchmarks.iter().filter_map(|benchmark| benchmark["name"].as_str()).collect();
-    assert_eq!(names, ["program", "datagrams", "rate", "handover", "table", "stall", "policy", "idle", "scale"]);
+    assert_eq!(
+        names,
+        ["program", "datagrams", "rate", "handover", "table", "stall", "policy", "idle", "scale"]
+    );
     let rows = benchmarks.iter().flat_map(|benchmark| benchmark["rows"].as_array().into_iter().flatten());
     let (mut judged, mut all) = (0, 0);
     for row in rows {
