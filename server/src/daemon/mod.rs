@@ -40,7 +40,7 @@ use crate::{
     },
     group::{Neighbours, Observer, Opened, QueueLooks, open},
     metrics::MetricsListener,
-    sockets::procfs::Processes,
+    sockets::{passed::Closer, procfs::Processes},
     threads::{self, Threads},
     workers::{
         limits::{Limit, Resource},
@@ -113,6 +113,7 @@ struct Serving {
     access: AccessInForce,
     output: OutputSink,
     lasting: Option<Lasting>,
+    closer: Closer,
     /// Whether the configuration is read again, by SIGHUP; and whether at once, as what was taken over is not as it is configured.
     reloads: Option<bool>,
     is_stopped: watch::Receiver<bool>,
@@ -126,10 +127,11 @@ fn open_groups(
     runtime: &Runtime,
 ) -> anyhow::Result<Serving> {
     let Starting { groups, setup, limits, access } = starting;
+    let closer = Closer::start().context("cannot start the threads that close what others pass")?;
     let control = ControlSocket::bind(&setup.socket)?;
     let metrics = {
         let _outside = outside.enter();
-        setup.metrics.as_ref().map(MetricsListener::bind).transpose()?
+        setup.metrics.as_ref().map(|address| MetricsListener::bind(address, &closer)).transpose()?
     };
     let threads = Threads::start()?;
     let output = OutputSink::to_stderr(setup.log_format);
@@ -147,6 +149,7 @@ fn open_groups(
         outside: outside.clone(),
         neighbours: Neighbours::default(),
         lasting: lasting.clone(),
+        closer: closer.clone(),
     };
     let left = lasting.as_ref().map(|lasting| lasting.left(&groups)).transpose()?.unwrap_or_default();
     let processes: LazyCell<Processes> = LazyCell::new(Processes::now);
@@ -189,7 +192,7 @@ fn open_groups(
     let daemon = Daemon::new(&shared, program, reloader, inside.clone(), stopped);
     // Only a daemon that is being stopped gives them back.
     let _ = daemon.run(opened);
-    Ok(Serving { control, metrics, daemon, access, output, lasting, reloads, is_stopped })
+    Ok(Serving { control, metrics, daemon, access, output, lasting, closer, reloads, is_stopped })
 }
 
 /// Says that looks are estimates here.
@@ -202,7 +205,7 @@ fn estimated(error: &crate::dataplane::looks::LooksError) {
 
 /// Serves clients, signals and the service manager until the daemon is stopped.
 async fn serve_clients(serving: Serving) -> anyhow::Result<ExitCode> {
-    let Serving { control, metrics, daemon, access, output, lasting, reloads, mut is_stopped } = serving;
+    let Serving { control, metrics, daemon, access, output, lasting, closer, reloads, mut is_stopped } = serving;
     // From the first instant on: a SIGHUP that nobody waits for ends the process.
     if let Some(has_changed) = reloads {
         tokio::spawn(reload_on_signal(daemon.clone(), signal(SignalKind::hangup())?, has_changed));
@@ -218,7 +221,7 @@ async fn serve_clients(serving: Serving) -> anyhow::Result<ExitCode> {
         let _ = is_stopped.wait_for(|stopped| *stopped).await;
         systemd::stopping();
     };
-    serve(control, daemon.clone(), access, shutdown).await?;
+    serve(control, daemon.clone(), access, &closer, shutdown).await?;
     if daemon.leaves() {
         tracing::info!("ends, and leaves its groups to serve on");
         return Ok(ExitCode::SUCCESS);

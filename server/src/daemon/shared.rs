@@ -5,6 +5,7 @@ use std::{path::PathBuf, sync::Arc};
 use crate::{
     group::{Neighbours, Observer, QueueLooks},
     threads::Threads,
+    sockets::passed::Closer,
     workers::{
         limits::{Limit, Resource},
         output::OutputSink,
@@ -35,4 +36,6 @@ pub(crate) struct Shared {
     pub(crate) neighbours: Neighbours,
     /// What makes the groups outlive the daemon, where they are to.
     pub(crate) lasting: Option<Lasting>,
+    /// Closes what is passed over the daemon's sockets.
+    pub(crate) closer: Closer,
 }

@@ -186,8 +186,8 @@ fn notify_socket(
     path.push(format!(".{}.notify", settings.name));
     let kept = record.filter(|_| is_taken_over).and_then(Record::kept_notify);
     let notify = match kept {
-        Some(socket) => NotifySocket::take_over(path, socket)?,
-        None => NotifySocket::bind(path)?,
+        Some(socket) => NotifySocket::take_over(path, socket, &shared.closer)?,
+        None => NotifySocket::bind(path, &shared.closer)?,
     };
     let Some(record) = record else { return Ok(notify) };
     let notify = notify.lasting();
