@@ -205,7 +205,8 @@ fn estimated(error: &crate::dataplane::looks::LooksError) {
 
 /// Serves clients, signals and the service manager until the daemon is stopped.
 async fn serve_clients(serving: Serving) -> anyhow::Result<ExitCode> {
-    let Serving { control, metrics, daemon, access, output, lasting, closer, reloads, mut is_stopped } = serving;
+    let Serving { control, metrics, daemon, access, output, lasting, closer, reloads, mut is_stopped } =
+        serving;
     // From the first instant on: a SIGHUP that nobody waits for ends the process.
     if let Some(has_changed) = reloads {
         tokio::spawn(reload_on_signal(daemon.clone(), signal(SignalKind::hangup())?, has_changed));

@@ -4,8 +4,8 @@ use std::{path::PathBuf, sync::Arc};
 
 use crate::{
     group::{Neighbours, Observer, QueueLooks},
-    threads::Threads,
     sockets::passed::Closer,
+    threads::Threads,
     workers::{
         limits::{Limit, Resource},
         output::OutputSink,

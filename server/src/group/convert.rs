@@ -54,6 +54,7 @@ pub(crate) fn receipt(group: &GroupName, receipt: Receipt, datagrams: u64) -> ap
         successor: receipt.successor,
         outcome: outcome.to_owned(),
         handshakes: count(|found| found.handshakes),
+        handshakes_estimated: receipt.began.is_estimate || receipt.ended.is_estimate,
         unaccepted: count(|found| found.unaccepted),
         flows: count(|found| found.flows),
         by_id: count(|found| found.by_id),

@@ -22,7 +22,7 @@ mod release;
 mod reload;
 mod repair;
 mod report;
-mod runtime;
+pub(crate) mod runtime;
 mod supervise;
 mod takeover;
 mod task;

@@ -259,7 +259,6 @@ pub(super) fn write_pid(mut pid: u32, place: &mut [u8]) {
 
 #[cfg(test)]
 mod tests {
-    use std::os::fd::AsFd;
 
     use super::*;
 
@@ -305,10 +304,10 @@ mod tests {
 
     #[test]
     fn listeners_are_announced_with_room_for_the_pid() {
-        let file = std::fs::File::open("/dev/null").unwrap();
+        let file = || OwnedFd::from(std::fs::File::open("/dev/null").unwrap());
         let mut spec = spec();
         spec.environment.clear();
-        spec.listeners = vec![(file.as_fd(), "tcp://[::1]:80".to_owned()), (file.as_fd(), String::new())];
+        spec.listeners = vec![(file(), "tcp://[::1]:80".to_owned()), (file(), String::new())];
         let mut prepared = Prepared::new(&spec, std::iter::empty()).unwrap();
         let place = prepared.listen_pid.unwrap();
         write_pid(4_194_304, &mut prepared.environment[place.variable][place.offset..][..PID_DIGITS]);

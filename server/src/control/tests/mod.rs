@@ -72,6 +72,7 @@ fn receipt(worker: &str) -> Receipt {
         successor: Some(2),
         outcome: "drained".into(),
         handshakes: count,
+        handshakes_estimated: false,
         unaccepted: count,
         flows: Count::default(),
         by_id: Count::default(),

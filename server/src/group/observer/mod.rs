@@ -264,8 +264,8 @@ fn queue(request: &Request, look: Option<&TimedLook>) -> anyhow::Result<Observat
 /// The same by sock_diag, which tells of half-open handshakes and not whose they are: at most this many are the generation's.
 fn estimate(request: &Request, target: &Target, found: &mut Observation) -> anyhow::Result<()> {
     let mut diag = Diag::open()?;
-    let flows = diag.flows(target.address)?;
-    let half_open: BTreeSet<_> = flows.handshakes.iter().map(|it| (it.remote, it.local)).collect();
+    let half_open: BTreeSet<_> =
+        diag.handshakes(target.address)?.iter().map(|it| (it.remote, it.local)).collect();
     let mut subject = request.subject.lock().unwrap_or_else(PoisonError::into_inner);
     found.handshakes += subject.may_be_its_own(half_open, request.first_instant.is_some());
     found.is_estimate = true;

@@ -42,7 +42,6 @@ impl View {
         }
         let seed = self.engine.seed();
         let holders = self.engine.holders();
-        let holders = self.engine.holders();
         let is_wanted = |flow: &Flow| client.is_none_or(|block| block.contains(flow.client.ip()));
         let mut found: Vec<(GenerationId, Flow)> = self
             .readers
