@@ -90,12 +90,12 @@ fn pipe() -> (File, OwnedFd) {
     (read.into(), write)
 }
 
-/// `steer run` with two workers that each print more than all queues together can hold.
-fn chatty<'a>(namespace: &'a Namespace, place: &Path, stderr: OwnedFd) -> Steer<'a> {
-    let text = format!(
-        "yes 'a worker that never stops talking' | head -n 200000 >&2 &\nexec {} worker",
-        binary().display()
-    );
+/// More than all queues together can hold.
+const MUCH: &str = "yes 'a worker that says much' | head -n 200000";
+
+/// `steer run` with two workers that each print what this command does.
+fn chatty<'a>(namespace: &'a Namespace, place: &Path, says: &str, stderr: OwnedFd) -> Steer<'a> {
+    let text = format!("{says} >&2 &\nexec {} worker", binary().display());
     let worker = scripts::shell(place, "worker", &text);
     let arguments =
         ["--listen", ADDRESS, "--workers", "2", "--ready", "notify", "--", &worker.to_string_lossy()];
@@ -165,7 +165,7 @@ fn a_pipe_that_nobody_reads() {
     let place = tempfile::tempdir().unwrap();
     netns::run("log-unread", |namespace| {
         let (unread, stderr) = pipe();
-        let mut steer = chatty(namespace, place.path(), stderr);
+        let mut steer = chatty(namespace, place.path(), MUCH, stderr);
         works(&steer, "unread");
         until_dropped(&steer);
         let read = Reader::start(unread, 64 * 1024, Duration::ZERO);
@@ -185,7 +185,7 @@ fn a_reader_that_is_slow() {
     netns::run("log-slow", |namespace| {
         let (unread, stderr) = pipe();
         let read = Reader::start(unread, 4096, Duration::from_millis(20));
-        let mut steer = chatty(namespace, place.path(), stderr);
+        let mut steer = chatty(namespace, place.path(), MUCH, stderr);
         works(&steer, "slow");
         until_dropped(&steer);
         wait::until("dropped lines are told of", SOON, || match read.told() {
@@ -203,9 +203,21 @@ fn a_pipe_whose_reader_has_gone() {
     netns::run("log-closed", |namespace| {
         let (unread, stderr) = pipe();
         drop(unread);
-        let mut steer = chatty(namespace, place.path(), stderr);
+        let mut steer = chatty(namespace, place.path(), MUCH, stderr);
         works(&steer, "closed");
         until_dropped(&steer);
+        steer.stop(SOON);
+    });
+}
+
+#[test]
+fn workers_that_never_stop_talking_take_turns_with_all_else() {
+    let place = tempfile::tempdir().unwrap();
+    netns::run("log-endless", |namespace| {
+        // Nothing is slow but the daemon itself, which has a line of a worker to read at any time.
+        let stderr = File::options().write(true).open("/dev/null").expect("it is there");
+        let mut steer = chatty(namespace, place.path(), "yes", stderr.into());
+        works(&steer, "endless");
         steer.stop(SOON);
     });
 }

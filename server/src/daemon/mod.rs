@@ -131,7 +131,7 @@ async fn serve_groups(
     let shared = Shared {
         clock: Clock::new(),
         journal: Journal::new(),
-        output,
+        output: output.clone(),
         socket: setup.socket,
         limits,
         neighbours: Neighbours::default(),
@@ -194,6 +194,7 @@ async fn serve_groups(
         return Ok(ExitCode::SUCCESS);
     }
     daemon.ended().await;
+    output.ended().await;
     if let Some(lasting) = lasting {
         lasting.end();
     }

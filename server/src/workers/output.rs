@@ -1,12 +1,26 @@
 //! Passes what workers write on to the daemon's stderr, each line with its worker's name in front.
 //!
-//! Each pipe has a task that always reads, so that a worker never waits. The lines go where the daemon's own go, with room of
-//! their own there: when stderr is slower than the workers, lines are dropped and counted, instead of stopping anybody.
+//! Each pipe has a task that always reads, so that a worker never waits. These tasks have a thread of their own: a worker that never stops
+//! talking has a line to read at any time, and would leave the daemon's loop none. The lines go where the daemon's own go, with
+//! room of their own there: when stderr is slower than the workers, lines are dropped and counted, instead of stopping anybody.
 
-use std::{io, os::fd::OwnedFd};
+use std::{
+    future::pending,
+    io,
+    os::fd::OwnedFd,
+    sync::{Arc, OnceLock},
+    thread,
+    time::Duration,
+};
 
 use serde_json::{Map, Value};
-use tokio::net::unix::pipe;
+use tokio::{
+    net::unix::pipe,
+    runtime::{self, Handle},
+    sync::watch,
+    task::yield_now,
+    time::timeout,
+};
 
 use crate::{
     log::{self, Delivery, Line, Source},
@@ -16,6 +30,9 @@ use crate::{
 
 /// Longer lines are cut, in bytes.
 const LINE_MAX: usize = 8 * 1024;
+
+/// How long the last lines of workers that have ended may take to be read.
+const AT_END: Duration = Duration::from_millis(200);
 
 /// The ends to read from of a worker's stdout and stderr.
 #[derive(Debug)]
@@ -29,22 +46,50 @@ pub struct WorkerOutput {
 pub struct OutputSink {
     delivery: Delivery,
     format: LogFormat,
+    /// Where the pipes are read, once there is one.
+    readers: Arc<OnceLock<Handle>>,
+    /// How many pipes are read.
+    open: Arc<watch::Sender<usize>>,
 }
 
 impl OutputSink {
     /// To this process's stderr, among the lines of its own log.
     pub fn to_stderr(format: LogFormat) -> Self {
-        Self { delivery: log::of_stderr(format).clone(), format }
+        Self::new(log::of_stderr(format).clone(), format)
+    }
+
+    fn new(delivery: Delivery, format: LogFormat) -> Self {
+        Self { delivery, format, readers: Arc::default(), open: Arc::new(watch::Sender::new(0)) }
     }
 
     /// Starts the two tasks that pass a worker's output on, as `web/0: text` or as an object; they end with the pipes, which is
     /// when the last process that holds them ends.
     pub fn follow(&self, worker: &WorkerName, output: WorkerOutput) -> io::Result<()> {
+        let readers = self.readers();
+        let _entered = readers.enter();
         for (stream, end) in [("stdout", output.stdout), ("stderr", output.stderr)] {
             let pipe = pipe::Receiver::from_owned_fd(end)?;
-            tokio::spawn(read_lines(pipe, worker.clone(), stream, self.clone()));
+            self.open.send_modify(|open| *open += 1);
+            readers.spawn(read_lines(pipe, worker.clone(), stream, self.clone()));
         }
         Ok(())
+    }
+
+    /// Waits until the pipes of all workers are read to their end, but not for long: what a worker has left behind may hold them.
+    pub async fn ended(&self) {
+        let mut open = self.open.subscribe();
+        let _ = timeout(AT_END, open.wait_for(|open| *open == 0)).await;
+    }
+
+    /// The runtime that reads; the caller's own where no thread can be made for another just now.
+    fn readers(&self) -> Handle {
+        if self.readers.get().is_none()
+            && let Ok(handle) = start_thread()
+        {
+            // Another caller may have been first: then this one's has nothing to do.
+            let _ = self.readers.set(handle);
+        }
+        self.readers.get().cloned().unwrap_or_else(Handle::current)
     }
 
     fn put(&self, worker: &WorkerName, stream: &str, text: &str) {
@@ -52,12 +97,24 @@ impl OutputSink {
     }
 }
 
+/// Starts a thread that runs what is spawned on it, as long as the process lasts.
+fn start_thread() -> io::Result<Handle> {
+    let runtime = runtime::Builder::new_current_thread().enable_io().build()?;
+    let handle = runtime.handle().clone();
+    thread::Builder::new().name("output".to_owned()).spawn(move || runtime.block_on(pending::<()>()))?;
+    Ok(handle)
+}
+
 async fn read_lines(pipe: pipe::Receiver, worker: WorkerName, stream: &str, sink: OutputSink) {
     let mut splitter = LineSplitter::default();
     let mut put = |text: &str| sink.put(&worker, stream, text);
     // A pipe that cannot be read has no more lines; its worker is watched elsewhere.
-    while pipe.readable().await.is_ok() && read_what_is_there(&pipe, &mut splitter, &mut put) {}
+    while pipe.readable().await.is_ok() && read_what_is_there(&pipe, &mut splitter, &mut put) {
+        // A pipe that has more at once would have the others wait.
+        yield_now().await;
+    }
     splitter.finish(&mut put);
+    sink.open.send_modify(|open| *open -= 1);
 }
 
 /// Whether there may be more. The room is on the stack: a worker that says nothing has none.
@@ -187,7 +244,7 @@ mod tests {
     async fn a_stderr_that_nobody_reads_stops_no_worker() {
         let pipe = || rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
         let (_unread, full) = pipe();
-        let sink = OutputSink { delivery: Delivery::start(full, |_| String::new()), format: LogFormat::Text };
+        let sink = OutputSink::new(Delivery::start(full, |_| String::new()), LogFormat::Text);
         let (read, write) = pipe();
         let (other, _keep) = pipe();
         sink.follow(&"web/0".parse().unwrap(), WorkerOutput { stdout: read, stderr: other }).unwrap();
