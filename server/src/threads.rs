@@ -214,7 +214,7 @@ mod tests {
     fn a_full_queue_refuses_and_waits_for_nobody() {
         let pool = Pool::start("test", 1).unwrap();
         let (gate, opened) = mpsc::channel::<()>();
-        pool.submit(move || drop(opened.recv())).unwrap();
+        pool.submit(move || opened.iter().for_each(drop)).unwrap();
         // The first may have been taken by its thread already.
         let refused = (0..=ROOM).map(|_| pool.submit(|| {})).find(Result::is_err);
         assert_eq!(refused, Some(Err(JobError::Full("test"))));

@@ -133,7 +133,7 @@ mod tests {
 
     /// The first words that are passed to what adds events, wherever the line breaks.
     fn kinds(source: &str) -> BTreeSet<String> {
-        let calls = ["note(", "journal.add(", "journal().add("];
+        let calls = ["note(", "journal(", "journal.add(", "journal().add("];
         let arguments = calls.iter().flat_map(|call| source.split(call).skip(1));
         let kinds = arguments.filter_map(|text| text.trim_start().strip_prefix('"')?.split('"').next());
         let is_word = |kind: &&str| kind.chars().all(|c| c.is_ascii_lowercase() || c == '-');

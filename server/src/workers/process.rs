@@ -172,8 +172,10 @@ impl Process {
     /// Waits until it has ended. Any number of tasks may wait; cancelling loses nothing. Needs a tokio runtime with I/O.
     pub async fn ended(&self) -> Result<(), ProcessError> {
         let error = |source| ProcessError::Wait { pid: self.inner.pid, source };
-        // SAFETY: the descriptor is borrowed from `self`, which owns it and outlives this registration.
-        let pidfd = unsafe { AsyncFd::register_with_interest(self.inner.pidfd.as_fd(), Interest::READABLE) };
+        // One of its own: a descriptor can be registered once.
+        let pidfd = self.inner.pidfd.try_clone().map_err(error)?;
+        // SAFETY: the descriptor is this value's own, and stays open until it is dropped.
+        let pidfd = unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) };
         let pidfd = pidfd.map_err(|refused| error(refused.into()))?;
         let ended = pidfd.readable().await.map_err(error)?;
         drop(ended);
