@@ -83,6 +83,7 @@ fn example() -> Builder {
         // A circle, as no compiler makes.
         .members("circle", STRUCT << 24, &[("", 11, 0)])
         .add("itself", TYPEDEF << 24, 12, &[])
+        .members("circles", STRUCT << 24, &[("", 13, 0), ("", 13, 0), ("", 13, 0)])
         .members("lost", STRUCT << 24, &[("member", 99, 0), ("alias", 12, 0)]);
     builder
 }
@@ -114,6 +115,7 @@ fn what_is_not_there_is_named() {
         ("packed", "flag"),
         ("packed", "odd"),
         ("circle", "member"),
+        ("circles", "member"),
         ("lost", "member.more"),
         ("lost", "alias.more"),
     ] {
