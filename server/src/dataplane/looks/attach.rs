@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use aya::{Btf as AyaBtf, Endianness};
 
 use super::{
-    btf::{Btf, Kind},
+    btf::{self, Btf, Kind},
     error::LooksError,
 };
 
@@ -30,28 +30,31 @@ pub(super) fn iterators(btf: &Btf) -> Result<AyaBtf, LooksError> {
 
 /// BTF with these functions at these numbers, and empty forward declarations at the numbers between.
 fn only(functions: &BTreeMap<u32, String>) -> Vec<u8> {
-    const HEADER: u32 = 24;
-    const DECLARATION: u32 = 7;
-    let (mut types, mut names) = (Vec::<u32>::new(), vec![0]);
-    for number in 1..=functions.keys().next_back().copied().unwrap_or_default() {
-        let (name, kind) = match functions.get(&number) {
-            Some(function) => {
-                let start = names.len() as u32;
-                names.extend(function.as_bytes());
-                names.push(0);
-                (start, Kind::Func as u32)
-            }
-            None => (0, DECLARATION),
-        };
-        types.extend([name, kind << 24, 0]);
+    const TYPE: usize = 12;
+    const FORWARD: u32 = 7;
+    let type_bytes = |name, kind: u32| bytes_of(&[name, kind << 24, 0]);
+    let count = functions.keys().next_back().copied().unwrap_or_default() as usize;
+    let mut types = type_bytes(0, FORWARD).repeat(count);
+    let mut names = vec![0];
+    for (&number, function) in functions {
+        let made = type_bytes(names.len() as u32, Kind::Func as u32);
+        let (places, _) = types.as_chunks_mut::<TYPE>();
+        if let (Some(place), Some(made)) =
+            ((number as usize).checked_sub(1).and_then(|at| places.get_mut(at)), made.first_chunk())
+        {
+            *place = *made;
+        }
+        names.extend(function.as_bytes());
+        names.push(0);
     }
-    let types_size = size_of_val(types.as_slice()) as u32;
-    let magic = u32::from_ne_bytes({
-        let [first, second] = super::btf::MAGIC.to_ne_bytes();
-        [first, second, 1, 0]
-    });
-    let header = [magic, HEADER, 0, types_size, types_size, names.len() as u32];
-    header.into_iter().chain(types).flat_map(u32::to_ne_bytes).chain(names).collect()
+    let types_size = types.len() as u32;
+    let header =
+        bytes_of(&[btf::MAGIC_WORD, btf::HEADER as u32, 0, types_size, types_size, names.len() as u32]);
+    [header, types, names].concat()
+}
+
+fn bytes_of(words: &[u32]) -> Vec<u8> {
+    words.iter().flat_map(|word| word.to_ne_bytes()).collect()
 }
 
 #[cfg(test)]

@@ -11,8 +11,13 @@ use thiserror::Error;
 /// The running kernel's BTF (CONFIG_DEBUG_INFO_BTF).
 pub(super) const KERNEL: &str = "/sys/kernel/btf/vmlinux";
 
-pub(super) const MAGIC: u16 = 0xeb9f;
-const HEADER: usize = 24;
+const MAGIC: u16 = 0xeb9f;
+/// The first word of BTF: the magic number, version 1, no flags.
+pub(super) const MAGIC_WORD: u32 = {
+    let [first, second] = MAGIC.to_ne_bytes();
+    u32::from_ne_bytes([first, second, 1, 0])
+};
+pub(super) const HEADER: usize = 24;
 /// The fixed part of a type; the rest depends on its kind.
 const TYPE: usize = 12;
 const MEMBER: usize = 12;
