@@ -1,78 +1,78 @@
-//! Looks: what the iterators report of watched listeners and of the connections of a process.
+//! The shapes that the look programs and the daemon share: queue cells, connection records, field offsets.
 //!
-//! The programs read the kernel's own structures. Where a field is differs between kernels, and Rust emits no CO-RE
-//! relocations, so the daemon reads the [`Offsets`] from the running kernel's BTF and freezes them in the program's read-only
-//! data: the verifier then takes each for a constant and checks the load as that of the field.
+//! The programs read kernel structures. Field offsets differ between kernels, and Rust emits no CO-RE relocations, so
+//! the daemon reads the [`Offsets`] from the running kernel's BTF and freezes them in the program's read-only data.
+//! The verifier treats each as a constant and checks the load against the field's type.
 
-/// The most listeners that are watched at a time.
+/// The number of listeners that can be watched at a time.
 pub const WATCHED_MAX: u32 = 65_536;
 
-/// Words of the bitmap of ports, which has a bit for each.
+/// Words in the port bitmap, which has a bit for each port.
 pub const PORT_WORDS: u32 = 65_536 / u64::BITS;
 
-/// The state of a TCP socket that listens.
+/// The state of a listening TCP socket, from net/tcp_states.h.
 pub const TCP_LISTEN: u8 = 10;
 
-/// The states of a connection that a process can hold, a bit each: ESTABLISHED, SYN_RECV (accepted by Fast Open), FIN_WAIT1,
+/// The states of an open connection, as a bitmask: ESTABLISHED, SYN_RECV (accepted by Fast Open), FIN_WAIT1,
 /// FIN_WAIT2, CLOSE_WAIT, LAST_ACK, CLOSING.
 pub const CONNECTION_STATES: u32 = 1 << 1 | 1 << 3 | 1 << 4 | 1 << 5 | 1 << 8 | 1 << 9 | 1 << 11;
 
-/// Which cell a watched listener's numbers go to. Kept with the socket, in its local storage.
+/// The cell of a watched listener. Stored with the socket, in its local storage.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct CellKey {
     /// The index of the cell.
     pub index: u32,
-    /// Which of the cell's holders, never 0. A closed socket is visited for as long as half-open handshakes of it live, and must
-    /// not write into a cell that is another's by then.
+    /// Distinguishes successive owners of a cell; never 0. The iterator visits a closed socket while its half-open
+    /// handshakes live, and such a socket must not write into a cell that has a new owner.
     pub generation: u32,
 }
 
 const _: () = assert!(size_of::<CellKey>() == 8);
 
-/// What the iterator has found at one listener. The daemon writes `generation`, the program everything else.
+/// The queues of one listener. The daemon writes `generation`, the program every other field.
 #[repr(C, align(8))]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct QueueCell {
-    /// The number of the look that it was written in.
+    /// The number of the look that wrote the cell.
     pub look: u64,
-    /// Whose cell it is: a socket with another generation writes nothing.
+    /// The owner of the cell: a socket with another generation does not write.
     pub generation: u32,
-    /// The socket's state, by the kernel's numbers.
+    /// The socket's state, from net/tcp_states.h.
     pub state: u32,
-    /// Handshakes whose SYN-ACK has been sent and whose final ACK has not come.
+    /// Handshakes that wait for the final ACK.
     pub half_open: u32,
-    /// Handshakes of connections that Fast Open has opened before. They are unaccepted or open connections, too.
+    /// Unfinished handshakes of Fast Open connections, which are also counted as unaccepted or open.
     pub fast_open: u32,
     /// Connections in the accept queue.
     pub unaccepted: u32,
-    /// Buffers in the receive queue of a UDP socket: datagrams, or several that GRO has put together.
+    /// Buffers in the receive queues of a UDP socket. GRO can merge several datagrams into one buffer.
     pub datagrams: u32,
 }
 
 const _: () = assert!(size_of::<QueueCell>() == 32);
 
-/// An open connection that a process holds, as the iterator writes it.
+/// An open connection of a process, as the iterator writes it.
 #[repr(C, align(8))]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct HeldConnection {
-    /// The local address; that of IPv4 in its IPv6-mapped form.
+    /// The local address; an IPv4 address in its IPv6-mapped form.
     pub address: [u8; 16],
     /// The inode of the socket, as in `/proc/PID/fd`.
     pub inode: u64,
-    /// The inode of its network namespace, as in `/proc/PID/ns/net`; 0 where the kernel has none.
+    /// The inode of the network namespace, as in `/proc/PID/ns/net`; 0 if the kernel has no network namespaces.
     pub namespace: u32,
     /// The local port.
     pub port: u16,
-    /// The socket's state, by the kernel's numbers.
+    /// The socket's state, from net/tcp_states.h.
     pub state: u8,
-    /// No padding that is not written.
+    /// Always 0. The record has no padding, which the program would leave uninitialized.
     pub reserved: u8,
 }
 
 const _: () = assert!(size_of::<HeldConnection>() == 32);
 
-/// Where the kernel keeps what the programs read, in bytes from the start of each structure.
+/// The offsets of the fields that the programs read, in bytes from the start of each structure.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Offsets {
@@ -108,11 +108,11 @@ pub struct Offsets {
     pub net: u32,
     /// `net.ns.inum`: u32.
     pub net_number: u32,
-    /// Not 0: [`net`](Self::net) is there; a kernel without network namespaces lacks it.
+    /// Not 0 if the kernel has network namespaces, and with them [`net`](Self::net).
     pub has_net: u32,
-    /// Not 0: the kernel has IPv6, and [`address_v6`](Self::address_v6) is there.
+    /// Not 0 if the kernel has IPv6, and with it [`address_v6`](Self::address_v6).
     pub has_v6: u32,
-    /// Not 0: the program may read kernel memory by address. The kernel refuses that under `lockdown=confidentiality`.
+    /// Not 0 if the program may read kernel memory by address, which `lockdown=confidentiality` forbids.
     pub reads_memory: u32,
 }
 

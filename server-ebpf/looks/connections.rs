@@ -16,11 +16,11 @@ const AF_INET: u16 = 2;
 const AF_INET6: u16 = 10;
 const IPPROTO_TCP: u16 = 6;
 
-/// The local ports whose connections are wanted, a bit each. The daemon sets them, in memory that it shares.
+/// The wanted local ports as a bitmap, in memory shared with the daemon, which sets it.
 #[btf_map]
 static PORTS: Array<u64, { PORT_WORDS as usize }, { BPF_F_MMAPABLE as usize }> = Array::new();
 
-/// The context of a run: `struct bpf_iter__task_file`.
+/// The context: `struct bpf_iter__task_file`.
 #[repr(C)]
 struct Visit {
     meta: *const Meta,
@@ -29,13 +29,13 @@ struct Visit {
     file: Pointer,
 }
 
-/// Visits one open descriptor, and writes a record of a wanted connection. The kernel finds its place between two reads by the
-/// descriptor's number, so each that stays is visited once. The record does not say how often: descriptors and processes can
-/// share a socket.
+/// Runs for each open descriptor and writes a record if it is a wanted connection. Between two reads the kernel
+/// resumes at the next descriptor number, so a descriptor that stays open is visited exactly once. Several
+/// descriptors and processes can share a connection; user space removes the duplicates by inode.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/task_file")]
 extern "C" fn connections(context: *const c_void) -> i32 {
-    // SAFETY: the kernel calls with this context, whose fields are the verifier's to check.
+    // SAFETY: the kernel passes this context; the verifier checks each access.
     let (meta, file) = unsafe {
         let visit = context.cast::<Visit>();
         ((&raw const (*visit).meta).read_volatile(), (&raw const (*visit).file).read_volatile())
@@ -44,7 +44,8 @@ extern "C" fn connections(context: *const c_void) -> i32 {
         return 0;
     }
     if let Some(held) = wanted(file) {
-        // SAFETY: the kernel's own `seq_file`. A record that does not fit is asked for again with the next read.
+        // SAFETY: the kernel's `seq_file`. If a record does not fit, the kernel visits the descriptor again at the
+        // next read.
         unsafe {
             let seq = (&raw const (*meta).seq).read_volatile();
             bpf_seq_write(
@@ -64,7 +65,7 @@ fn wanted(file: Pointer) -> Option<HeldConnection> {
     if socket.is_null() {
         return None;
     }
-    // SAFETY: the fields of structures whose type the verifier knows, each compared with null or read fault by fault.
+    // SAFETY: the verifier knows the type of each pointer, and the kernel turns a fault into 0.
     unsafe {
         let sock: Pointer = load(socket, offset!(socket_sock));
         if sock.is_null() || load::<u16>(sock, offset!(protocol)) != IPPROTO_TCP {
@@ -88,7 +89,7 @@ fn wanted(file: Pointer) -> Option<HeldConnection> {
             _ => load(load::<Pointer>(sock, offset!(net)), offset!(net_number)),
         };
         Some(HeldConnection {
-            // SAFETY: words in memory order are bytes in memory order.
+            // SAFETY: plain words, taken as bytes in memory order.
             address: core::mem::transmute::<[u32; 4], [u8; 16]>(address),
             inode: load(inode, offset!(inode_number)),
             namespace,

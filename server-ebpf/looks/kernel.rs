@@ -1,11 +1,11 @@
-//! Reads the kernel's structures by offsets that are constants for the verifier.
+//! Typed loads from kernel structures, at offsets that the verifier knows as constants.
 
 use core::ffi::c_void;
 
 use server_common::looks::Offsets;
 
-/// Where everything is; the loader sets it. It is one constant because LLVM takes two of one value for the same, and the loader
-/// would change both.
+/// The field offsets, set by the loader. They are one constant: LLVM merges two constants of equal value, and the
+/// loader would then overwrite both.
 #[unsafe(no_mangle)]
 pub(crate) static OFFSETS: Offsets = Offsets {
     state: u32::MAX,
@@ -37,31 +37,31 @@ macro_rules! offset {
 }
 pub(crate) use offset;
 
-/// A constant as it is loaded: the compiler would take the value above for it.
+/// Reads a constant from the loaded data. A plain read would be folded to the value above.
 #[inline(always)]
 pub(crate) fn constant(word: &'static u32) -> u32 {
     // SAFETY: a reference is valid to read.
     unsafe { core::ptr::from_ref(word).read_volatile() }
 }
 
-/// A pointer to a structure of the kernel, whose type the verifier knows.
+/// A pointer to a kernel structure. The verifier knows its type.
 pub(crate) type Pointer = *const c_void;
 
 /// Loads a field.
 ///
 /// # Safety
 ///
-/// The verifier refuses a load that is not within the structure that it knows the pointer to be of. The pointer is not null: it was
-/// compared, or the kernel turns a fault into a 0.
+/// The pointer must be one whose type the verifier knows; it refuses a load outside that type. The pointer must have
+/// been compared with null, or be one whose faults the kernel turns into 0.
 #[inline(always)]
 pub(crate) unsafe fn load<T>(structure: Pointer, offset: u32) -> T {
-    // SAFETY: as the caller promises. Volatile, so that loads stay in the order that they are written in.
+    // SAFETY: as the caller promises. Volatile keeps the loads in source order.
     unsafe { structure.byte_add(offset as usize).cast::<T>().read_volatile() }
 }
 
-/// What each run of an iterator is told of the whole: `struct bpf_iter_meta`.
+/// `struct bpf_iter_meta`.
 #[repr(C)]
 pub(crate) struct Meta {
-    /// The `struct seq_file` that the run may write to.
+    /// The `struct seq_file` that takes the output.
     pub(crate) seq: *mut c_void,
 }

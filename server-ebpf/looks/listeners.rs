@@ -17,20 +17,21 @@ use crate::kernel::{Pointer, load, offset};
 
 const IPPROTO_UDP: u16 = 17;
 
-/// The watched sockets, each with the key of its cell. The iterator visits these and no others.
+/// The watched sockets, each with its cell's key. The iterator visits only these.
 #[btf_map]
 static WATCHED: SkStorage<CellKey> = SkStorage::new();
 
-/// The cells, in memory that the daemon shares: one read of the iterator fills all. Records that the iterator writes
-/// would take several reads, between which the kernel finds its place again by a count, and misses sockets when others go.
+/// The cells, in memory shared with the daemon: one read of the iterator fills them all. Records in the iterator's
+/// output would take several reads. Between two reads the kernel resumes by a count of sockets, so it misses some
+/// when others close.
 #[btf_map]
 static QUEUES: Array<QueueCell, { WATCHED_MAX as usize }, { BPF_F_MMAPABLE as usize }> = Array::new();
 
-/// The number of the look that is under way. The daemon sets it.
+/// The number of the current look, set by the daemon.
 #[btf_map]
 static LOOK: Array<u64, 1, { BPF_F_MMAPABLE as usize }> = Array::new();
 
-/// The context of a run: `struct bpf_iter__bpf_sk_storage_map`.
+/// The context: `struct bpf_iter__bpf_sk_storage_map`.
 #[repr(C)]
 struct Visit {
     meta: *const c_void,
@@ -39,11 +40,11 @@ struct Visit {
     key: *const CellKey,
 }
 
-/// Visits one socket; the last run of a look visits none.
+/// Runs for each watched socket, and once more without a socket at the end.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/bpf_sk_storage_map")]
 extern "C" fn listeners(context: *const c_void) -> i32 {
-    // SAFETY: the kernel calls with this context, whose fields are the verifier's to check.
+    // SAFETY: the kernel passes this context; the verifier checks each access.
     let (sock, key) = unsafe {
         let visit = context.cast::<Visit>();
         ((&raw const (*visit).sock).read_volatile(), (&raw const (*visit).key).read_volatile())
@@ -59,7 +60,7 @@ extern "C" fn listeners(context: *const c_void) -> i32 {
         return 0;
     }
     let queues = queues_of(sock);
-    // SAFETY: as above. The daemon reads the cell when the look is over.
+    // SAFETY: as above. The daemon reads the cell after the look.
     unsafe {
         (&raw mut (*cell).state).write_volatile(load::<u8>(sock, offset!(state)) as u32);
         (&raw mut (*cell).half_open).write_volatile(queues.half_open);
@@ -85,7 +86,7 @@ fn queues_of(sock: Pointer) -> Queues {
     if tcp.is_null() {
         return Queues { half_open: 0, fast_open: 0, unaccepted: 0, datagrams: datagrams(sock) };
     }
-    // In this order: a handshake that ends between two loads is seen twice, never not at all.
+    // Half-open first: a handshake that ends between the two loads is then counted twice, not missed.
     // SAFETY: a TCP socket begins with an `inet_connection_sock`, and that with a `sock`.
     unsafe {
         Queues {
@@ -97,21 +98,21 @@ fn queues_of(sock: Pointer) -> Queues {
     }
 }
 
-/// What a UDP socket has in its two queues: where datagrams come in, and where its reader has moved them to.
+/// The length of a UDP socket's two queues: datagrams arrive in the first, and its reader moves them to the second.
 #[inline(always)]
 fn datagrams(sock: Pointer) -> u32 {
     // SAFETY: not null; a `sock` by its type.
     if unsafe { load::<u16>(sock, offset!(protocol)) } != IPPROTO_UDP {
         return 0;
     }
-    // The reader moves all of the first queue into the second: one that it has just moved is counted twice, and not missed.
+    // The first queue first: a datagram that moves between the two loads is then counted twice, not missed.
     // SAFETY: as above.
     let arrived: u32 = unsafe { load(sock, offset!(receive_queue)) };
     arrived.wrapping_add(moved(sock))
 }
 
-/// The second queue. It is a `udp_sock`'s, and only IPv6 has a helper that makes one of a socket: for IPv4, a typed load ends at the
-/// `sock`.
+/// The length of the second queue, which is in `udp_sock`. Only IPv6 sockets have a helper that casts to it; for IPv4
+/// a typed load is confined to `sock`.
 #[inline(always)]
 fn moved(sock: Pointer) -> u32 {
     if offset!(has_v6) != 0 {

@@ -1,8 +1,7 @@
-//! The iterators that look: at the queues of the daemon's listeners, and at the connections that a process holds. They are in an
-//! object of their own, which the daemon loads once and not for each address.
+//! Two iterators: the queues of watched listeners, and the open connections of a process. They are an object of their
+//! own, because the daemon loads them once and the steering program once for each address.
 //!
-//! A look costs what is watched, not what the host has. Loads are typed (see `kernel.rs`), so the programs load under
-//! `lockdown=confidentiality` too, but for one field of IPv4 UDP sockets.
+//! All loads but one are typed (see `kernel.rs`), so the programs load under `lockdown=confidentiality`.
 #![no_std]
 #![no_main]
 

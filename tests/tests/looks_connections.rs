@@ -206,7 +206,7 @@ fn no_look_misses_one_of_3000_connections_while_others_come_and_go() {
         assert!(churned > 100, "{churned}: it shows nothing if nothing came or went");
         times.sort_unstable();
         println!(
-            "looks: {LOOKS} at {STEADY} connections of {} descriptors and {churned} that came and went, missed: 0; median {:?}",
+            "looks: {LOOKS} at {STEADY} connections of {} descriptors, {churned} came and went, missed: 0; median {:?}",
             2 * STEADY,
             times[LOOKS / 2]
         );

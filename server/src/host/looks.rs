@@ -1,4 +1,4 @@
-//! Whether what waits at a listener is counted exactly here, tried on one with connections.
+//! Tries exact looks on a listener with unaccepted connections.
 
 use std::{
     collections::BTreeSet,
@@ -13,8 +13,8 @@ use crate::dataplane::looks::{Looks, LooksError, Queue};
 const NAME: &str = "looks";
 const CONNECTIONS: u32 = 3;
 
-/// Opens the looks and counts the connections of a listener of its own, on the loopback of the calling thread's network namespace:
-/// it needs none of its own, for which the daemon may lack the capability.
+/// Counts the connections of a loopback listener. It runs in the caller's network namespace: a daemon that may not
+/// make one can still look.
 pub(super) fn probe() -> Probe {
     let looks = match Looks::open() {
         Ok(looks) => looks,
@@ -37,7 +37,7 @@ pub(super) fn probe() -> Probe {
         Ok(found) => {
             return wrong(&format!("{found} connections of this process where it has {CONNECTIONS}"));
         }
-        // Before Linux 6.1 there is another way, which costs more and is as exact.
+        // Before Linux 6.1 /proc and sock_diag tell the same, at a higher cost.
         Err(LooksError::NoConnections(reason)) => {
             format!("; the connections of a process by /proc ({})", describe(&*reason))
         }
@@ -59,7 +59,7 @@ fn wrong(what: &str) -> Probe {
     Probe::warn(NAME, format!("estimate: a look found {what}"), "report it, with the kernel's version")
 }
 
-/// A listener with connections that nobody accepts.
+/// A listener with unaccepted connections.
 struct Trial {
     listener: TcpListener,
     clients: Vec<TcpStream>,
@@ -78,7 +78,7 @@ impl Trial {
         Ok(looks.read()?.of(&watched))
     }
 
-    /// The clients' ends, which this process holds.
+    /// Counts the clients' ends, which this process holds.
     fn connections(&self, looks: &Looks) -> Result<u32, LooksError> {
         let own: Vec<SocketAddr> =
             self.clients.iter().filter_map(|client| client.local_addr().ok()).collect();

@@ -1,4 +1,4 @@
-//! The open connections that processes hold.
+//! The open connections of processes.
 
 use std::{
     collections::BTreeSet,
@@ -20,30 +20,30 @@ use crate::{
     sockets::diag::{ConnectionState, takes},
 };
 
-/// As much as the kernel gives with one read.
+/// The size of the kernel's own buffer: one read returns no more.
 const BUFFER: usize = 32 * 1024;
 
-/// A connection that a process holds.
+/// An open connection of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OpenConnection {
-    /// The inode of its socket, as in `/proc/PID/fd`: no two connections have the same.
+    /// The inode of the socket, as in `/proc/PID/fd`; it identifies the connection.
     pub inode: u64,
-    /// This side, an IPv4 address never in its IPv6-mapped form.
+    /// The local address, an IPv4 address never in its IPv6-mapped form.
     pub local: SocketAddr,
-    /// The inode of its network namespace, as in `/proc/PID/ns/net`; 0 where the kernel has no namespaces.
+    /// The inode of the network namespace, as in `/proc/PID/ns/net`; 0 if the kernel has no network namespaces.
     pub namespace: u32,
-    /// How far it is.
+    /// The state.
     pub state: ConnectionState,
 }
 
 impl OpenConnection {
-    /// Whether a listener at this address can have taken it.
+    /// Whether a listener at this address takes connections to its local address.
     pub fn is_at(&self, listen: SocketAddr) -> bool {
         takes(listen, self.local)
     }
 }
 
-/// All that a look at connections takes.
+/// The map and the program of looks at connections.
 pub(super) struct Connections {
     program: ProgramFd,
     ports: SharedArray<u64>,
@@ -51,7 +51,7 @@ pub(super) struct Connections {
 }
 
 impl Connections {
-    /// Loads the program and tries to link it to a process, which only Linux 6.1 and later can.
+    /// Loads the program and tries to link it to one process, which needs Linux 6.1.
     pub(super) fn new(object: &mut Object) -> Result<Self, LooksError> {
         let program = object.connections()?;
         Link::create(program.as_fd(), Over::Process(std::process::id())).map_err(error("link"))?;
@@ -59,7 +59,7 @@ impl Connections {
         Ok(Self { program, ports, buffer: vec![0; BUFFER] })
     }
 
-    /// Looks at the descriptors of these processes, one process after another.
+    /// Reads the connections of these processes, one process after another.
     pub(super) fn look(
         &mut self,
         pids: &[u32],
@@ -77,7 +77,7 @@ impl Connections {
     }
 
     fn look_at(&mut self, pid: u32, found: &mut Vec<OpenConnection>) -> Result<(), LooksError> {
-        // 0 is no process, and would be all of them.
+        // The kernel takes 0 for all processes.
         if pid == 0 {
             return Ok(());
         }
@@ -98,16 +98,16 @@ impl Connections {
     }
 }
 
-/// The word of a port and its bit in it.
+/// The index of a port's word, and its bit.
 fn place(port: u16) -> (usize, u64) {
     (usize::from(port) / u64::BITS as usize, 1 << (u32::from(port) % u64::BITS))
 }
 
-/// The connections in what one read brought, which is a number of whole records.
+/// Decodes the output of one read, which holds whole records only.
 fn records(bytes: &[u8]) -> impl Iterator<Item = OpenConnection> {
     let (records, _) = bytes.as_chunks::<{ size_of::<HeldConnection>() }>();
     records.iter().filter_map(|record| {
-        // SAFETY: as many bytes as a record has, any of which are a value.
+        // SAFETY: the bytes of one record; any bit pattern is valid.
         let held: HeldConnection =
             unsafe { std::ptr::from_ref(record).cast::<HeldConnection>().read_unaligned() };
         Some(OpenConnection {

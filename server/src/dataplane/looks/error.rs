@@ -1,4 +1,4 @@
-//! What can go wrong with a look.
+//! Errors of looks.
 
 use std::{io, sync::Arc};
 
@@ -7,17 +7,17 @@ use thiserror::Error;
 
 use super::btf::BtfError;
 
-/// A look that cannot be had. None is fatal: sock_diag finds the same, with handshakes that are an estimate.
+/// A failed look. Never fatal for the daemon: sock_diag tells the same, with an estimate of half-open handshakes.
 #[derive(Debug, Error)]
 pub enum LooksError {
-    /// The running kernel's types could not be read, or lack what is looked at.
-    #[error("cannot find the fields of the kernel's sockets")]
+    /// The kernel's BTF could not be read, or lacks a field.
+    #[error("cannot find the fields of the kernel's socket structures")]
     Btf(#[from] BtfError),
-    /// What the kernel calls its iterators could not be passed on.
-    #[error("cannot name the kernel's iterators")]
+    /// The attach targets could not be passed to aya.
+    #[error("cannot prepare the attach targets of the iterators")]
     Iterators(#[source] AyaBtfError),
     /// The object could not be loaded: its maps could not be made.
-    #[error("cannot create the maps of the programs that look")]
+    #[error("cannot create the maps of the look programs")]
     Load(#[source] EbpfError),
     /// The kernel refused a program.
     #[error("the kernel refused the program `{program}`")]
@@ -28,7 +28,7 @@ pub enum LooksError {
         #[source]
         source: ProgramError,
     },
-    /// The object lacks something that it was built with.
+    /// The embedded object lacks a map or program.
     #[error("the embedded object has no {kind} `{name}`")]
     Missing {
         /// `map` or `program`.
@@ -58,22 +58,22 @@ pub enum LooksError {
         #[source]
         source: io::Error,
     },
-    /// What a socket is could not be asked.
-    #[error("cannot ask what socket it is that is to be watched")]
+    /// The family or protocol of a socket could not be read.
+    #[error("cannot read the protocol of the socket to watch")]
     Socket(#[source] io::Error),
-    /// The kernel keeps the queue of such a socket where the program cannot look.
-    #[error("{what} cannot be looked at")]
+    /// The program cannot read the queues of such a socket.
+    #[error("cannot watch {what}")]
     Unwatchable {
         /// The kind of socket.
         what: &'static str,
     },
-    /// As many listeners are watched as can be.
-    #[error("{max} listeners are watched, and more cannot be")]
+    /// The limit of watched listeners is reached.
+    #[error("cannot watch more than {max} listeners")]
     Full {
-        /// How many that is.
+        /// The limit.
         max: u32,
     },
-    /// This kernel does not look at the connections of one process.
+    /// The kernel cannot list the connections of one process.
     #[error("this kernel cannot list the connections of one process")]
     NoConnections(#[source] Arc<LooksError>),
 }
@@ -83,19 +83,22 @@ impl LooksError {
     pub fn hint(&self) -> &'static str {
         match self {
             Self::Btf(BtfError::Read { .. }) => {
-                "Linux with CONFIG_DEBUG_INFO_BTF=y, which distributions have since 2020; handshakes are estimated without it"
+                "use a kernel with CONFIG_DEBUG_INFO_BTF=y, as distributions build it; without it half-open handshakes \
+                 are estimated"
             }
             Self::NoConnections(_) => {
-                "Linux 6.1 or later; /proc and sock_diag tell the same, at a higher cost"
+                "use Linux 6.1 or later; /proc and sock_diag tell the same at a higher cost"
             }
             Self::Full { .. } | Self::Unwatchable { .. } => {
-                "sock_diag tells of it, with handshakes that are an estimate"
+                "sock_diag tells its queues, with an estimate of half-open handshakes"
             }
             _ if self.errno() == Some(libc::EPERM) => {
-                "it needs CAP_BPF and CAP_PERFMON: run as root, or give the process these capabilities; before Linux 5.11 maps are \
-                 locked memory too: raise LimitMEMLOCK= or `ulimit -l`"
+                "it needs CAP_BPF and CAP_PERFMON: run as root, or give the process these capabilities; before Linux \
+                 5.11 maps are locked memory too: raise LimitMEMLOCK= or `ulimit -l`"
             }
-            _ => "Linux 5.10 or later with CONFIG_DEBUG_INFO_BTF=y; handshakes are estimated without it",
+            _ => {
+                "use Linux 5.10 or later with CONFIG_DEBUG_INFO_BTF=y; without it half-open handshakes are estimated"
+            }
         }
     }
 

@@ -1,14 +1,14 @@
-//! Who has which cell. Pure: what the kernel is told is told by others.
+//! Allocation of cells. Pure: no I/O.
 
 use std::{cmp::Reverse, collections::BinaryHeap};
 
 use server_common::looks::CellKey;
 
-/// The cells that are given out. The lowest free one is given next, so that a look copies few.
+/// The allocated cells. The lowest free index is taken first, which keeps the copy of a look short.
 #[derive(Debug)]
 pub(super) struct Indices {
     max: u32,
-    /// By index, for those that were ever given out: the holder's generation and how many handles it has. None: free.
+    /// By index, up to the highest index that was ever in use. A cell without handles is free.
     cells: Vec<Cell>,
     free: BinaryHeap<Reverse<u32>>,
     generation: u32,
@@ -21,12 +21,12 @@ struct Cell {
 }
 
 impl Indices {
-    /// All are free. Generations go on from this one, so that keys of different lots of indices are different ones.
+    /// All cells are free. Generations continue from `generation`.
     pub(super) fn new(max: u32, generation: u32) -> Self {
         Self { max, cells: Vec::new(), free: BinaryHeap::new(), generation }
     }
 
-    /// Gives one out; `None` if all are.
+    /// Takes a cell, with one handle; `None` if none is free.
     pub(super) fn take(&mut self) -> Option<CellKey> {
         let index = match self.free.pop() {
             Some(Reverse(index)) => index,
@@ -42,12 +42,12 @@ impl Indices {
         Some(CellKey { index, generation })
     }
 
-    /// One handle more of a cell that is given out; whether it is.
+    /// Adds a handle to a cell in use; returns false if the key is not.
     pub(super) fn share(&mut self, key: CellKey) -> bool {
         self.held(key).map(|cell| cell.handles += 1).is_some()
     }
 
-    /// One handle less; with the last the index is free.
+    /// Removes a handle; the cell is free with its last one.
     pub(super) fn give_back(&mut self, key: CellKey) {
         let Some(cell) = self.held(key) else { return };
         cell.handles -= 1;
@@ -56,7 +56,7 @@ impl Indices {
         }
     }
 
-    /// How many cells, from the first, have ever been given out.
+    /// The number of cells from the first to the highest that was ever in use.
     pub(super) fn reach(&self) -> usize {
         self.cells.len()
     }

@@ -1,6 +1,4 @@
-//! Links a program to what it iterates over, opens it and reads it to its end.
-//!
-//! By hand: aya's `Iter::attach` cannot say which map or which process.
+//! BPF iterator links. aya's `Iter::attach` takes no link info, so it cannot name a map or a process.
 
 use std::{
     io,
@@ -10,23 +8,23 @@ use std::{
 
 use aya_obj::generated::{bpf_attach_type::BPF_TRACE_ITER, bpf_attr, bpf_cmd};
 
-/// What an iterator goes through: `union bpf_iter_link_info`.
+/// The target of an iterator: `union bpf_iter_link_info`.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Over<'a> {
     /// The sockets that have a value in a socket storage map (Linux 5.8).
     Map(BorrowedFd<'a>),
-    /// The descriptors of one process (Linux 6.1). Before, the kernel refuses what it does not know with E2BIG.
+    /// The descriptors of one process (Linux 6.1). Earlier kernels refuse it with E2BIG.
     Process(u32),
 }
 
-/// A program that is linked. It ends with the descriptor.
+/// A linked program. Closing the descriptor ends it.
 #[derive(Debug)]
 pub(super) struct Link(OwnedFd);
 
 impl Link {
-    /// Links a program that has been loaded.
+    /// Links a loaded program.
     pub(super) fn create(program: BorrowedFd<'_>, over: Over<'_>) -> io::Result<Self> {
-        // For a map its descriptor; for a process `tid`, `pid` and `pid_fd`, of which one is given.
+        // `map.map_fd`, or `task.{tid, pid, pid_fd}`.
         let (map, process);
         let info: &[u32] = match over {
             Over::Map(descriptor) => {
@@ -46,7 +44,7 @@ impl Link {
         bpf(bpf_cmd::BPF_LINK_CREATE, &mut attributes).map(Self)
     }
 
-    /// Begins an iteration; the descriptor's end is its end. It cannot begin anew.
+    /// Opens an iteration, which can be read once.
     pub(super) fn open(&self) -> io::Result<OwnedFd> {
         let mut attributes = zeroed();
         attributes.iter_create.link_fd = self.0.as_raw_fd() as u32;
@@ -54,7 +52,7 @@ impl Link {
     }
 }
 
-/// Reads an iteration to its end, with what each read brought.
+/// Reads an iteration to its end and passes on the bytes of each read.
 pub(super) fn read_to_end(
     iteration: &OwnedFd,
     buffer: &mut [u8],
@@ -64,7 +62,7 @@ pub(super) fn read_to_end(
         match rustix::io::read(iteration, &mut *buffer) {
             Ok(0) => return Ok(()),
             Ok(length) => records(&buffer[..length]),
-            // The kernel asks for another read after a million objects that gave nothing.
+            // EAGAIN: a million visited objects without output.
             Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}
             Err(errno) => return Err(errno.into()),
         }
@@ -72,13 +70,13 @@ pub(super) fn read_to_end(
 }
 
 fn zeroed() -> bpf_attr {
-    // SAFETY: a union of plain numbers, for each of which zeros are a value; the kernel wants those that it does not use to be 0.
+    // SAFETY: a union of integers, for which zeros are valid. The kernel requires unused bytes to be 0.
     unsafe { std::mem::zeroed() }
 }
 
-/// A call that makes a descriptor. The kernel sets close-on-exec on each of these.
+/// Makes a `bpf` call that returns a new descriptor, on which the kernel sets close-on-exec.
 fn bpf(command: bpf_cmd, attributes: &mut bpf_attr) -> io::Result<OwnedFd> {
-    // SAFETY: the attributes are as long as is said, and what they point to outlives the call.
+    // SAFETY: the size is that of the attributes, and the memory that they point to outlives the call.
     let made = unsafe {
         libc::syscall(
             libc::SYS_bpf,
@@ -90,6 +88,6 @@ fn bpf(command: bpf_cmd, attributes: &mut bpf_attr) -> io::Result<OwnedFd> {
     if made < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: a descriptor that the kernel has just made, and nobody else's.
+    // SAFETY: a new descriptor, owned by nothing else.
     Ok(unsafe { OwnedFd::from_raw_fd(made as i32) })
 }

@@ -1,4 +1,4 @@
-//! One look at the queues of all watched listeners.
+//! The result of one look at all watched listeners.
 
 use server_common::looks::{QueueCell, TCP_LISTEN};
 
@@ -7,35 +7,36 @@ use super::watched::{Transport, Watched};
 /// The state of a bound UDP socket that is not connected.
 const UNCONNECTED: u32 = 7;
 
-/// What the kernel had at one listener, exactly, whatever was half-open elsewhere.
+/// The kernel's counts of one listener's queues.
 ///
-/// A handshake that ends leaves the half-open before it is among the unaccepted. For an instant it is in neither: two looks in a
-/// row that find nothing prove that there is nothing.
+/// A handshake that ends leaves `half_open` shortly before it enters `unaccepted`, and may be in neither for an
+/// instant. A listener is proven empty by two consecutive looks that find nothing.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Queue {
-    /// Whether it takes what is new: a TCP socket that listens, a UDP socket that is not connected. What a listener that was closed
-    /// still has is seen, without this, for as long as half-open handshakes of it live.
+    /// Whether the socket takes new flows: a TCP socket that listens, or a UDP socket that is not connected. A closed
+    /// listener is still seen, as not listening, while it has half-open handshakes.
     pub listens: bool,
-    /// Handshakes whose final ACK has not come, those of TCP_DEFER_ACCEPT among them: their clients have said nothing yet. Not those
-    /// of Fast Open, whose connections are unaccepted or open already.
+    /// Handshakes that wait for the final ACK, or for data under TCP_DEFER_ACCEPT. Fast Open connections are not
+    /// among them: they are unaccepted or open already.
     pub half_open: u32,
-    /// Connections that no process has accepted.
+    /// Connections in the accept queue.
     pub unaccepted: u32,
-    /// What waits in a UDP socket's queue: datagrams, where GRO has not put several into one.
+    /// Unread datagrams of a UDP socket. Datagrams that GRO has merged count as one.
     pub datagrams: u32,
 }
 
-/// What one look has found. A value of its own: later looks do not change it.
+/// The queues of all watched listeners at one look. A copy: later looks do not change it.
 #[derive(Debug, Clone, Default)]
 pub struct Look {
-    /// Looks are numbered from 1 on; 0 is none.
+    /// Numbers start at 1; 0 is an empty look.
     pub(super) number: u64,
     pub(super) cells: Vec<QueueCell>,
 }
 
 impl Look {
-    /// What it has found at a listener; `None` where the kernel had no such socket any more: the last descriptor is closed, and no
-    /// half-open handshake is left. Also `None` of a handle that is newer than the look, see [`covers`](Self::covers).
+    /// The queues of a listener. `None` if the kernel no longer has the socket: its last descriptor is closed and it
+    /// has no half-open handshakes. Also `None` if the handle is newer than the look; check [`covers`](Self::covers)
+    /// first where that can be.
     pub fn of(&self, watched: &Watched) -> Option<Queue> {
         let key = watched.key();
         let cell = self.cells.get(key.index as usize)?;
@@ -53,7 +54,7 @@ impl Look {
         })
     }
 
-    /// Whether the listener was watched when the look began. If not, the look says nothing of it.
+    /// Whether the listener was watched before the look. If not, the look says nothing about it.
     pub fn covers(&self, watched: &Watched) -> bool {
         self.number > watched.since()
     }

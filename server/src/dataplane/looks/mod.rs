@@ -1,15 +1,16 @@
-//! Exact looks: what the kernel itself counts at each of the daemon's listeners, and the connections that a process holds.
+//! Exact looks: the kernel's own counts of each watched listener's queues, and the open connections of a process.
 //!
-//! A watched listener has an entry in a socket storage map, and an iterator of the kernel visits the sockets in that map and no others. So
-//! a look costs what is watched, some microseconds, whatever else the host has; sock_diag walks the host's table of
-//! connections, and cannot say whose a half-open handshake is. Sockets of other network namespaces are seen as well.
+//! Each watched listener has an entry in a socket storage map, and a BPF iterator visits only the sockets in that
+//! map. A look therefore costs microseconds and grows with the watched listeners only. sock_diag walks the host's
+//! whole table of connections, and cannot tell which listener a half-open handshake belongs to. Sockets of all
+//! network namespaces are seen.
 //!
-//! Linux 5.10 or later with BTF (CONFIG_DEBUG_INFO_BTF); CAP_BPF and CAP_PERFMON when it is opened, CAP_BPF after that. The connections
-//! of a process from Linux 6.1 on. Nothing is pinned: everything ends with the value.
+//! Needs Linux 5.10 with BTF (CONFIG_DEBUG_INFO_BTF), CAP_BPF and CAP_PERFMON. Listing a process's connections needs
+//! Linux 6.1. Nothing is pinned: everything ends with the value.
 //!
-//! The memory: 2 MiB of the kernel's for the cells of 65,536 listeners, of which as many pages are mapped here as were ever needed at a
-//! time (32 bytes for each listener, 32 KiB at first); some 100 bytes with each socket; 64 KiB for the rest. The kernel's types, 5 MB, are
-//! read to be opened and are not kept.
+//! Memory: 2 MiB in the kernel for the cells of 65,536 listeners, mapped here only as far as used (32 bytes each, 32
+//! KiB at first); about 100 bytes for each watched socket; 64 KiB for the rest. [`Looks::open`] reads the kernel's
+//! BTF, 5 MB, and frees it.
 
 mod attach;
 pub mod btf;
@@ -39,7 +40,8 @@ pub use self::{
     watched::Watched,
 };
 
-/// The looks of a daemon: one for all its groups, which share it among threads. A call waits for other threads' calls of its kind.
+/// The loaded programs: one value for all groups, shared among threads. Looks at listeners exclude one another, and
+/// so do looks at connections; neither waits for the other.
 pub struct Looks {
     queues: Mutex<Queues>,
     indices: Arc<Mutex<Indices>>,
@@ -56,9 +58,10 @@ impl std::fmt::Debug for Looks {
 }
 
 impl Looks {
-    /// Loads the programs. Takes some 50 ms, most of it for the kernel's types.
+    /// Loads the programs, which takes about 50 ms.
     ///
-    /// An error is no reason not to serve: sock_diag finds the same, at a higher cost and with handshakes that are an estimate.
+    /// Callers do without on an error: sock_diag tells the same at a higher cost, with an estimate of half-open
+    /// handshakes.
     pub fn open() -> Result<Self, LooksError> {
         let mut object = Object::load()?;
         Ok(Self {
@@ -69,10 +72,10 @@ impl Looks {
         })
     }
 
-    /// Watches a TCP listener or a UDP socket, in any state. The descriptor may be closed right after; the socket is looked at until
-    /// it is gone. A socket that is watched already gets one more handle.
+    /// Watches a TCP listener or a UDP socket. The caller may close the descriptor right after; looks include the
+    /// socket until it is gone. Watching a socket again gives another handle of the same cell.
     ///
-    /// Fails for an MPTCP listener, and for a UDP socket of IPv4 where the kernel is locked down.
+    /// Fails for MPTCP listeners, and for IPv4 UDP sockets under `lockdown=confidentiality`.
     pub fn watch(&self, listener: BorrowedFd<'_>) -> Result<Watched, LooksError> {
         let transport = watched::transport(listener, self.reads_memory)?;
         let mut queues = locked(&self.queues);
@@ -84,20 +87,20 @@ impl Looks {
             return Ok(watched(key, &queues));
         }
         let key = locked(&self.indices).take().ok_or(LooksError::Full { max: WATCHED_MAX })?;
-        // Gives the key back if the next step fails.
+        // Its drop frees the key if the next step fails.
         let handle = watched(key, &queues);
         queues.put(listener, key)?;
         Ok(handle)
     }
 
-    /// Looks at all watched listeners.
+    /// Reads the queues of all watched listeners.
     pub fn read(&self) -> Result<Look, LooksError> {
         let mut look = Look::default();
         self.read_into(&mut look)?;
         Ok(look)
     }
 
-    /// [`read`](Self::read), in the memory of an earlier look: for who looks often. After an error it holds nothing.
+    /// Like [`read`](Self::read), but reuses the memory of an earlier look. After an error the look is empty.
     pub fn read_into(&self, look: &mut Look) -> Result<(), LooksError> {
         *look = Look { number: 0, cells: std::mem::take(&mut look.cells) };
         look.cells.clear();
@@ -106,15 +109,17 @@ impl Looks {
         queues.look(reach, look)
     }
 
-    /// Why the connections of a process cannot be had, if they cannot.
+    /// The reason why [`connections`](Self::connections) does not work on this kernel; `None` if it does.
     pub fn without_connections(&self) -> Option<&LooksError> {
         self.connections.as_ref().err().map(Arc::as_ref)
     }
 
-    /// The open connections at these local ports that these processes hold, each once, in no order. Other addresses of a port
-    /// and other network namespaces are among them: [`OpenConnection`] says which. Processes that are gone hold none.
+    /// The open connections of these processes at these local ports: each connection once, in no particular order. A
+    /// process that has ended has none.
     ///
-    /// It takes what the processes have open, some 0.5 ms for 2,000 descriptors: not for a loop that serves.
+    /// Includes every local address and network namespace; callers narrow by [`OpenConnection::is_at`] and its
+    /// `namespace`. The cost grows with the open descriptors of the processes, about 0.5 ms for 2,000: not for a loop
+    /// that serves.
     pub fn connections(
         &self,
         pids: &[u32],
@@ -127,7 +132,7 @@ impl Looks {
     }
 }
 
-/// A panic of another thread leaves nothing here half-done that a look would not do anew.
+/// Locks, also after a panic of another thread: every look starts from scratch.
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

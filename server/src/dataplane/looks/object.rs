@@ -1,4 +1,4 @@
-//! The committed eBPF object of the looks, embedded, and its loading.
+//! The embedded eBPF object of the looks, and its loading.
 
 use std::os::fd::AsFd as _;
 
@@ -20,7 +20,7 @@ use crate::dataplane::shared_array::SharedArray;
 /// The object as `cargo xtask build-ebpf` wrote it.
 static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../../server-ebpf/object/looks.bpf.o");
 
-/// The names of what is in it.
+/// The names of its programs, maps and constants.
 pub(super) mod names {
     /// The program that visits watched listeners.
     pub(crate) const LISTENERS: &str = "listeners";
@@ -28,26 +28,27 @@ pub(super) mod names {
     pub(crate) const CONNECTIONS: &str = "connections";
     /// The watched sockets.
     pub(crate) const WATCHED: &str = "WATCHED";
-    /// What was found at each.
+    /// Their queue cells.
     pub(crate) const QUEUES: &str = "QUEUES";
-    /// The number of the look.
+    /// The number of the current look.
     pub(crate) const LOOK: &str = "LOOK";
     /// The wanted ports.
     pub(crate) const PORTS: &str = "PORTS";
-    /// The constants.
+    /// The field offsets.
     pub(super) const OFFSETS: &str = "OFFSETS";
 }
 
-/// The object in the kernel, with the program that looks at listeners.
+/// The loaded object. The `listeners` program is loaded with it, `connections` on demand.
 pub(super) struct Object {
     ebpf: Ebpf,
     iterators: AyaBtf,
-    /// Whether the program may read the kernel's memory by address, as it has to for UDP sockets of IPv4.
+    /// Whether the program may read kernel memory by address, which IPv4 UDP sockets need.
     pub(super) reads_memory: bool,
 }
 
 impl Object {
-    /// Loads it. A kernel that is locked down refuses a program that reads its memory by address, and takes the same one that does not.
+    /// Loads the object. Under `lockdown=confidentiality` the kernel refuses reads by address; then the program goes
+    /// without.
     pub(super) fn load() -> Result<Self, LooksError> {
         let btf = Btf::read(btf::KERNEL)?;
         let (iterators, known) = (attach::iterators(&btf)?, offsets(&btf)?);
@@ -56,19 +57,19 @@ impl Object {
             |reads_memory| load(&Offsets { reads_memory: u32::from(reads_memory), ..known }, &iterators);
         let (ebpf, reads_memory) = match with(true) {
             Ok(ebpf) => (ebpf, true),
-            // If it was refused for something else, its reason says more than that of the second.
+            // If neither loads, the first reason tells more.
             Err(refused @ LooksError::Program { .. }) => (with(false).map_err(|_| refused)?, false),
             Err(error) => return Err(error),
         };
         Ok(Self { ebpf, iterators, reads_memory })
     }
 
-    /// The program that looks at listeners.
+    /// The `listeners` program.
     pub(super) fn listeners(&mut self) -> Result<ProgramFd, LooksError> {
         descriptor(program(&mut self.ebpf, names::LISTENERS)?, names::LISTENERS)
     }
 
-    /// The program that looks at the descriptors of a process (Linux 5.11), which is loaded now.
+    /// Loads the `connections` program (Linux 5.11).
     pub(super) fn connections(&mut self) -> Result<ProgramFd, LooksError> {
         load_program(&mut self.ebpf, names::CONNECTIONS, TASK_FILE, &self.iterators)?;
         descriptor(program(&mut self.ebpf, names::CONNECTIONS)?, names::CONNECTIONS)
@@ -82,7 +83,7 @@ impl Object {
 
 fn load(offsets: &Offsets, iterators: &AyaBtf) -> Result<Ebpf, LooksError> {
     let mut ebpf = EbpfLoader::new()
-        // There is nothing to relocate by the kernel's types: the offsets say it.
+        // No CO-RE relocations: the offsets take their place.
         .btf(None)
         .override_global(names::OFFSETS, offsets, true)
         .load(OBJECT)
@@ -113,7 +114,7 @@ fn descriptor(program: &Iter, name: &'static str) -> Result<ProgramFd, LooksErro
     descriptor.try_clone().map_err(|source| error(ProgramError::IOError(source)))
 }
 
-/// Maps an array's first values.
+/// Maps the first `count` values of an array.
 pub(super) fn share<T: Pod>(
     map: &Map,
     name: &'static str,

@@ -1,18 +1,18 @@
-//! The offsets that the programs are given.
+//! The field offsets of the running kernel.
 
 use server_common::looks::Offsets;
 
 use super::btf::{Btf, BtfError};
 
-/// Looks all of them up.
+/// Finds all offsets in BTF.
 pub(super) fn offsets(btf: &Btf) -> Result<Offsets, BtfError> {
     let sock = btf.structure("sock")?;
     let connection_sock = btf.structure("inet_connection_sock")?;
-    // CONFIG_IPV6; its UDP socket has to be built in, too, or no helper tells one.
+    // CONFIG_IPV6. The helper for UDP sockets needs the type in the kernel itself, not in a module.
     let v6 = sock
         .offset("__sk_common.skc_v6_rcv_saddr")
         .and_then(|offset| btf.structure("udp6_sock").map(|_| offset));
-    // A kernel without network namespaces (CONFIG_NET_NS) lacks the pointer, and then all sockets are in one.
+    // CONFIG_NET_NS.
     let net = sock.offset("__sk_common.skc_net.net");
     Ok(Offsets {
         state: sock.offset("__sk_common.skc_state")?,

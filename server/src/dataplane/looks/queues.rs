@@ -1,4 +1,4 @@
-//! The watched sockets, their cells, and the iterator that fills these.
+//! The watched sockets, their queue cells, and the iterator that fills the cells.
 
 use std::os::fd::{AsFd as _, BorrowedFd};
 
@@ -13,24 +13,24 @@ use super::{
 };
 use crate::dataplane::shared_array::SharedArray;
 
-/// How many cells are mapped at first: 8 pages. A mapping counts as this process's memory whether it is read or not.
+/// The number of cells mapped at first: 8 pages. The kernel counts a whole mapping as resident, used or not.
 const CELLS_FIRST: usize = 1024;
 
-/// All that a look at listeners takes.
+/// The maps and the link of the `listeners` program.
 pub(super) struct Queues {
     watched: SkStorage<MapData, CellKey>,
     array: Map,
-    /// The first cells of the array, so many as were ever given out and more.
+    /// The first `mapped` cells of the array.
     cells: SharedArray<QueueCell>,
     mapped: usize,
     look: SharedArray<u64>,
     link: Link,
-    /// How many looks there were.
+    /// The number of the last look.
     number: u64,
 }
 
 impl Queues {
-    /// Takes the maps out of the object and links its program to the watched sockets.
+    /// Links the program to the watched sockets.
     pub(super) fn new(object: &mut Object) -> Result<Self, LooksError> {
         let program = object.listeners()?;
         let map = object.take(names::WATCHED)?;
@@ -51,12 +51,12 @@ impl Queues {
         })
     }
 
-    /// How many looks there were.
+    /// The number of the last look.
     pub(super) fn number(&self) -> u64 {
         self.number
     }
 
-    /// The key that a socket has been watched under, if it has; its holder may be gone.
+    /// The key stored with a socket. Its handles may be gone.
     pub(super) fn key_of(&self, socket: BorrowedFd<'_>) -> Result<Option<CellKey>, LooksError> {
         match self.watched.get(&socket, 0) {
             Ok(key) => Ok(Some(key)),
@@ -65,7 +65,7 @@ impl Queues {
         }
     }
 
-    /// Watches a socket under a key, in place of what it was watched under before.
+    /// Stores a key with a socket, in place of an earlier one.
     pub(super) fn put(&mut self, socket: BorrowedFd<'_>, key: CellKey) -> Result<(), LooksError> {
         let index = key.index as usize;
         if index >= self.mapped {
@@ -73,17 +73,17 @@ impl Queues {
             self.cells = share(&self.array, names::QUEUES, wanted)?;
             self.mapped = wanted;
         }
-        // First the generation, or the socket would not be let write. No look is under way.
+        // Before the socket is visited: the program writes only if the generations agree.
         self.cells.write(index, QueueCell { generation: key.generation, ..QueueCell::default() });
         self.watched.insert(&socket, key, 0).map_err(map_error("put a socket into", names::WATCHED))
     }
 
-    /// Looks at all, and copies what was found in the first `reach` cells.
+    /// Runs the iterator, and copies the first `reach` cells.
     pub(super) fn look(&mut self, reach: usize, look: &mut Look) -> Result<(), LooksError> {
         self.number += 1;
         self.look.write(0, self.number);
         let iteration = self.link.open().map_err(error("open"))?;
-        // The program writes no records, but a read has room for one.
+        // The program writes no output, but the kernel wants a buffer.
         read_to_end(&iteration, &mut [0; 64], |_| ()).map_err(error("read"))?;
         look.number = self.number;
         look.cells.clear();

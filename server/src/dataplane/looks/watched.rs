@@ -1,4 +1,4 @@
-//! A listener that is watched.
+//! The handle of a watched listener.
 
 use std::{
     os::fd::BorrowedFd,
@@ -10,26 +10,26 @@ use server_common::looks::CellKey;
 
 use super::{error::LooksError, indices::Indices, locked};
 
-/// What a watched socket speaks.
+/// The transport protocol of a watched socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Transport {
     Tcp,
     Udp,
 }
 
-/// A handle of a watched listener. Nothing of the socket has to be open for it. Dropping it frees the index, takes no time and makes no
-/// call; a socket that is still open is visited in vain until it is closed.
+/// A watched listener. It holds no descriptor. Dropping the last handle frees the cell without a system call; the
+/// iterator goes on visiting the socket, to no effect, until it is closed.
 #[derive(Debug)]
 pub struct Watched {
     key: CellKey,
     transport: Transport,
-    /// The number of the last look before it was watched.
+    /// The number of the last look before.
     since: u64,
     indices: Arc<Mutex<Indices>>,
 }
 
 impl Watched {
-    /// Takes over one handle of the key.
+    /// Owns one handle of the key, which the caller has counted.
     pub(super) fn new(key: CellKey, transport: Transport, since: u64, indices: Arc<Mutex<Indices>>) -> Self {
         Self { key, transport, since, indices }
     }
@@ -53,7 +53,7 @@ impl Drop for Watched {
     }
 }
 
-/// What a socket speaks, if the program can look at it.
+/// The transport protocol of a socket, if the program can read its queues.
 pub(super) fn transport(socket: BorrowedFd<'_>, reads_memory: bool) -> Result<Transport, LooksError> {
     let error = |errno: rustix::io::Errno| LooksError::Socket(errno.into());
     let domain = sockopt::socket_domain(socket).map_err(error)?;
@@ -63,10 +63,10 @@ pub(super) fn transport(socket: BorrowedFd<'_>, reads_memory: bool) -> Result<Tr
     match sockopt::socket_protocol(socket).map_err(error)? {
         Some(ipproto::TCP) => Ok(Transport::Tcp),
         Some(ipproto::UDP) if domain == AddressFamily::INET && !reads_memory => {
-            Err(LooksError::Unwatchable { what: "under lockdown, the queue of a UDP socket of IPv4" })
+            Err(LooksError::Unwatchable { what: "an IPv4 UDP socket under lockdown=confidentiality" })
         }
         Some(ipproto::UDP) => Ok(Transport::Udp),
-        // Its requests are those of a TCP socket inside it.
+        // An MPTCP listener keeps its requests in an inner TCP socket, and reads as empty.
         Some(ipproto::MPTCP) => Err(LooksError::Unwatchable { what: "an MPTCP listener" }),
         _ => Err(LooksError::Unwatchable { what: "a socket that is neither TCP nor UDP" }),
     }

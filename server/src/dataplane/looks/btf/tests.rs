@@ -50,11 +50,7 @@ impl Builder {
 
     fn build(&self) -> Vec<u8> {
         let types_size = size_of_val(self.types.as_slice()) as u32;
-        let magic = u32::from_ne_bytes({
-            let [first, second] = MAGIC.to_ne_bytes();
-            [first, second, 1, 0]
-        });
-        let header = [magic, HEADER as u32, 0, types_size, types_size, self.names.len() as u32];
+        let header = [MAGIC_WORD, HEADER as u32, 0, types_size, types_size, self.names.len() as u32];
         let words = header.iter().chain(&self.types).flat_map(|word| word.to_ne_bytes());
         words.chain(self.names.iter().copied()).collect()
     }
@@ -83,6 +79,7 @@ fn example() -> Builder {
         // A circle, as no compiler makes.
         .members("circle", STRUCT << 24, &[("", 11, 0)])
         .add("itself", TYPEDEF << 24, 12, &[])
+        .members("circles", STRUCT << 24, &[("", 13, 0), ("", 13, 0), ("", 13, 0)])
         .members("lost", STRUCT << 24, &[("member", 99, 0), ("alias", 12, 0)]);
     builder
 }
@@ -114,6 +111,7 @@ fn what_is_not_there_is_named() {
         ("packed", "flag"),
         ("packed", "odd"),
         ("circle", "member"),
+        ("circles", "member"),
         ("lost", "member.more"),
         ("lost", "alias.more"),
     ] {
