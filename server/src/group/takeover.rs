@@ -60,9 +60,9 @@ impl GroupHost {
                 }
             }
         }
-        for (_, slot, stage) in engine.stages() {
+        for (generation, slot, stage) in engine.stages() {
             if stage != Stage::Starting {
-                self.members.let_go(slot);
+                self.members.let_go(slot, self.processes.process(generation));
             }
         }
     }

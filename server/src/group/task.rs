@@ -365,7 +365,7 @@ impl GroupTask {
         if !host.processes.becomes_ready(id, host.members.is_complete(slot)) {
             return;
         }
-        host.members.let_go(slot);
+        host.members.let_go(slot, host.processes.process(id));
         if self.runtime.engine().policy() == Policy::Cpu {
             self.look_at_cpus(|other| other == id);
         }

@@ -89,6 +89,14 @@ pub fn take_fd(pidfd: impl AsFd, descriptor: RawFd) -> Result<OwnedFd, PidfdErro
         .map_err(|errno| PidfdError::Take { descriptor, source: errno.into() })
 }
 
+/// Whether descriptors of the process behind `pidfd` can be taken, whichever it has.
+pub fn may_take(pidfd: impl AsFd) -> bool {
+    match take_fd(pidfd, 0) {
+        Err(PidfdError::Take { source, .. }) => source.raw_os_error() == Some(libc::EBADF),
+        taken => taken.is_ok(),
+    }
+}
+
 /// The first process of `pids` that holds the socket with this inode, and its descriptor there.
 pub fn find_listener(pids: &[u32], inode: u64) -> Option<(u32, RawFd)> {
     pids.iter().find_map(|&pid| {

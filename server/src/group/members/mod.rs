@@ -30,7 +30,7 @@ use crate::{
         event::{GenerationId, Moved, Slot},
         layout::Layout,
     },
-    sockets::{address::ListenAddress, options::SocketError},
+    sockets::{address::ListenAddress, options::SocketError, pidfd},
     threads::{Pool, Threads},
     workers::{
         discover::{Discovered, Membership},
@@ -230,10 +230,10 @@ impl Members {
     }
 
     /// Closes the descriptors of a generation's listeners that are not needed any more now that it serves: a duplicate would have
-    /// connections come to them after the worker's death. Where the kernel migrates nothing it is what keeps them alive. UDP
-    /// sockets stay: what nobody has read is counted by it.
-    pub(crate) fn let_go(&mut self, slot: Slot) {
-        if !self.migrates {
+    /// connections come to them after the worker's death. Where the kernel migrates nothing it is what keeps them alive. They also stay
+    /// where they could not be taken from the process again, and those of UDP: what nobody has read is counted by them.
+    pub(crate) fn let_go(&mut self, slot: Slot, process: Option<&Process>) {
+        if !self.migrates || !process.is_some_and(|process| pidfd::may_take(process.pidfd())) {
             return;
         }
         for endpoint in self.endpoints.iter_mut().filter(|endpoint| !endpoint.is_udp()) {
