@@ -100,6 +100,7 @@ pub(crate) struct Found {
 /// A socket at the group's addresses that is in none of its slots.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Stranger {
+    pub(crate) cookie: u64,
     /// The generation that holds it, where one does.
     pub(crate) holder: Option<GenerationId>,
 }

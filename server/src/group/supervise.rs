@@ -1,5 +1,10 @@
 //! Looks for what nobody tells: listeners that do not serve any more, connections in a hold that has ended, stalls, strangers.
 
+use std::{
+    collections::{BTreeMap, HashSet},
+    io,
+};
+
 use crate::{
     daemon::describe::describe,
     dataplane::cells::monotonic_nanoseconds,
@@ -164,13 +169,13 @@ impl GroupHost {
                 // Not by the look that is shared: that may be from before the group has closed one of its own.
                 let listeners = Diag::open().and_then(|mut diag| diag.listeners(address));
                 match listeners {
-                    Ok(found) => {
-                        others.extend(found.iter().filter(|it| !own.contains(&it.cookie)).map(|it| it.inode))
-                    }
+                    Ok(found) => others.extend(
+                        found.iter().filter(|it| !own.contains(&it.cookie)).map(|it| (it.cookie, it.inode)),
+                    ),
                     Err(error) => return Message::Neighbours(Err(describe(&error))),
                 }
             }
-            Message::Neighbours(Ok(name_holders(others, &processes)))
+            Message::Neighbours(name_holders(others, &processes).map_err(|error| error.to_string()))
         };
         // What could not be looked at now is looked at again.
         let _ = self.shared.inbox.hand_in(
@@ -186,7 +191,11 @@ impl GroupHost {
             Ok(found) => found,
             Err(why) => return tracing::warn!("cannot see who listens beside the group: {why}"),
         };
-        let mut unused = std::collections::BTreeMap::<GenerationId, usize>::new();
+        // Of what was in no slot at the look, some may have been taken into one since.
+        let known: HashSet<u64> =
+            self.members.known().into_iter().flat_map(|(_, cookies)| cookies).collect();
+        let found: Vec<Stranger> = found.into_iter().filter(|it| !known.contains(&it.cookie)).collect();
+        let mut unused = BTreeMap::<GenerationId, usize>::new();
         found.iter().filter_map(|it| it.holder).for_each(|id| *unused.entry(id).or_default() += 1);
         unused.into_iter().for_each(|(id, count)| self.tell_of_unused(id, count));
         // A listener that is in no slot may be one's that is starting, or more than it needs.
@@ -220,10 +229,14 @@ impl GroupHost {
 }
 
 /// Whose each of these sockets is. Without room to look, workers would seem to hold none of them: then nothing is said.
-fn name_holders(others: Vec<u32>, processes: &[(GenerationId, Process)]) -> Vec<Stranger> {
-    if others.is_empty() || procfs::require_room().is_err() {
-        return Vec::new();
+fn name_holders(
+    others: Vec<(u64, u32)>,
+    processes: &[(GenerationId, Process)],
+) -> Result<Vec<Stranger>, io::Error> {
+    if others.is_empty() {
+        return Ok(Vec::new());
     }
+    procfs::require_room()?;
     let all = AllProcesses::now();
     let held: Vec<_> = processes
         .iter()
@@ -231,7 +244,7 @@ fn name_holders(others: Vec<u32>, processes: &[(GenerationId, Process)]) -> Vec<
         .collect();
     let holder =
         |inode: u32| held.iter().find(|(_, held)| held.contains(&u64::from(inode))).map(|(id, _)| *id);
-    others.into_iter().map(|inode| Stranger { holder: holder(inode) }).collect()
+    Ok(others.into_iter().map(|(cookie, inode)| Stranger { cookie, holder: holder(inode) }).collect())
 }
 
 fn of(seen: &[(Slot, Seen)], slot: Slot) -> Option<Seen> {

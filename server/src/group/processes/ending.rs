@@ -19,6 +19,7 @@ impl Processes {
     /// Sends a generation a signal. SIGKILL goes to all of its processes, which takes a look through `/proc`: on a thread.
     pub(crate) fn signal(&mut self, id: GenerationId, signal: Signal) {
         let Some(generation) = self.generations.get_mut(&id) else { return };
+        generation.is_stopping = true;
         if signal == Signal::Kill {
             generation.is_killed = true;
             // One that waits to be let go ends where it is.

@@ -30,6 +30,8 @@ pub(crate) struct Generation {
     pub(super) has_exited: bool,
     /// Whether it was to be killed.
     pub(super) is_killed: bool,
+    /// Whether it was told to stop: it need not beat nor take any more.
+    pub(super) is_stopping: bool,
     /// Whether it has said that it is ready, where it is to say so.
     pub(super) has_told: bool,
     /// How far its probe is, where it is ready by probe.
@@ -88,6 +90,7 @@ impl Generation {
             process: None,
             has_exited: false,
             is_killed: false,
+            is_stopping: false,
             has_told: false,
             probe: ProbeState::None,
             is_ready: false,

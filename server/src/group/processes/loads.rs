@@ -21,7 +21,7 @@ pub(crate) struct Judgement {
 impl Processes {
     /// The generations whose queues count, with their slots.
     pub(crate) fn sampled(&self) -> Vec<(GenerationId, Slot)> {
-        let ready = self.generations.iter().filter(|(_, generation)| generation.is_ready);
+        let ready = self.generations.iter().filter(|(_, it)| it.is_ready && !it.is_stopping);
         ready.map(|(&id, generation)| (id, generation.slot)).collect()
     }
 
