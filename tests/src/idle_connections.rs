@@ -3,7 +3,7 @@
 use std::{
     io::{BufRead, BufReader},
     net::{Ipv4Addr, SocketAddrV4},
-    process::{Child, ChildStdout, Command, Stdio},
+    process::{Child, Command, Stdio},
 };
 
 use rustix::process::{Resource, getrlimit};
@@ -12,7 +12,7 @@ use crate::python;
 
 /// What each process runs: connects so many clients to a server, or to a listener of its own, and holds them until its stdin ends.
 const HOLDER: &str = r#"
-import resource, socket, sys
+import resource, socket, struct, sys
 server, own = (sys.argv[1], int(sys.argv[2])), sys.argv[3] == "own"
 network, first, count = sys.argv[4], int(sys.argv[5]), int(sys.argv[6])
 hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
@@ -20,16 +20,18 @@ resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 if own:
     listener = socket.create_server(server)
 held = []
+def hold(own):
+    # Closed by a reset: thousands in TIME_WAIT would slow down whoever looks at the host's sockets for a minute more.
+    own.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    held.append(own)
 for number in range(first, first + count):
     address, port = divmod(number, 50000)
     client = socket.socket()
-    # Those before may still be in TIME_WAIT.
-    client.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     client.bind((f"{network}.{address}", 10000 + port))
     client.connect(server)
-    held.append(client)
+    hold(client)
     if own:
-        held.append(listener.accept()[0])
+        hold(listener.accept()[0])
 print("connected", flush=True)
 sys.stdin.read()
 "#;
@@ -43,14 +45,8 @@ const SOCKETS_MAX: u64 = 20_000;
 /// Connections that are open until this is dropped, or their server ends them.
 #[derive(Debug, Default)]
 pub struct IdleConnections {
-    holders: Vec<Holder>,
+    holders: Vec<Child>,
     sockets: usize,
-}
-
-#[derive(Debug)]
-struct Holder {
-    process: Child,
-    stdout: Option<BufReader<ChildStdout>>,
 }
 
 impl IdleConnections {
@@ -66,7 +62,6 @@ impl IdleConnections {
             first += part;
         }
         connections.sockets = count;
-        connections.until_connected();
         connections
     }
 
@@ -80,7 +75,6 @@ impl IdleConnections {
             self.hold(server, ["own", &format!("127.2.{number}")], 0, part / 2);
             self.sockets += part;
         }
-        self.until_connected();
     }
 
     /// How many sockets are held.
@@ -96,18 +90,12 @@ impl IdleConnections {
         let mut command = Command::new(&words[0]);
         command.args(&words[1..]).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut process = command.spawn().unwrap_or_else(|error| panic!("running {}: {error}", words[0]));
-        let stdout = process.stdout.take().map(BufReader::new);
-        self.holders.push(Holder { process, stdout });
-    }
-
-    #[track_caller]
-    fn until_connected(&mut self) {
-        for holder in &mut self.holders {
-            let Some(mut stdout) = holder.stdout.take() else { continue };
-            let mut said = String::new();
-            stdout.read_line(&mut said).expect("it prints text");
-            assert_eq!(said, "connected\n", "it has said why");
-        }
+        let stdout = process.stdout.take().expect("it is a pipe");
+        self.holders.push(process);
+        // One after another: together they would have the machine for themselves.
+        let mut said = String::new();
+        BufReader::new(stdout).read_line(&mut said).expect("it prints text");
+        assert_eq!(said, "connected\n", "it has said why");
     }
 }
 
@@ -115,10 +103,10 @@ impl Drop for IdleConnections {
     fn drop(&mut self) {
         for holder in &mut self.holders {
             // An error says that it has ended already.
-            let _ = holder.process.kill();
+            let _ = holder.kill();
         }
         for holder in &mut self.holders {
-            let _ = holder.process.wait();
+            let _ = holder.wait();
         }
     }
 }

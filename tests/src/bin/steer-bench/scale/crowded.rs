@@ -11,12 +11,7 @@ use steer::control::{
     client::Client,
 };
 use steer_tests::{
-    control::{Control, group},
-    cpu::Meter,
-    idle_connections::IdleConnections,
-    netns::Namespace,
-    steer::Steer,
-    wait,
+    control::group, cpu::Meter, idle_connections::IdleConnections, netns::Namespace, steer::Steer, wait,
 };
 
 use super::{ADDRESS, once};
@@ -34,7 +29,7 @@ pub(super) fn run(namespace: &Namespace, quick: bool, report: &mut Report) -> Re
     };
     let count = workers.to_string();
     let steer = Steer::run(namespace, &["--listen", ADDRESS, "--workers", &count]);
-    let control = Control::new(&steer.socket());
+    let control = super::control(&steer.socket());
     let clients = IdleConnections::to(ADDRESS.parse()?, connections);
     wait::until("the connections are accepted", SOON, || {
         let open: u64 = control.status().workers.iter().map(|worker| worker.connections).sum();
@@ -47,7 +42,7 @@ pub(super) fn run(namespace: &Namespace, quick: bool, report: &mut Report) -> Re
     let (times, percent, scaled) = thread::scope(|scope| {
         // Nobody ends the connections before this benchmark does.
         let request = Request::Scale { group: group(), workers: 2, timeout_ms: Some(3_600_000) };
-        let scale = scope.spawn(move || Control::new(&socket).ask(request));
+        let scale = scope.spawn(move || super::control(&socket).ask(request));
         wait::until("the workers drain", SOON, || {
             let drains = control.status().workers.iter().filter(|worker| worker.state == "draining").count();
             if drains == workers - 2 { Ok(()) } else { Err(format!("{drains} drain")) }
@@ -74,7 +69,7 @@ fn ask(steer: &Steer<'_>, time: Duration) -> Result<Samples> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut times = Samples::default();
     runtime.block_on(async {
-        let mut client = Client::connect(&steer.socket()).await?;
+        let mut client = Client::connect_with(super::patience(), &steer.socket()).await?;
         let begin = Instant::now();
         while begin.elapsed() < time {
             let began = Instant::now();

@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::{Result, ensure};
-use steer_tests::{control::Control, cpu, load::Load, netns::Namespace, site::PORT, steer::Steer};
+use steer_tests::{cpu, load::Load, netns::Namespace, site::PORT, steer::Steer};
 
 use super::ADDRESS;
 use crate::{
@@ -38,7 +38,7 @@ pub(super) fn run(namespace: &Namespace, quick: bool, report: &mut Report) -> Re
 /// Restarts one worker after another, and gives the milliseconds of CPU time that each took: without what the daemon uses by itself in
 /// as much time.
 fn restarts(steer: &Steer<'_>, rounds: u32) -> Result<Samples> {
-    let control = Control::new(&steer.socket());
+    let control = super::control(&steer.socket());
     let mut costs = Samples::default();
     for round in 0..rounds {
         let (before, began) = (cpu::used(steer.pid()), Instant::now());

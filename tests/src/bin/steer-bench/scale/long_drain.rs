@@ -44,7 +44,7 @@ pub(super) fn run(namespace: &Namespace, quick: bool, report: &mut Report) -> Re
 /// Has a worker drain with an open connection, and says what part of a CPU the daemon uses meanwhile, in percent.
 fn drain(namespace: &Namespace, watched: Duration, settled: Duration) -> Result<f64> {
     let mut steer = Steer::run(namespace, &["--listen", ADDRESS, "--workers", "2"]);
-    let control = Control::new(&steer.socket());
+    let control = super::control(&steer.socket());
     let client = TcpStream::connect(ADDRESS.parse::<SocketAddr>()?)?;
     let has_it = |worker: &WorkerStatus| worker.connections == 1;
     let index = wait::until("a worker has the connection", SOON, || {
@@ -57,7 +57,7 @@ fn drain(namespace: &Namespace, watched: Duration, settled: Duration) -> Result<
     let percent = thread::scope(|scope| {
         let drain = scope.spawn(|| {
             let request = Request::Drain { worker: worker.clone(), timeout_ms: Some(3_600_000) };
-            Control::new(&socket).ask(request).context("the drain")
+            super::control(&socket).ask(request).context("the drain")
         });
         wait::until("it drains", SOON, || if drains(&control) { Ok(()) } else { Err(String::new()) });
         thread::sleep(settled);

@@ -5,13 +5,19 @@ mod handovers;
 mod long_drain;
 mod sizes;
 
+use std::{path::Path, time::Duration};
+
 use anyhow::Result;
-use steer_tests::netns::Namespace;
+use steer::control::patience::Patience;
+use steer_tests::{control::Control, netns::Namespace};
 
 use crate::{
     report::{Report, Row},
     samples::Samples,
 };
+
+/// How long an answer may take to be measured, and not given up.
+const ANSWER: Duration = Duration::from_secs(120);
 
 /// The address of the group under measurement.
 const ADDRESS: &str = "127.0.0.1:8080";
@@ -32,6 +38,15 @@ pub(crate) fn run(namespace: &Namespace, quick: bool) -> Result<Report> {
     handovers::run(namespace, quick, &mut report)?;
     sizes::run(namespace, quick, &mut report)?;
     Ok(report)
+}
+
+/// Asks a daemon that may be slow.
+fn control(socket: &Path) -> Control {
+    Control::waiting(socket, ANSWER)
+}
+
+fn patience() -> Patience {
+    Patience { answer: ANSWER, ..Patience::default() }
 }
 
 /// What was measured once.

@@ -106,7 +106,7 @@ impl Asking {
 
     fn status(&self, steer: &Steer<'_>) -> Result<Status, ClientError> {
         let answer = self.0.block_on(async {
-            let mut client = Client::connect(&steer.socket()).await?;
+            let mut client = Client::connect_with(super::patience(), &steer.socket()).await?;
             client.call(Request::Status { group: None }, |_| {}).await
         })?;
         match answer {
