@@ -47,7 +47,7 @@ struct Fixture {
 impl Fixture {
     /// `bind` has a port that no client takes.
     fn new(bind: &str, kind: ProgramKind) -> Self {
-        let (mut kernel, publisher) = KernelGroup::load_kind(Shape::without_flows(SLOTS), kind).unwrap();
+        let (kernel, publisher) = KernelGroup::load_kind(Shape::without_flows(SLOTS), kind).unwrap();
         let mut address: ListenAddress = bind.parse().unwrap();
         let mut listeners = BTreeMap::new();
         for slot in 1..=LISTENERS {

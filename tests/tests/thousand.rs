@@ -175,7 +175,7 @@ impl Fixture {
     /// The workers have the slots from 1 on, one more is the holding listener's.
     fn new() -> Self {
         let shape = Shape::without_flows(limits::slots(WORKERS_MAX as u32));
-        let (mut kernel, mut publisher) = KernelGroup::load(shape).expect("the program can be loaded");
+        let (kernel, mut publisher) = KernelGroup::load(shape).expect("the program can be loaded");
         let address: ListenAddress = SERVER.to_string().parse().expect("an address");
         let mut listeners = Vec::new();
         for slot in 1..=WORKERS_MAX as Slot + 1 {

@@ -105,14 +105,16 @@ impl<H: Host> Runtime<H> {
         // What was looked at is looked at again by the next daemon: everything else is known from now on.
         let is_look = matches!(event, Event::Tick | Event::Observed { .. });
         let mut effects = self.engine.handle(now, event);
-        // A look changes nothing, so no record has to come before it.
-        effects.retain(|effect| match effect {
-            Effect::Observe { .. } => {
-                self.host.execute(&self.engine, effect.clone());
-                false
-            }
-            _ => true,
-        });
+        // A look that a look asks for changes nothing, so no record has to come before it.
+        if is_look {
+            effects.retain(|effect| {
+                let again = matches!(effect, Effect::Observe { .. });
+                if again {
+                    self.host.execute(&self.engine, effect.clone());
+                }
+                !again
+            });
+        }
         if !is_look || !effects.is_empty() {
             self.changed();
         }

@@ -1,6 +1,7 @@
 //! The probe of a worker that says nothing: a connection that it must accept.
 //!
-//! It is no client's: it is closed with a reset, so that nobody waits for its end, and taken back where its worker comes to nothing.
+//! It is no client's: it is reset where its worker does not close it in turn, so that nobody waits for its end, and taken back where
+//! its worker comes to nothing.
 
 use std::{
     io,
@@ -8,7 +9,10 @@ use std::{
     time::Duration,
 };
 
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpSocket, TcpStream},
+};
 
 use crate::{
     daemon::settings::Readiness,
@@ -25,8 +29,11 @@ use super::{
 /// How long the connection may take: on one host, and with the listener in its slot, far too long.
 const CONNECT: Duration = Duration::from_secs(1);
 
+/// How long a worker has to close an accepted probe, once that has ended.
+const FAREWELL: Duration = Duration::from_secs(1);
+
 impl Generation {
-    /// Ends its probe, where it has one.
+    /// Takes back its probe, where it has one that was not accepted.
     pub(super) fn end_probe(&mut self) {
         if let ProbeState::Connected(connection) = std::mem::take(&mut self.probe) {
             reset(&connection);
@@ -80,7 +87,9 @@ impl Processes {
     /// A generation has accepted its probe.
     pub(crate) fn probe_accepted(&mut self, id: GenerationId) {
         if let Some(generation) = self.generations.get_mut(&id) {
-            generation.end_probe();
+            if let ProbeState::Connected(connection) = std::mem::take(&mut generation.probe) {
+                tokio::spawn(hang_up(connection));
+            }
             generation.has_told = true;
         }
     }
@@ -101,6 +110,19 @@ pub(crate) fn target(mut listen: SocketAddr) -> SocketAddr {
         _ => {}
     }
     listen
+}
+
+/// Ends an accepted probe as a client does that asks for nothing: a worker that reads sees an end of stream, not an error. One that does
+/// not close it in turn gets a reset.
+async fn hang_up(mut connection: TcpStream) {
+    let farewell = async {
+        connection.shutdown().await?;
+        while connection.read(&mut [0; 1024]).await? > 0 {}
+        io::Result::Ok(())
+    };
+    if !matches!(tokio::time::timeout(FAREWELL, farewell).await, Ok(Ok(()))) {
+        reset(&connection);
+    }
 }
 
 /// Has the connection end by a reset when it is dropped.

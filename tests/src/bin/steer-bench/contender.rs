@@ -246,7 +246,7 @@ impl Loaded {
 }
 
 fn load_steer(sockets: &[BorrowedFd<'_>], steering: Steering) -> Result<KernelGroup> {
-    let (mut kernel, mut publisher) = KernelGroup::load(steering.shape())?;
+    let (kernel, mut publisher) = KernelGroup::load(steering.shape())?;
     publisher.keep_flows(FlowSettings::default().idle);
     for (slot, socket) in (1..).zip(sockets) {
         kernel.put(slot, 0, *socket)?;
