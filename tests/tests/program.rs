@@ -296,7 +296,7 @@ fn the_verifier_has_little_to_go_through() {
     ] {
         let shape = Shape { sockets, flows, ..Shape::without_flows(SLOTS) };
         let (kernel, _publisher) = KernelGroup::load_kind(shape, kind).unwrap();
-        let verified = kernel.program().unwrap().info().unwrap().verified_instruction_count();
+        let verified = kernel.info().unwrap().verified_instruction_count();
         println!("{kind:?}, {sockets} sockets, {flows} flows: {verified:?}");
         // Kernels say so since 5.16.
         let most = if flows > 0 { 100_000 } else { 60_000 };

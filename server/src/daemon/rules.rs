@@ -17,7 +17,7 @@ use super::{
 };
 
 /// The rules of a group that begins, with this seed.
-pub(super) fn rules(settings: &GroupSettings, seed: Seed) -> Rules {
+pub(crate) fn rules(settings: &GroupSettings, seed: Seed) -> Rules {
     let Conduct { weights, replace, hold, start, drain, limits } = conduct(settings);
     Rules {
         seed,
@@ -36,7 +36,7 @@ pub(super) fn rules(settings: &GroupSettings, seed: Seed) -> Rules {
 
 /// What of a running group is to be another, where its settings were `old` and are `new`. What is in both alike stays as it is,
 /// also where somebody has changed it since.
-pub(super) fn reconfiguration(
+pub(crate) fn reconfiguration(
     old: &GroupSettings,
     new: &GroupSettings,
     timeout: Option<Millis>,

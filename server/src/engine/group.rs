@@ -9,14 +9,14 @@ use crate::policy::{Policy, WEIGHT_DEFAULT};
 
 use super::{
     drain::Limits,
-    effect::{Effect, Note},
+    effect::{AboutProcess, Effect, Note},
     event::{Event, GenerationId, Millis, OperationId},
     hold::Hold,
     operation::Operation,
     probe::Probing,
     publication::Publication,
     slots::Slots,
-    worker::{Generation, Worker},
+    worker::{Generation, Phase, Worker},
 };
 
 /// What the engine needs to know of a group's settings; times in milliseconds.
@@ -212,6 +212,13 @@ impl Group {
         generation: Option<GenerationId>,
         detail: impl Into<String>,
     ) {
-        self.effects.push(Effect::Note(Note { kind, generation, detail: detail.into() }));
+        let process = generation.map(|id| self.about_process(id)).unwrap_or_default();
+        self.effects.push(Effect::Note(Note { kind, generation, process, detail: detail.into() }));
+    }
+
+    fn about_process(&self, id: GenerationId) -> AboutProcess {
+        let Some(generation) = self.generation(id) else { return AboutProcess::default() };
+        let was_told = matches!(&generation.phase, Phase::Draining(drain) if drain.stop_sent.is_some());
+        AboutProcess { pid: generation.pid, exit: generation.exit.clone(), was_told }
     }
 }

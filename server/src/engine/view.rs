@@ -199,7 +199,7 @@ impl Group {
     /// The generations whose listeners must have somebody who accepts, with their slots: those that a table names or will
     /// name, and those that drain and have not been told to stop.
     pub fn serving(&self) -> Vec<(GenerationId, Slot)> {
-        let serving = self.each_generation().filter(|(_, generation)| serves(generation));
+        let serving = self.each_generation().filter(|(_, generation)| stage(generation) == Stage::Serving);
         serving.map(|(id, generation)| (id, generation.slot)).collect()
     }
 
@@ -228,12 +228,13 @@ impl Group {
 
     /// What a generation needs to be there for; nothing where it is forgotten.
     pub fn stage(&self, id: GenerationId) -> Option<Stage> {
-        let generation = self.generation(id)?;
-        Some(match &generation.phase {
-            Phase::Starting { .. } => Stage::Starting,
-            _ if serves(generation) => Stage::Serving,
-            _ => Stage::Ending,
-        })
+        Some(stage(self.generation(id)?))
+    }
+
+    /// All generations, with their slots and what each needs to be there for.
+    pub fn stages(&self) -> Vec<(GenerationId, Slot, Stage)> {
+        let all = self.each_generation();
+        all.map(|(id, generation)| (id, generation.slot, stage(generation))).collect()
     }
 
     /// Since when no new flow can have reached a generation that drains.
@@ -261,12 +262,12 @@ impl Group {
     }
 }
 
-/// Whether somebody must accept from its listener.
-fn serves(generation: &Generation) -> bool {
+fn stage(generation: &Generation) -> Stage {
     match &generation.phase {
-        Phase::Canary(_) | Phase::Ready { .. } | Phase::Working => true,
-        Phase::Draining(drain) => drain.shut == Shut::Not && drain.stop_sent.is_none(),
-        Phase::Starting { .. } | Phase::Abandoned { .. } => false,
+        Phase::Starting { .. } => Stage::Starting,
+        Phase::Canary(_) | Phase::Ready { .. } | Phase::Working => Stage::Serving,
+        Phase::Draining(drain) if drain.shut == Shut::Not && drain.stop_sent.is_none() => Stage::Serving,
+        Phase::Draining(_) | Phase::Abandoned { .. } => Stage::Ending,
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod configured;
 mod played;
+mod silent;
 mod tune;
 
 use std::{
@@ -11,7 +12,10 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
-use steer::control::{Access, ControlSocket, api::Request, serve};
+use steer::{
+    control::{Access, ControlSocket, api::Request, serve},
+    sockets::passed::Closer,
+};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
@@ -30,7 +34,11 @@ impl Served {
         let socket = ControlSocket::bind(&place.path().join("steer.sock")).unwrap();
         let access = Access::new(vec![]).unwrap();
         let played = Played::default();
-        runtime.spawn(serve(socket, played.clone(), access, std::future::pending()));
+        let controller = played.clone();
+        runtime.spawn(async move {
+            let closer = Closer::start().unwrap();
+            serve(socket, controller, access, &closer, std::future::pending()).await
+        });
         Self { place, played, _runtime: runtime }
     }
 
