@@ -192,8 +192,7 @@ impl GroupHost {
             Err(why) => return tracing::warn!("cannot see who listens beside the group: {why}"),
         };
         // Of what was in no slot at the look, some may have been taken into one since.
-        let known: HashSet<u64> =
-            self.members.known().into_iter().flat_map(|(_, cookies)| cookies).collect();
+        let known: HashSet<u64> = self.members.known().into_iter().flat_map(|(_, cookies)| cookies).collect();
         let found: Vec<Stranger> = found.into_iter().filter(|it| !known.contains(&it.cookie)).collect();
         let mut unused = BTreeMap::<GenerationId, usize>::new();
         found.iter().filter_map(|it| it.holder).for_each(|id| *unused.entry(id).or_default() += 1);
