@@ -73,8 +73,11 @@ fn a_group_of_as_many_workers_as_there_can_be_starts_serves_scales_and_ends() {
     let count = workers();
     netns::run("thousand", |namespace| {
         let listen = SERVER.to_string();
-        let number = count.to_string();
-        let arguments = ["--listen", &listen, "--workers", &number, "--seed", &seed_argument()];
+        let (number, seed, sample) = (count.to_string(), seed_argument(), binary());
+        let sample = sample.to_string_lossy();
+        let group = ["--listen", &listen, "--workers", &number, "--seed", &seed, "--ready", "notify"];
+        // Without beats: each worker's hundred a second are 1 % of a processor, which a thousand have not got.
+        let arguments = [&group[..], &["--", &sample, "worker", "--silent"]].concat();
         let mut steer = Steer::start(namespace, &binary(), &arguments);
         timed("all work", || steer.until_all_work(count as usize, STARTED));
         serve(&steer, count);

@@ -5,7 +5,7 @@ use std::{
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     ptr,
     sync::{Arc, Mutex, OnceLock, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rustix::{
@@ -109,6 +109,8 @@ struct Inner {
     last_user: OnceLock<u32>,
     /// Who of the session was alive when its leader had ended and its number was still taken: pid, start time.
     survivors: OnceLock<Vec<(u32, u64)>>,
+    /// When it was known to have ended.
+    ended: OnceLock<Instant>,
 }
 
 impl Process {
@@ -135,6 +137,7 @@ impl Process {
             reaping: Mutex::default(),
             last_user: OnceLock::new(),
             survivors: OnceLock::new(),
+            ended: OnceLock::new(),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -179,6 +182,7 @@ impl Process {
         let pidfd = pidfd.map_err(|refused| error(refused.into()))?;
         let ended = pidfd.readable().await.map_err(error)?;
         drop(ended);
+        let _ = self.inner.ended.set(Instant::now());
         Ok(())
     }
 
@@ -289,8 +293,10 @@ fn send(pidfd: &OwnedFd, pid: u32, signal: i32) -> Result<bool, ProcessError> {
 impl Inner {
     fn reap(&self) -> Result<Exit, ProcessError> {
         let error = |source| ProcessError::Wait { pid: self.pid, source };
-        // While it is a zombie its number is taken: whoever has it as session is ours.
-        let tree = procfs::process_tree(self.pid);
+        // While it is a zombie its number is taken: whoever has it as session is ours. A look that began after its end will do:
+        // whoever of its session comes later is a child of somebody whom that shows.
+        let ended = self.ended.get().copied().unwrap_or_else(Instant::now);
+        let tree = Processes::since(ended).tree(self.pid);
         let identities = tree.into_iter().filter_map(|pid| Some((pid, procfs::start_time(pid)?)));
         let survivors: Vec<(u32, u64)> = identities.collect();
         let last_user = procfs::user_of(self.pid);

@@ -1,8 +1,8 @@
 //! Looks at what is left at draining generations, on a thread of its own: all drains in one pass.
 //!
 //! Queues are looked at each time that somebody asks, since that costs microseconds. Connections cost what the processes have open, so
-//! they are counted within a budget: a drain that may be at its end is counted first, one that cannot be makes do with the
-//! last count.
+//! they are counted within a budget: one that cannot be at its end makes do with the last count. The first count of each drain is
+//! outside of it: that is once in a handover, while what a budget is for is a drain that lasts.
 
 mod budget;
 mod connections;
@@ -83,6 +83,8 @@ struct Deferred {
     request: Request,
     observation: Observation,
     queue_is_empty: bool,
+    /// Whether its connections have never been counted.
+    is_first: bool,
 }
 
 impl Observer {
@@ -182,8 +184,9 @@ impl Thread {
                     match connections_of(&request, queue_is_empty, now) {
                         Need::Wanted(count) if !may_count => observation.connections = count,
                         Need::No(count) => observation.connections = count,
-                        Need::Wanted(_) | Need::Yes => {
-                            to_count.push(Deferred { request, observation, queue_is_empty });
+                        need @ (Need::Wanted(_) | Need::Yes | Need::First) => {
+                            let is_first = need == Need::First;
+                            to_count.push(Deferred { request, observation, queue_is_empty, is_first });
                             continue;
                         }
                     }
@@ -194,18 +197,26 @@ impl Thread {
         self.count_all(to_count);
     }
 
-    /// Counts connections of as many as there is time for. The processes of all are told by one look.
-    fn count_all(&mut self, to_count: Vec<Deferred>) {
+    /// Counts connections of as many as there is time for. The processes of all are told by one look: where that is taken, whoever
+    /// waits is counted too, until their counts have taken as long again. Else each of many drains would pay for a look of its own.
+    fn count_all(&mut self, mut to_count: Vec<Deferred>) {
+        // Those that are counted in any case have the look taken.
+        to_count.sort_by_key(|deferred| !deferred.is_first);
         let began = thread_time();
         let mut processes = None;
-        let mut spent = Duration::ZERO;
+        let (mut spent, mut look_took) = (Duration::ZERO, Duration::ZERO);
         for deferred in to_count {
-            if !self.budget.allows(Instant::now()) {
+            let is_paid_for = processes.is_some() && spent < look_took * 2;
+            if !deferred.is_first && !is_paid_for && !self.budget.allows(Instant::now()) {
                 self.deferred.push(deferred);
                 continue;
             }
-            let all = processes.get_or_insert_with(Processes::now);
-            let Deferred { request, mut observation, queue_is_empty } = deferred;
+            let all = processes.get_or_insert_with(|| {
+                let all = Processes::now();
+                look_took = thread_time() - began;
+                all
+            });
+            let Deferred { request, mut observation, queue_is_empty, is_first } = deferred;
             let is_dead = request.is_dead();
             let tree = request.process.as_ref().map(|process| process.tree_among(all)).unwrap_or_default();
             let looks = self.looks.as_ref().map(|looks| looks.looks());
@@ -213,7 +224,9 @@ impl Thread {
             let total = thread_time() - began;
             let took = total - spent;
             spent = total;
-            self.budget.take(took);
+            if !is_first {
+                self.budget.take(took);
+            }
             match found {
                 Ok(found) => {
                     observation.connections = found.len() as u64;

@@ -42,12 +42,14 @@ pub(crate) enum Need {
     Wanted(u64),
     /// There is no telling without.
     Yes,
+    /// As `Yes`, and they have never been.
+    First,
 }
 
 impl Subject {
     /// Whether its connections have to be counted, now that its queue was seen.
     pub(crate) fn need(&mut self, queue_is_empty: bool, is_dead: bool, now: Instant) -> Need {
-        let Some(counted) = &mut self.connections else { return Need::Yes };
+        let Some(counted) = &mut self.connections else { return Need::First };
         // What waits now may be accepted after the count.
         counted.is_final &= queue_is_empty;
         if is_dead && !counted.was_dead {
@@ -100,7 +102,7 @@ mod tests {
     fn a_count_serves_while_nothing_can_end_by_it() {
         let begin = Instant::now();
         let mut subject = Subject::default();
-        assert_eq!(subject.need(false, false, begin), Need::Yes);
+        assert_eq!(subject.need(false, false, begin), Need::First);
         subject.counted(7, begin, TOOK, false, false);
         assert_eq!(subject.need(false, false, begin + TOOK), Need::No(7));
         assert_eq!(subject.need(false, false, begin + TOOK * SERVES), Need::Wanted(7));
