@@ -99,8 +99,8 @@ fn what_reads() {
     "#);
     insta::assert_snapshot!(run("call Restart {\"group\":\"web\"} --json"), @r#"
     [0]
-    {"by_id":{"began":0,"ended":0},"connections":{"began":0,"ended":0},"datagrams":0,"exit":null,"flows":{"began":0,"ended":0},"generation":1,"handshakes":{"began":0,"ended":0},"message":null,"migrated":0,"migrated_to":{},"outcome":"drained","schema":1,"steps":[{"milliseconds":8,"name":"publish"}],"successor":null,"unaccepted":{"began":3,"ended":0},"worker":"web/0"}
-    {"by_id":{"began":0,"ended":0},"connections":{"began":0,"ended":0},"datagrams":0,"exit":null,"flows":{"began":0,"ended":0},"generation":1,"handshakes":{"began":0,"ended":0},"message":null,"migrated":0,"migrated_to":{},"outcome":"deadline","schema":1,"steps":[{"milliseconds":8,"name":"publish"}],"successor":null,"unaccepted":{"began":3,"ended":0},"worker":"web/1"}
+    {"by_id":{"began":0,"ended":0},"connections":{"began":0,"ended":0},"datagrams":0,"exit":null,"flows":{"began":0,"ended":0},"generation":1,"handshakes":{"began":0,"ended":0},"handshakes_estimated":false,"message":null,"migrated":0,"migrated_to":{},"outcome":"drained","schema":1,"steps":[{"milliseconds":8,"name":"publish"}],"successor":null,"unaccepted":{"began":3,"ended":0},"worker":"web/0"}
+    {"by_id":{"began":0,"ended":0},"connections":{"began":0,"ended":0},"datagrams":0,"exit":null,"flows":{"began":0,"ended":0},"generation":1,"handshakes":{"began":0,"ended":0},"handshakes_estimated":false,"message":null,"migrated":0,"migrated_to":{},"outcome":"deadline","schema":1,"steps":[{"milliseconds":8,"name":"publish"}],"successor":null,"unaccepted":{"began":3,"ended":0},"worker":"web/1"}
     {"answers":2,"milliseconds":1234}
     "#);
 }
