@@ -198,7 +198,7 @@ impl GroupHost {
             subject,
             inbox: self.shared.inbox.clone(),
         };
-        if let Err(effect) = self.shared.observer.observe(request) {
+        if let Some(effect) = self.shared.observer.observe(request) {
             self.again(effect);
         }
     }

@@ -74,7 +74,8 @@ impl GroupTask {
             host.members.shut(slot);
         }
         host.moved();
-        if let Err((address, error)) = host.members.release(&mut taken) {
+        if let Err(failed) = host.members.release(&mut taken) {
+            let (address, error) = *failed;
             let message =
                 format!("cannot release {address}: {}; the group is managed as before", describe(&error));
             holds.into_iter().for_each(|slot| host.tell(Event::HoldLost { slot }));

@@ -41,7 +41,7 @@ pub(crate) enum Recording {
 /// What waits for a record.
 #[derive(Debug)]
 enum Held {
-    Effect(Effect),
+    Effect(Box<Effect>),
     LetGo(GenerationId),
 }
 
@@ -135,7 +135,7 @@ impl<H: Host> Runtime<H> {
 
     fn hold(&mut self, effects: Vec<Effect>) {
         let number = self.begun + 1;
-        self.held.extend(effects.into_iter().map(|effect| (number, Held::Effect(effect))));
+        self.held.extend(effects.into_iter().map(|effect| (number, Held::Effect(Box::new(effect)))));
     }
 
     /// A record is written, or is not waited for any longer.
@@ -179,7 +179,7 @@ impl<H: Host> Runtime<H> {
     fn release(&mut self) {
         while self.held.front().is_some_and(|(number, _)| *number <= self.over) {
             // Before an answer, those who look are to see what it speaks of.
-            let answers = matches!(self.held.front(), Some((_, Held::Effect(Effect::Finished { .. }))));
+            let answers = matches!(self.held.front(), Some((_, Held::Effect(effect))) if matches!(**effect, Effect::Finished { .. }));
             if answers && self.is_unpublished {
                 let snapshot = Arc::new(self.engine.clone());
                 self.publish(&snapshot);
@@ -187,7 +187,7 @@ impl<H: Host> Runtime<H> {
             match self.held.pop_front() {
                 Some((_, Held::Effect(effect))) => {
                     tracing::trace!(?effect, "effect");
-                    self.host.execute(&self.engine, effect);
+                    self.host.execute(&self.engine, *effect);
                 }
                 Some((_, Held::LetGo(generation))) => self.host.let_go(generation),
                 None => {}

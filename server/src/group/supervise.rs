@@ -10,7 +10,6 @@ use crate::{
     dataplane::cells::monotonic_nanoseconds,
     engine::event::{Event, GenerationId, Millis, Slot},
     sockets::{
-        address::ListenAddress,
         diag::Diag,
         procfs::{self, Processes as AllProcesses},
     },
@@ -19,7 +18,7 @@ use crate::{
 
 use super::{
     host::GroupHost,
-    members::Seen,
+    members::{Seen, SeenAt},
     message::{Message, Stranger},
     processes::{Judgement, QueueSample},
     task::GroupTask,
@@ -28,9 +27,6 @@ use super::{
 /// For how long a listener must be seen with connections and without a process, in milliseconds, before it is taken for lost: a
 /// worker that hands its listener to its successor is without one for a moment. Less than between two looks.
 const UNATTENDED_MAX: Millis = 200;
-
-/// What each slot's listeners show, address by address.
-type SeenAt = Vec<(ListenAddress, Vec<(Slot, Seen)>)>;
 
 impl GroupTask {
     /// One look at every listener of the group.

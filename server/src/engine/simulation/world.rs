@@ -77,14 +77,14 @@ pub(super) struct Wishes {
 
 #[derive(Debug)]
 enum Wish {
-    Effect(Effect),
+    Effect(Box<Effect>),
     LetGo(GenerationId),
     Record(u64, Arc<Group>),
 }
 
 impl Host for Wishes {
     fn execute(&mut self, _: &Group, effect: Effect) {
-        self.wanted.push_back(Wish::Effect(effect));
+        self.wanted.push_back(Wish::Effect(Box::new(effect)));
     }
 
     fn let_go(&mut self, generation: GenerationId) {
@@ -251,7 +251,7 @@ impl World {
                     self.plan_soon(Happening::Recorded(number));
                 }
                 Wish::LetGo(id) => self.plan_soon(Happening::Launch(id)),
-                Wish::Effect(effect) => self.carry_out(effect)?,
+                Wish::Effect(effect) => self.carry_out(*effect)?,
             }
         }
         Ok(())

@@ -72,7 +72,7 @@ impl Anchor {
     }
 
     /// The socket that the keeper is to have so that it outlives the daemon, where it has not got it yet.
-    pub(super) fn to_keep(&mut self) -> Option<OwnedFd> {
+    pub(super) fn for_keeper(&mut self) -> Option<OwnedFd> {
         let descriptor = self.socket.as_ref()?.descriptor.as_ref().filter(|_| !self.is_kept)?;
         let duplicate = descriptor.try_clone().ok()?;
         self.is_kept = true;

@@ -57,6 +57,9 @@ pub(crate) use self::{
 /// How old a look may be by which listeners are supervised: groups look at the same instants, and share one.
 const LOOK_AGE_MAX: Duration = Duration::from_millis(4);
 
+/// What each slot's listeners show, address by address.
+pub(crate) type SeenAt = Vec<(ListenAddress, Vec<(Slot, Seen)>)>;
+
 /// A group's members.
 #[derive(Debug)]
 pub(crate) struct Members {
@@ -244,7 +247,9 @@ impl Members {
     /// The anchors that the keeper is to have, by the place of their address.
     pub(crate) fn anchors_to_keep(&mut self) -> Vec<(usize, OwnedFd)> {
         let anchors = self.endpoints.iter_mut().enumerate();
-        anchors.filter_map(|(index, endpoint)| Some((index, endpoint.anchor.as_mut()?.to_keep()?))).collect()
+        anchors
+            .filter_map(|(index, endpoint)| Some((index, endpoint.anchor.as_mut()?.for_keeper()?)))
+            .collect()
     }
 
     /// Whether a worker's slot has all its listeners, at every address.
@@ -286,9 +291,12 @@ impl Members {
         let publication = Publication::new(layout.epoch, self.endpoints.len(), self.inbox.clone());
         let layout = Arc::new(layout);
         // Side by side: each waits for a grace period of its own.
-        let publish =
-            |endpoint: &Endpoint| publication.hand_in(&self.publishing, endpoint.publication(layout.clone()));
-        self.endpoints.iter().filter_map(publish).last()
+        let mut told = None;
+        for endpoint in &self.endpoints {
+            let at_once = publication.hand_in(&self.publishing, endpoint.publication(layout.clone()));
+            told = at_once.or(told);
+        }
+        told
     }
 
     /// Attaches the programs, where they are not yet; `hold` is the holding listener's slot.
@@ -401,7 +409,7 @@ impl Members {
     }
 
     /// What the listeners of each slot show, address by address.
-    pub(crate) fn seen(&self) -> Result<Vec<(ListenAddress, Vec<(Slot, Seen)>)>, SocketError> {
+    pub(crate) fn seen(&self) -> Result<SeenAt, SocketError> {
         let look = self.looks.as_ref().and_then(|looks| looks.recent(LOOK_AGE_MAX));
         let seen = |endpoint: &Endpoint| Ok((endpoint.address, endpoint.seen(look.as_deref())?));
         self.endpoints.iter().map(seen).collect()
@@ -517,7 +525,7 @@ impl Members {
     pub(crate) fn release(
         &mut self,
         taken: &mut Vec<OwnedFd>,
-    ) -> Result<(), (ListenAddress, DataplaneError)> {
+    ) -> Result<(), Box<(ListenAddress, DataplaneError)>> {
         for index in 0..self.endpoints.len() {
             let endpoint = &mut self.endpoints[index];
             let slots: Vec<Slot> = endpoint.members.keys().copied().collect();
@@ -531,7 +539,7 @@ impl Members {
                         tracing::error!("{} is not steered: {}", endpoint.address, describe(&error));
                     }
                 }
-                return Err(failed);
+                return Err(Box::new(failed));
             }
         }
         let anchors = self.endpoints.iter_mut().filter_map(|endpoint| endpoint.anchor.as_mut());

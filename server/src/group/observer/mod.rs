@@ -101,12 +101,12 @@ impl Observer {
         Ok(Self { requests })
     }
 
-    /// Has a generation be looked at. Where there is no room the request comes back.
-    pub(crate) fn observe(&self, request: Request) -> Result<(), Effect> {
-        self.requests.try_send(request).map_err(|refused| {
-            let (TrySendError::Full(request) | TrySendError::Disconnected(request)) = refused;
-            request.effect()
-        })
+    /// Has a generation be looked at. Where there is no room the effect comes back.
+    #[must_use]
+    pub(crate) fn observe(&self, request: Request) -> Option<Effect> {
+        let (TrySendError::Full(request) | TrySendError::Disconnected(request)) =
+            self.requests.try_send(request).err()?;
+        Some(request.effect())
     }
 }
 
