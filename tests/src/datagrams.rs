@@ -110,7 +110,13 @@ impl Flow {
         datagram[0] = first;
         self.socket.send(&datagram)?;
         let mut buffer = vec![0; 65_536];
-        let length = self.socket.recv(&mut buffer)?;
+        // A wait with a timeout is not begun again after the process was stopped and went on.
+        let length = loop {
+            match self.socket.recv(&mut buffer) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                received => break received?,
+            }
+        };
         let (line, echoed) = split(&buffer[..length]);
         assert!(echoed == datagram || length > 65_000, "what came back is not what was sent");
         let words: Vec<&str> = line.split(' ').collect();
