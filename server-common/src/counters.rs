@@ -4,7 +4,7 @@
 ///
 /// A run adds 1 to one field of each stage of the slot that it selected, or of
 /// [`DROPPED_SLOT`](crate::limits::DROPPED_SLOT). So, summed over slots and CPUs, each stage is the number of runs. A run that
-/// a flow begins with adds to `flows` too.
+/// a flow begins with adds to `flows` too. Runs for the daemon's own probes are not among them.
 #[repr(C, align(8))]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct SlotCounters {

@@ -12,6 +12,7 @@ pub mod flows;
 pub mod keying;
 pub mod limits;
 pub mod load;
+pub mod looks;
 pub mod policy;
 pub mod quic;
 pub mod table;

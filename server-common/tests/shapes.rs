@@ -5,7 +5,7 @@ use std::mem::{align_of, offset_of, size_of};
 use proptest::{prelude::*, sample::select};
 use server_common::{
     counters::{Asked, Outcome, SlotCounters},
-    limits::{BUCKETS, DROPPED_SLOT, NO_SLOT, SLOTS_DEFAULT, SLOTS_MAX, WORKERS_MAX},
+    limits::{self, BUCKETS, DROPPED_SLOT, NO_SLOT, SLOTS_DEFAULT, SLOTS_MAX, WORKERS_MAX},
     table::Table,
 };
 
@@ -54,6 +54,25 @@ fn no_slot_is_no_index_and_the_limits_fit_each_other() {
     assert!(u32::from(DROPPED_SLOT) < SLOTS_DEFAULT);
     assert!(WORKERS_MAX.is_power_of_two() && BUCKETS.is_power_of_two(), "masks find the index");
     assert!(2 * WORKERS_MAX as u32 + 3 <= SLOTS_MAX, "each worker and the hold have two at a time");
+}
+
+#[test]
+fn a_group_has_slots_for_the_workers_that_it_begins_with_and_no_more_than_they_come_to() {
+    for count in 1..=WORKERS_MAX as u32 {
+        let slots = limits::slots(count);
+        assert!(2 * count + 3 <= slots && (SLOTS_DEFAULT..=SLOTS_MAX).contains(&slots), "{count}: {slots}");
+        assert!(limits::workers(slots) >= count, "{count}: {slots}");
+        assert!(count == 1 || slots >= limits::slots(count - 1), "{count}: {slots}");
+        assert!(slots == SLOTS_DEFAULT || slots < 2 * (2 * count + 3), "{count}: {slots}");
+    }
+    let of = |count| (limits::slots(count), limits::workers(limits::slots(count)));
+    assert_eq!(
+        [1, 254, 255, 510, 511, 1022].map(of).map(|(slots, _)| slots),
+        [512, 512, 1024, 1024, 2048, 2048]
+    );
+    assert_eq!([4, 255, 511].map(of), [(512, 254), (1024, 510), (2048, 1022)]);
+    assert_eq!([1023, 1024, u32::MAX].map(of), [(SLOTS_MAX, 1024); 3]);
+    assert_eq!([0, 3, 4, 5, u32::MAX].map(limits::workers), [0, 0, 0, 1, 1024]);
 }
 
 proptest! {

@@ -150,14 +150,15 @@ fn table() -> Option<&'static Table> {
     TABLE.get_value(0, &0).map(|words| unsafe { &*core::ptr::from_ref(words).cast::<Table>() })
 }
 
-/// Walks the choice chain and counts the run. The flow that a starting worker is probed with goes to that worker, which no
-/// bucket names yet.
+/// Walks the choice chain and counts the run.
+///
+/// The flow that a starting worker is probed with goes to that worker, which no bucket names yet, or nowhere: neither another worker
+/// nor the holding listener gets the daemon's own connections. It is no client's, and not counted.
 #[inline(always)]
 fn steer<const RECENT: bool>(ctx: &SkReuseportContext, table: &Table, flow: Flow, asked: Asked) -> u32 {
     let mut kernel = Kernel::<RECENT> { ctx, asked, spread: flow.key };
-    if is_probe(table, flow.tuple_hash) && kernel.select(table.probe_slot) {
-        count(Chosen { slot: table.probe_slot, outcome: Outcome::FirstChoice }, asked);
-        return SK_PASS;
+    if is_probe(table, flow.tuple_hash) {
+        return if kernel.select(table.probe_slot) { SK_PASS } else { SK_DROP };
     }
     if let Some(chosen) = first(table, flow.key, &mut kernel) {
         count(chosen, asked);

@@ -5,7 +5,7 @@
 //! explained. The seeds in `server/fuzz/seeds/` go through the same functions in every `cargo test`.
 
 pub use crate::{
-    config::fuzzing::check as config, control::fuzzing::check as control, daemon::state::check as state,
+    config::fuzzing::check as config, control::fuzzing::check as control, group::record::check as state,
     keeper::fuzzing::check as keeper, policy::fuzzing::check as quic, sockets::diag::fuzzing::check as diag,
     sockets::procfs::fuzzing::check as procfs,
 };

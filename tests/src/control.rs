@@ -3,15 +3,17 @@
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use steer::control::{
     api::{Change, Decision, Event, GroupStatus, Receipt, Request, Response, Table},
     client::{Client, ClientError},
+    patience::Patience,
 };
 use tokio::runtime::{Builder, Runtime};
 
-use crate::traffic::counters_add_up;
+use crate::{traffic::counters_add_up, wait};
 
 /// The group that `steer run` makes where nothing else is said.
 pub const GROUP: &str = "web";
@@ -20,20 +22,27 @@ pub const GROUP: &str = "web";
 #[derive(Debug)]
 pub struct Control {
     socket: PathBuf,
+    patience: Patience,
     runtime: Runtime,
 }
 
 impl Control {
-    /// Asks at this socket.
+    /// Asks at this socket, and gives a daemon up as the command line does; on a machine that is emulated, later.
     pub fn new(socket: &Path) -> Self {
+        Self::waiting(socket, wait::patient(Patience::default().answer))
+    }
+
+    /// The same for a daemon that may take so long to answer.
+    pub fn waiting(socket: &Path, answer: Duration) -> Self {
+        let patience = Patience { answer, ..Patience::default() };
         let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime can be started");
-        Self { socket: socket.to_owned(), runtime }
+        Self { socket: socket.to_owned(), patience, runtime }
     }
 
     /// Asks, and gives the last answer and all those before it.
     pub fn ask(&self, request: Request) -> Result<(Response, Vec<Response>), ClientError> {
         self.runtime.block_on(async {
-            let mut client = Client::connect(&self.socket).await?;
+            let mut client = Client::connect_with(self.patience, &self.socket).await?;
             let mut before = Vec::new();
             let last = client.call(request, |answer| before.push(answer)).await?;
             Ok((last, before))

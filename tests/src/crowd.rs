@@ -232,9 +232,9 @@ impl Drop for Crowd {
     }
 }
 
-/// Each flow is a descriptor.
+/// Makes room for so many descriptors in this process, and some for whatever else it does. Each flow is one.
 #[track_caller]
-fn make_room(flows: usize) {
+pub fn make_room(flows: usize) {
     let needed = flows as u64 + 512;
     let limit = getrlimit(Resource::Nofile);
     if limit.current.is_none_or(|current| current >= needed) {

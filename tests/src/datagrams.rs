@@ -10,7 +10,7 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     thread::{self, JoinHandle},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use crate::wait;
@@ -41,8 +41,11 @@ pub struct FlowTally {
     pub lost: u64,
     /// Answered with an ICMP error: nobody was there.
     pub refused: u64,
-    /// Of established flows, those that came to a process that did not know them.
+    /// Of established flows, those that came to a process that did not know them although their client had not been silent for
+    /// as long as a flow may be.
     pub astray: u64,
+    /// Those that did so when it may have been, on a busy machine: nothing that is promised to them was broken.
+    pub late: u64,
 }
 
 /// What a flow says, and for how long.
@@ -52,6 +55,8 @@ pub struct Habit {
     pub length: Option<u32>,
     /// Bytes of each.
     pub size: usize,
+    /// For how long a flow of the group may be silent and stay where it is (`--flow-idle`).
+    pub idle: Duration,
 }
 
 /// Flows that are kept going by threads until they are ended.
@@ -84,6 +89,8 @@ struct Flow {
     socket: UdpSocket,
     local: SocketAddr,
     left: Option<u32>,
+    /// When its last datagram began to be sent: no later than the program saw it.
+    sent: Option<Instant>,
 }
 
 impl Flow {
@@ -94,7 +101,7 @@ impl Flow {
         socket.connect(target).expect("the target can be reached");
         socket.set_read_timeout(Some(ANSWER)).expect("a timeout can be set");
         let local = socket.local_addr().expect("it is bound");
-        Self { target, socket, local, left: length }
+        Self { target, socket, local, left: length, sent: None }
     }
 
     /// One datagram and its answer: who gave it, and whether it knew the flow.
@@ -103,7 +110,13 @@ impl Flow {
         datagram[0] = first;
         self.socket.send(&datagram)?;
         let mut buffer = vec![0; 65_536];
-        let length = self.socket.recv(&mut buffer)?;
+        // A wait with a timeout is not begun again after the process was stopped and went on.
+        let length = loop {
+            match self.socket.recv(&mut buffer) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                received => break received?,
+            }
+        };
         let (line, echoed) = split(&buffer[..length]);
         assert!(echoed == datagram || length > 65_000, "what came back is not what was sent");
         let words: Vec<&str> = line.split(' ').collect();
@@ -197,12 +210,17 @@ fn keep_going(shared: &Shared, number: usize, target: SocketAddr, count: usize) 
 }
 
 fn step(shared: &Shared, flow: &mut Flow, is_open: &mut bool) {
+    let before = flow.sent.replace(Instant::now());
     let answer = flow.ask(if *is_open { b'=' } else { b'+' }, shared.habit.size);
+    // No earlier than the program saw the datagram: between the two it can have been silent for this long, and no longer.
+    let silent = before.map_or(Duration::ZERO, |before| before.elapsed());
     let mut tally = shared.tally();
     match answer {
         Ok((owner, knows)) => {
             tally.datagrams += 1;
-            if *is_open && !knows {
+            if *is_open && !knows && silent > shared.habit.idle {
+                tally.late += 1;
+            } else if *is_open && !knows {
                 tally.astray += 1;
             } else if !*is_open {
                 tally.flows += 1;

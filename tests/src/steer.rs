@@ -4,6 +4,7 @@ use std::{
     env,
     ffi::{OsStr, OsString},
     fs::{self, File},
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     thread,
@@ -42,6 +43,8 @@ pub struct Steer<'a> {
     pub launcher: Vec<String>,
     /// Set for the daemon, and so for its workers.
     pub environment: Vec<(String, OsString)>,
+    /// What the daemon has as stderr; a file, which [`Self::messages`] reads, where this is nothing.
+    pub stderr: Option<OwnedFd>,
     /// Its pins, where it makes some.
     pins: Option<PathBuf>,
 }
@@ -133,6 +136,7 @@ impl<'a> Steer<'a> {
             arguments: Vec::new(),
             launcher: Vec::new(),
             environment: Vec::new(),
+            stderr: None,
             pins: None,
         }
     }
@@ -140,9 +144,16 @@ impl<'a> Steer<'a> {
     /// Starts `BINARY run --socket ... ARGUMENTS` in the namespace, and waits for nothing.
     #[track_caller]
     pub fn start<A: AsRef<str>>(namespace: &'a Namespace, binary: &Path, arguments: &[A]) -> Self {
+        let mut steer = Self::foreground(namespace, binary, arguments);
+        steer.start_daemon();
+        steer
+    }
+
+    /// `BINARY run --socket ... ARGUMENTS` in the namespace; not started.
+    #[track_caller]
+    pub fn foreground<A: AsRef<str>>(namespace: &'a Namespace, binary: &Path, arguments: &[A]) -> Self {
         let mut steer = Self::not_started(namespace, binary, "run");
         steer.arguments = arguments.iter().map(|argument| argument.as_ref().to_owned()).collect();
-        steer.start_daemon();
         steer
     }
 
@@ -153,7 +164,10 @@ impl<'a> Steer<'a> {
         assert!(self.daemon.is_none(), "the daemon still runs");
         let open = |name| File::options().create(true).append(true).open(self.path(name));
         let stdout = open("stdout").expect("a file can be made in the temporary directory");
-        let stderr = open("stderr").expect("a file can be made in the temporary directory");
+        let stderr: OwnedFd = match &self.stderr {
+            Some(given) => given.try_clone().expect("a descriptor can be duplicated"),
+            None => open("stderr").expect("a file can be made in the temporary directory").into(),
+        };
         let own = self.binary.to_string_lossy().into_owned();
         let words: Vec<&String> = self.launcher.iter().chain([&own]).collect();
         let mut command = Command::new(words[0]);

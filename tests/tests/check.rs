@@ -59,6 +59,7 @@ fn what_works_here_is_ok_and_leaves_nothing() {
         report.is("select", Verdict::Ok, "loads");
         report.is("steering", Verdict::Ok, "8 of 8 connections");
         report.is("migration", Verdict::Ok, "8 of 8 unaccepted connections moved");
+        report.is("looks", Verdict::Ok, "exact: 3 of 3 connections");
         report.is("CAP_BPF", Verdict::Ok, "in effect");
         report.is("sock_diag", Verdict::Ok, "lists");
         let times = |name: &str| report.probes.iter().filter(|probe| probe.name == name).count();
@@ -89,6 +90,8 @@ fn each_probe_that_cannot_run_says_why() {
     assert_eq!(code, Some(1));
     no_bpf.is("CAP_BPF", Verdict::Fail, "AmbientCapabilities=CAP_BPF");
     no_bpf.is("select-or-migrate", Verdict::Fail, "Operation not permitted");
+    no_bpf.is("looks", Verdict::Warn, "estimate: ");
+    no_bpf.is("looks", Verdict::Warn, "CAP_BPF and CAP_PERFMON");
     no_bpf.is("bpf jit", Verdict::Warn, "not tried");
     no_bpf.is("steering", Verdict::Warn, "CAP_SYS_ADMIN");
 
@@ -97,11 +100,13 @@ fn each_probe_that_cannot_run_says_why() {
     assert_eq!(code, Some(1));
     no_perfmon.is("CAP_PERFMON", Verdict::Fail, "AmbientCapabilities=CAP_PERFMON");
     no_perfmon.is("select-or-migrate", Verdict::Fail, "Permission denied");
+    no_perfmon.is("looks", Verdict::Warn, "CAP_BPF and CAP_PERFMON");
 
     let (code, no_namespace) = report(&steer_without(place.path(), "sys_admin"));
     assert_eq!(code, Some(0));
     no_namespace.is("select-or-migrate", Verdict::Ok, "loads");
     no_namespace.is("steering", Verdict::Warn, "not tried");
+    no_namespace.is("looks", Verdict::Ok, "exact");
     no_namespace.is("CAP_SYS_ADMIN", Verdict::Warn, "missing");
 
     // The binary is where another user may not be: by its descriptor.

@@ -4,9 +4,16 @@
 //! Where the kernel cannot migrate (before 5.14), a test holds steer to what it promises there instead, and prints what is
 //! `not supported`.
 
-use std::{io::ErrorKind, net::SocketAddr, net::TcpStream, process::Command, time::Duration};
+use std::{
+    io::{ErrorKind, Write as _},
+    net::{SocketAddr, TcpStream, UdpSocket},
+    os::fd::AsFd as _,
+    process::Command,
+    time::Duration,
+};
 
 use ::steer::{
+    dataplane::looks::Looks,
     host::{Probe, Verdict},
     load::four_tuples,
 };
@@ -14,12 +21,14 @@ use rustix::process::Signal;
 use steer_tests::{
     clients::{Answer, Client, Owners, answers, ask_all},
     control::{Control, assert_counted_once, assert_drained},
+    frozen,
     load::{Load, assert_nothing_lost},
     netns, process,
     receipts::{check_sums, group_of, receipt_of, until_event},
     scripts::{shell, steer_without},
     site::{WILDCARD, client_address},
     steer::{self, Steer},
+    strangers, wait,
     workers::Workers,
 };
 
@@ -62,6 +71,9 @@ fn check_says_what_this_kernel_gives() {
     for name in ["select", "steering", "sock_diag"] {
         assert_eq!(of(name).verdict, Verdict::Ok, "{:?}", of(name));
     }
+    let looks = of("looks");
+    assert_eq!(looks.verdict, Verdict::Ok, "{looks:?}");
+    println!("looks: {}", looks.detail);
     let migrates = of("select-or-migrate").verdict == Verdict::Ok;
     assert_eq!(of("migration").verdict == Verdict::Ok, migrates, "{:?}", of("migration"));
     if migrates {
@@ -72,6 +84,59 @@ fn check_says_what_this_kernel_gives() {
         assert!(of("select-or-migrate").remedy.as_deref().unwrap_or_default().contains("is reset"));
         println!("not supported: {}: {}", of("migration").name, of("migration").detail);
     }
+}
+
+#[test]
+fn looks_are_exact_on_this_kernel_or_say_which_are_not() {
+    let looks = Looks::open().unwrap_or_else(|error| panic!("{error}: {error:?}\nhint: {}", error.hint()));
+    netns::run("matrix-looks", |_| {
+        for server in SITE.servers() {
+            let listen = || strangers::join(&server.to_string());
+            let pair = [listen(), listen()];
+            let watched =
+                [&pair[0], &pair[1]].map(|listener| looks.watch(listener.as_fd()).expect("it is watched"));
+            let queues = || {
+                let look = looks.read().expect("a look succeeds");
+                [0, 1].map(|index| look.of(&watched[index]).expect("it is there"))
+            };
+            pair.iter().for_each(frozen::freeze);
+            let connect = |_| TcpStream::connect(server).expect("it is answered");
+            let mut clients: Vec<_> = (0..20).map(connect).collect();
+            let half_open = queues().map(|queue| queue.half_open);
+            assert_eq!(half_open.iter().sum::<u32>(), 20, "{half_open:?}");
+            pair.iter().for_each(frozen::thaw);
+            clients.iter_mut().for_each(|client| client.write_all(b"?").expect("it is open"));
+            wait::until("all handshakes have ended", SOON, || match queues() {
+                found
+                    if found.map(|queue| (queue.half_open, queue.unaccepted))
+                        == half_open.map(|count| (0, count)) =>
+                {
+                    Ok(())
+                }
+                found => Err(format!("{found:?}, where {half_open:?} were half-open")),
+            });
+            assert_eq!([&pair[0], &pair[1]].map(|listener| strangers::accepted(listener) as u32), half_open);
+
+            let receiver = UdpSocket::bind(server).expect("the port is free");
+            match looks.watch(receiver.as_fd()) {
+                Ok(watched) => {
+                    let sender = UdpSocket::bind((server.ip(), 0)).expect("a port is free");
+                    (0..5).for_each(|_| assert_eq!(sender.send_to(b"?", server).expect("it is sent"), 1));
+                    receiver.recv(&mut [0; 8]).expect("one has come");
+                    let found = looks.read().expect("a look succeeds").of(&watched).expect("it is there");
+                    assert_eq!(found.datagrams, 4, "{found:?}");
+                }
+                Err(error) => println!("not supported: looks at datagrams of {server}: {error}"),
+            }
+        }
+        println!("looks: half-open, unaccepted, unread: exact");
+        match looks.without_connections() {
+            None => println!("looks: the connections of a process: exact, by an iterator"),
+            Some(reason) => {
+                println!("not supported: the connections of one process by an iterator: {reason:?}")
+            }
+        }
+    });
 }
 
 #[test]

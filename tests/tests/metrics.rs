@@ -329,7 +329,10 @@ fn a_log_in_json_is_an_object_on_each_line_whoever_says_it() {
         }
         let of = |target: &str| lines.iter().filter(|line| line["target"] == target).collect::<Vec<_>>();
         let [said] = of("worker")[..] else { panic!("{messages}") };
-        assert_eq!(said["fields"], serde_json::json!({ "message": "says \"hello\"", "worker": "web/0" }));
+        let expected = serde_json::json!({
+            "message": "says \"hello\"", "worker": "web/0", "group": "web", "stream": "stdout"
+        });
+        assert_eq!(said["fields"], expected);
         assert_eq!(of("steer_ebpf").len(), 1, "{messages}");
         println!("json log: lines: {}", lines.len());
     });

@@ -111,7 +111,10 @@ fn run_cell(namespace: &Namespace, server: SocketAddr, cell: Cell, stop: Stop, w
     assert_eq!(accepted.get(&expected), Some(&CLIENTS));
     let group = group_of(&steer);
     assert_eq!((group.counters.asked.connection, group.counters.asked.migration), (25, 25));
-    assert_eq!(group.counters.outcome.first_choice, 50);
+    // Of a worker that dies, before the next table.
+    let outcome = &group.counters.outcome;
+    assert_eq!(outcome.first_choice + outcome.further_choice + outcome.held, 50);
+    assert!(outcome.first_choice >= 25, "{outcome:?}");
     assert_eq!(group.workers[expected.worker as usize].migrated_in, 25);
     assert_eq!((tcp_counter("TCPMigrateReqSuccess"), tcp_counter("TCPMigrateReqFailure")), (25, 0));
     assert_eq!(connections_reset(), 0);
@@ -245,8 +248,8 @@ fn a_receiver_that_sleeps_is_woken_without_any_other_traffic() {
                 let output = steer.command(["restart", "web/0", "--json", "--timeout", "1s"]).exited(6);
                 assert_eq!(receipt_of(&output).migrated, 1);
                 assert_eq!(client.answer(), Answer { worker: 0, generation: 2 });
-                // The client's, and before it the probe of each generation.
-                assert_eq!(group_of(&steer).counters.asked.connection, 1 + 2);
+                // The client's, and not the probe of each generation.
+                assert_eq!(group_of(&steer).counters.asked.connection, 1);
                 assert_eq!(site::half_open(), 0);
                 println!("{listen}: asleep in {sleeps_in}: woken");
             });

@@ -7,6 +7,7 @@
 
 use std::{
     collections::BTreeMap,
+    io::{ErrorKind, Read},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream},
     os::fd::AsFd,
     sync::Arc,
@@ -46,7 +47,7 @@ struct Fixture {
 impl Fixture {
     /// `bind` has a port that no client takes.
     fn new(bind: &str, kind: ProgramKind) -> Self {
-        let (mut kernel, publisher) = KernelGroup::load_kind(Shape::without_flows(SLOTS), kind).unwrap();
+        let (kernel, publisher) = KernelGroup::load_kind(Shape::without_flows(SLOTS), kind).unwrap();
         let mut address: ListenAddress = bind.parse().unwrap();
         let mut listeners = BTreeMap::new();
         for slot in 1..=LISTENERS {
@@ -224,7 +225,7 @@ fn the_last_resort_is_the_hold_and_without_one_a_drop() {
         assert_eq!(fixture.accept_all(1).into_values().collect::<Vec<_>>(), [2]);
         fixture.publish(|_| 9, None, None);
         let refused = TcpStream::connect(target).unwrap_err();
-        assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
+        assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
         let (sum, slots) = fixture.counted();
         assert_eq!(sum.outcome, [0, 0, 1, 1, 0, 0, 0, 0]);
         assert_eq!(slots[&DROPPED_SLOT].runs(), 1);
@@ -247,6 +248,38 @@ fn the_probes_flow_goes_to_the_probed_slot_and_no_other_flow_does() {
         let in_slot_1: Vec<&SocketAddr> =
             accepted.iter().filter(|(_, slot)| **slot == 1).map(|(client, _)| client).collect();
         assert_eq!(in_slot_1, [&probe]);
+        let (sum, slots) = fixture.counted();
+        assert_eq!((sum.runs(), slots[&1].runs()), (u64::from(FLOWS), 0), "a probe is no client");
+    });
+}
+
+/// Nor does the daemon's own connection wait in its holding listener, or at a worker that it says nothing of.
+#[test]
+fn a_probe_whose_slot_is_empty_goes_nowhere_and_is_not_counted() {
+    netns::run("probe-gone", |_| {
+        let mut fixture = Fixture::new("127.0.0.1:8080", ProgramKind::SelectOrMigrate);
+        let probe: SocketAddr = "127.0.0.9:4711".parse().unwrap();
+        let target = fixture.target(probe.ip());
+        let hash = steer::daemon::flows::hash_of(&SEED, probe, target);
+        // It waits at its worker, which then stops: what the kernel migrates is the probe and a client.
+        fixture.publish(|_| 1, Some(2), Some((hash, 1)));
+        let mut open = fixture.connect(probe);
+        let _client = TcpStream::connect(target).unwrap();
+        fixture.publish(|_| 2, Some(2), Some((hash, 1)));
+        options::shut_listener(&fixture.listeners[&1]).unwrap();
+        assert_eq!(open.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+        let (sum, slots) = fixture.counted();
+        assert_eq!((sum.asked, slots[&2].asked), ([1, 0, 0, 1], [0, 0, 0, 1]));
+        // Another, of a worker that is gone before it comes.
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        let probe: SocketAddr = "127.0.0.9:4712".parse().unwrap();
+        socket.bind(&SockAddr::from(probe)).unwrap();
+        let hash = steer::daemon::flows::hash_of(&SEED, probe, target);
+        fixture.publish(|_| 2, Some(2), Some((hash, 1)));
+        let refused = socket.connect(&SockAddr::from(target)).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
+        assert_eq!(fixture.counted().0.runs(), 2);
+        assert_eq!(fixture.accept_all(1).into_values().collect::<Vec<_>>(), [2]);
     });
 }
 
@@ -263,7 +296,7 @@ fn the_verifier_has_little_to_go_through() {
     ] {
         let shape = Shape { sockets, flows, ..Shape::without_flows(SLOTS) };
         let (kernel, _publisher) = KernelGroup::load_kind(shape, kind).unwrap();
-        let verified = kernel.program().unwrap().info().unwrap().verified_instruction_count();
+        let verified = kernel.info().unwrap().verified_instruction_count();
         println!("{kind:?}, {sockets} sockets, {flows} flows: {verified:?}");
         // Kernels say so since 5.16.
         let most = if flows > 0 { 100_000 } else { 60_000 };

@@ -51,7 +51,7 @@ type WorkersGeneration = (u16, u16);
 impl Fixture {
     fn new(bind: &str, kind: ProgramKind) -> Self {
         let shape = Shape { slots: SLOTS, sockets: 1, flows: 0, named: u32::from(WORKERS) };
-        let (mut kernel, mut publisher) = KernelGroup::load_kind(shape, kind).unwrap();
+        let (kernel, mut publisher) = KernelGroup::load_kind(shape, kind).unwrap();
         let address: ListenAddress = bind.parse().unwrap();
         let mut routes = BTreeMap::new();
         let mut sockets = Vec::new();

@@ -21,7 +21,7 @@ use steer_tests::{
 };
 
 const SOON: Duration = Duration::from_secs(60);
-const LIVELY: Habit = Habit { length: Some(200), size: 60 };
+const LIVELY: Habit = Habit { length: Some(200), size: 60, idle: Duration::from_millis(300) };
 
 fn addresses() -> [SocketAddr; 2] {
     ["127.0.0.1:8080", "[::1]:8080"].map(|address| address.parse().expect("an address"))
@@ -114,9 +114,12 @@ fn a_worker_that_does_not_bind_as_many_is_told_what_it_lacks() {
 }
 
 fn assert_nothing_lost(what: &str, flows: Flows, traffic: Traffic) {
-    let FlowTally { datagrams, astray, lost, refused, .. } = flows.end();
+    let FlowTally { datagrams, astray, late, lost, refused, .. } = flows.end();
     let tally = traffic.end();
-    println!("{what}: datagrams: {datagrams}, connections: {}, failed: {}", tally.connections, tally.failed);
+    println!(
+        "{what}: datagrams: {datagrams}, late flows: {late}, connections: {}, failed: {}",
+        tally.connections, tally.failed
+    );
     assert_eq!((astray, lost, refused), (0, 0, 0));
 }
 

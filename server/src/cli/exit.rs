@@ -28,7 +28,7 @@ pub enum Exit {
     Failed = 1,
     /// It was not understood.
     Usage = 2,
-    /// The daemon cannot be reached.
+    /// The daemon cannot be reached, or gives no answer in time.
     Unreachable = 3,
     /// There is no such group, worker, user or program.
     NoSuch = 4,
@@ -62,7 +62,7 @@ impl From<FaultKind> for Exit {
 impl From<&ClientError> for Exit {
     fn from(error: &ClientError) -> Self {
         match error {
-            ClientError::Unreachable { .. } => Self::Unreachable,
+            ClientError::Unreachable { .. } | ClientError::Silent { .. } => Self::Unreachable,
             ClientError::Fault(fault) => fault.kind.into(),
             ClientError::Protocol { .. } => Self::Failed,
         }
@@ -155,7 +155,7 @@ pub fn report(error: &anyhow::Error) -> Exit {
         return Exit::Ok;
     }
     let (exit, hint) = classify(error);
-    eprint!("{}", text(error, hint.as_deref()));
+    crate::log::last_words(&text(error, hint.as_deref()));
     exit
 }
 

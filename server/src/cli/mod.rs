@@ -8,7 +8,6 @@ pub mod arguments;
 mod ask;
 pub mod check;
 pub mod exit;
-mod log;
 mod output;
 mod pages;
 mod question;
@@ -22,6 +21,7 @@ use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
 use clap::Parser;
 
+pub(crate) use self::output::colour_wanted;
 use self::{
     arguments::{Arguments, Command, Reporting},
     exit::Exit,
@@ -34,7 +34,7 @@ use crate::{
         setup::{Purpose, Setup},
     },
     demo::{self, DemoOptions},
-    keeper,
+    keeper, log,
     values::LogFormat,
     workers::sample,
 };
@@ -43,7 +43,11 @@ use crate::{
 pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let words: Vec<OsString> = arguments.collect();
     match Arguments::try_parse_from(&words) {
-        Ok(arguments) => carry_out(arguments).unwrap_or_else(|error| exit::report(&error).into()),
+        Ok(arguments) => {
+            let exit = carry_out(arguments).unwrap_or_else(|error| exit::report(&error).into());
+            log::finish();
+            exit
+        }
         Err(error) => usage::report(&error, &words).into(),
     }
 }
@@ -55,7 +59,7 @@ fn carry_out(Arguments { socket, command }: Arguments) -> anyhow::Result<ExitCod
             let Reporting { metrics, log_format } = arguments.reporting.clone();
             let settings = run::settings(*arguments)?;
             let log_format = log_format.map_or(LogFormat::default(), LogFormat::from);
-            log::start("info", log_format);
+            log::start_in_daemon("info", log_format);
             let setup = Setup {
                 socket: or_default(socket),
                 access: Vec::new(),
@@ -68,7 +72,7 @@ fn carry_out(Arguments { socket, command }: Arguments) -> anyhow::Result<ExitCod
         Command::Daemon(arguments) => {
             let Config { daemon, groups, .. } = config::load(&arguments.config)?;
             let log_format = arguments.reporting.log_format.map_or(daemon.log_format, LogFormat::from);
-            log::start("info", log_format);
+            log::start_in_daemon("info", log_format);
             let setup = Setup {
                 socket: or_default(socket.or(daemon.socket.clone())),
                 access: daemon.access.clone(),
@@ -79,7 +83,7 @@ fn carry_out(Arguments { socket, command }: Arguments) -> anyhow::Result<ExitCod
             return daemon::run(groups, setup);
         }
         Command::Demo(arguments) => {
-            log::start("warn", LogFormat::Text);
+            log::start_in_command("warn");
             return demo::run(DemoOptions {
                 json: arguments.output.json,
                 seconds_per_phase: arguments.seconds,
@@ -98,7 +102,7 @@ fn carry_out(Arguments { socket, command }: Arguments) -> anyhow::Result<ExitCod
         Command::Completions { shell } => pages::completions(shell)?,
         Command::Man { dir } => pages::man(dir.as_deref())?,
         Command::Ask(question) => {
-            log::start("warn", LogFormat::Text);
+            log::start_in_command("warn");
             ask::ask(&or_default(socket), question)?
         }
     };

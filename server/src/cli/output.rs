@@ -13,7 +13,7 @@ use super::{exit::Exit, render::Style};
 pub(super) struct PrintError(#[from] io::Error);
 
 /// Whether colour is welcome: <https://no-color.org>.
-pub(super) fn colour_wanted() -> bool {
+pub(crate) fn colour_wanted() -> bool {
     std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 

@@ -4,8 +4,8 @@ use std::error::Error;
 
 use super::exit::Exit;
 use crate::{
-    daemon::{open::AddressServed, persistence::PinsInUse, state::StateError},
     dataplane::{error::DataplaneError, pins::PinsError},
+    group::{AddressServed, PinsInUse, StateError},
     keeper::KeeperError,
     sockets::{diag::DiagError, listener::ListenerError, netns::NetnsError, pidfd::PidfdError},
     workers::{discover::Refusal, notify::NotifyError, spawn::SpawnError, user::UserError},

@@ -16,7 +16,7 @@ pub(super) fn report(error: &clap::Error, words: &[OsString]) -> Exit {
         let _ = error.print();
         return Exit::Ok;
     }
-    eprint!("{}", text(error, words));
+    crate::log::last_words(&text(error, words));
     Exit::Usage
 }
 

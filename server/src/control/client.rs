@@ -4,6 +4,7 @@ use std::{
     io,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use serde::{Deserialize, Serialize};
@@ -11,8 +12,11 @@ use serde_json::{Value, json};
 use thiserror::Error;
 use zlink::{Call, tokio::unix, varlink_service};
 
-use super::api::{self, Fault, FaultKind};
-use crate::sockets::pidfd;
+use super::{
+    api::{self, Fault, FaultKind},
+    patience::{self, Bound, Patience, Silence},
+};
+use crate::sockets::{pidfd, procfs};
 
 /// A connection to the daemon. Calls are carried out one after another; the daemon closes it after 30 seconds
 /// without one, so connect when there is something to ask.
@@ -20,6 +24,7 @@ use crate::sockets::pidfd;
 pub struct Client {
     connection: unix::Connection,
     path: PathBuf,
+    patience: Patience,
 }
 
 /// Why there is no answer.
@@ -32,6 +37,22 @@ pub enum ClientError {
         path: PathBuf,
         /// What the system says.
         source: io::Error,
+    },
+    /// It listens, and does nothing for anybody.
+    #[error("{operation}: the daemon at {} has {silence} for {} s", path.display(), after.as_secs_f64())]
+    Silent {
+        /// What was asked.
+        operation: String,
+        /// The socket's path.
+        path: PathBuf,
+        /// How long it was waited for.
+        after: Duration,
+        /// What there was too little of.
+        silence: &'static str,
+        /// The daemon's process, where it can be seen.
+        pid: Option<u32>,
+        /// Whether a change was asked for, which the daemon does when it goes on.
+        is_change: bool,
     },
     /// The daemon has answered that it does not do it, or that it went wrong.
     #[error(transparent)]
@@ -48,6 +69,9 @@ pub enum ClientError {
     },
 }
 
+/// Where a daemon that runs as a service tells of itself.
+const LOOK: &str = "`systemctl status steer` and `journalctl -u steer` tell more";
+
 impl ClientError {
     /// The way out, where one is known.
     pub fn hint(&self) -> Option<String> {
@@ -63,10 +87,22 @@ impl ClientError {
                     "the daemon has ended: start it again, or name another's socket with --socket".to_owned()
                 }
             }),
+            Self::Silent { pid, is_change, .. } => Some(silence_hint(*pid, *is_change)),
             Self::Fault(fault) => fault.hint.clone(),
             Self::Protocol { .. } => Some("`steer status` tells whether the daemon still runs".to_owned()),
         }
     }
+}
+
+fn silence_hint(pid: Option<u32>, is_change: bool) -> String {
+    let state = pid.and_then(|pid| Some((pid, procfs::stat(pid)?.state)));
+    let what = match state {
+        Some((pid, 'T')) => format!("its process {pid} is stopped: `kill -CONT {pid}` lets it go on"),
+        Some((pid, _)) => format!("its process {pid} hangs or is overloaded: {LOOK}"),
+        None => format!("it is stopped, hangs or is overloaded: {LOOK}"),
+    };
+    let rest = if is_change { "; the change was sent, and is made when the daemon goes on" } else { "" };
+    what + rest
 }
 
 /// A call of any method.
@@ -85,26 +121,44 @@ struct AnyError {
 }
 
 impl Client {
-    /// Connects to the daemon's socket at `path`.
+    /// Connects to the daemon's socket at `path`, with the default [`Patience`].
     pub async fn connect(path: &Path) -> Result<Self, ClientError> {
+        Self::connect_with(Patience::default(), path).await
+    }
+
+    /// [`Self::connect`] with another patience. Waits while the socket's backlog is full.
+    pub async fn connect_with(patience: Patience, path: &Path) -> Result<Self, ClientError> {
         let unreachable = |source| ClientError::Unreachable { path: path.to_owned(), source };
-        match unix::connect(path).await {
-            Ok(connection) => Ok(Self { connection, path: path.to_owned() }),
-            Err(zlink::Error::Io(source)) => Err(unreachable(source)),
-            Err(other) => Err(unreachable(io::Error::other(other))),
+        match patience::connect(patience, path).await {
+            Ok(Ok(connection)) => Ok(Self { connection, path: path.to_owned(), patience }),
+            Ok(Err(zlink::Error::Io(source))) => Err(unreachable(source)),
+            Ok(Err(other)) => Err(unreachable(io::Error::other(other))),
+            Err(Silence) => Err(ClientError::Silent {
+                operation: "cannot connect".to_owned(),
+                path: path.to_owned(),
+                after: patience.answer,
+                silence: "accepted no connection",
+                pid: None,
+                is_change: false,
+            }),
         }
     }
 
     /// A pidfd of the process that listens on the socket; nothing where it is in a pid namespace that cannot be seen,
     /// or has ended.
     pub fn daemon(&self) -> Option<OwnedFd> {
+        pidfd::open(self.daemon_pid()?).ok()
+    }
+
+    fn daemon_pid(&self) -> Option<u32> {
         let credentials = rustix::net::sockopt::socket_peercred(self.connection.read().read_half()).ok()?;
-        pidfd::open(credentials.pid.as_raw_nonzero().get().unsigned_abs()).ok()
+        Some(credentials.pid.as_raw_nonzero().get().unsigned_abs())
     }
 
     /// Asks for `request` and gives the last answer back; those before it go to `on_answer` as they come.
     ///
-    /// Waits as long as the daemon takes. Dropping the future (with the client) leaves a change going on.
+    /// What only reads is waited for as long as [`Patience`] says; a change for as long as it takes while the daemon lives, which it is
+    /// asked on a second connection; a stream that is followed has no end once it has begun. Dropping the future (with the client) leaves a change going on.
     pub async fn call(
         &mut self,
         request: api::Request,
@@ -113,9 +167,11 @@ impl Client {
         let written = serde_json::to_value(&request)
             .map_err(|source| self.protocol("cannot write the request for the daemon", source))?;
         let more = request.streams();
+        let mut bound = Bound::of(&request);
         self.send(request.method(), &written["parameters"], more).await?;
         loop {
-            let (answer, last) = self.receive(request.method()).await?;
+            let (answer, last) = self.receive(request.method(), bound).await?;
+            bound = bound.next();
             let answer = serde_json::from_value(answer)
                 .map_err(|source| self.protocol("cannot understand the daemon's answer", source))?;
             if last {
@@ -132,9 +188,11 @@ impl Client {
         parameters: &Value,
         mut on_answer: impl FnMut(Value),
     ) -> Result<Value, ClientError> {
+        let mut bound = Bound::of_call(method, parameters);
         self.send(method, parameters, api::streams(method)).await?;
         loop {
-            let (answer, last) = self.receive(method).await?;
+            let (answer, last) = self.receive(method, bound).await?;
+            bound = bound.next();
             if last {
                 return Ok(answer);
             }
@@ -144,7 +202,16 @@ impl Client {
 
     async fn send(&mut self, method: &str, parameters: &Value, more: bool) -> Result<(), ClientError> {
         let call = Call::new(AnyCall { method, parameters }).set_more(more);
-        match self.connection.send_call(&call, Vec::new()).await {
+        let sent = self.connection.send_call(&call, Vec::new());
+        // A long one may find the socket's buffer full.
+        match Bound::Answer.wait(self.patience, &self.path, sent).await {
+            Err(Silence) => Err(self.silent(method, Bound::Answer)),
+            Ok(sent) => self.sent(sent),
+        }
+    }
+
+    fn sent(&self, sent: zlink::Result<()>) -> Result<(), ClientError> {
+        match sent {
             Ok(()) => Ok(()),
             // The daemon has closed; why, it has said in a message that is still to be read.
             Err(zlink::Error::Io(error))
@@ -156,8 +223,12 @@ impl Client {
         }
     }
 
-    async fn receive(&mut self, method: &str) -> Result<(Value, bool), ClientError> {
-        match self.connection.receive_reply::<Value, AnyError>().await {
+    async fn receive(&mut self, method: &str, bound: Bound) -> Result<(Value, bool), ClientError> {
+        let reply = self.connection.receive_reply::<Value, AnyError>();
+        let Ok(reply) = bound.wait(self.patience, &self.path, reply).await else {
+            return Err(self.silent(method, bound));
+        };
+        match reply {
             Ok((Ok(reply), _no_descriptors)) => {
                 let last = reply.continues() != Some(true);
                 Ok((reply.into_parameters().unwrap_or_else(|| json!({})), last))
@@ -170,6 +241,20 @@ impl Client {
                 Err(self.protocol("the daemon closed the connection before its last answer", source))
             }
             Err(source) => Err(self.protocol("cannot understand the daemon's answer", source)),
+        }
+    }
+
+    fn silent(&self, method: &str, bound: Bound) -> ClientError {
+        ClientError::Silent {
+            operation: method.strip_prefix("io.steer.Control.").unwrap_or(method).to_owned(),
+            path: self.path.clone(),
+            after: self.patience.answer,
+            silence: match bound {
+                Bound::Answer => "not answered",
+                _ => "given no sign of life",
+            },
+            pid: self.daemon_pid(),
+            is_change: bound == Bound::Life,
         }
     }
 

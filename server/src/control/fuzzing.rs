@@ -10,6 +10,7 @@ use super::{
     dispatch::{self, Asked, understand},
     wire::{self, Incoming, Link, ReceiveError},
 };
+use crate::sockets::passed::Closer;
 
 /// The largest message, in bytes: small, so that what is larger is tried too.
 const MESSAGE_MAX: usize = 2048;
@@ -22,6 +23,7 @@ thread_local! {
         .enable_all()
         .build()
         .expect("a runtime starts");
+    static CLOSER: Closer = Closer::start().expect("threads can be made");
 }
 
 /// What is a request is written and understood as the same; what is none is answered with a whole message.
@@ -36,7 +38,9 @@ async fn converse(bytes: &[u8]) {
     client.write_all(bytes).expect("the socket has room");
     client.shutdown(Shutdown::Write).expect("the client is done");
     let stream = UnixStream::from_std(server).expect("a socket for the runtime");
-    let mut link = Link::new(stream, MESSAGE_MAX, Duration::from_secs(30)).await.expect("the peer is known");
+    let closer = CLOSER.with(Closer::clone);
+    let link = Link::new(stream, MESSAGE_MAX, Duration::from_secs(30), &closer).await;
+    let mut link = link.expect("the peer is known");
     let whole = bytes.iter().filter(|byte| **byte == 0).count();
     for calls in 0.. {
         match link.receive().await {

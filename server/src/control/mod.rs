@@ -12,6 +12,7 @@ mod dispatch;
 pub(crate) mod fuzzing;
 mod hangup;
 mod lock;
+pub mod patience;
 pub mod server;
 pub mod socket;
 mod unix_group;

@@ -20,6 +20,7 @@ use super::{
     dispatch,
     wire::Link,
 };
+use crate::sockets::passed::Closer;
 
 /// How much a client may take of the daemon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,14 +69,15 @@ pub(super) struct Place {
 /// Serves `socket` until `shutdown` completes, within the default [`Limits`].
 ///
 /// At its end, connections without a call are closed, requests that read get their last answer, and changes have
-/// [`Limits::farewell`] to finish; then the socket is removed. Fails where the listener cannot join the runtime.
+/// [`Limits::farewell`] to finish; then the socket is removed. Descriptors that clients pass go to the `closer`. Fails where the listener cannot join the runtime.
 pub async fn serve<C: Controller>(
     socket: ControlSocket,
     controller: C,
     access: impl Into<AccessInForce>,
+    closer: &Closer,
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
-    serve_within(Limits::default(), socket, controller, access, shutdown).await
+    serve_within(Limits::default(), socket, controller, access, closer, shutdown).await
 }
 
 /// [`serve`] with other limits.
@@ -84,6 +86,7 @@ pub async fn serve_within<C: Controller>(
     socket: ControlSocket,
     controller: C,
     access: impl Into<AccessInForce>,
+    closer: &Closer,
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
     let listener = UnixListener::from_std(socket.listener()?)?;
@@ -101,7 +104,7 @@ pub async fn serve_within<C: Controller>(
             Some(ended) = connections.join_next() => report(ended),
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => {
-                    if let Some((link, place)) = admit(stream, &limits, &access, &places).await {
+                    if let Some((link, place)) = admit(stream, &limits, &access, &places, closer).await {
                         let access = access.clone();
                         let conversation =
                             Conversation { link, controller: controller.clone(), access, place, limits };
@@ -146,8 +149,9 @@ async fn admit(
     limits: &Limits,
     access: &AccessInForce,
     places: &Places,
+    closer: &Closer,
 ) -> Option<(Link, Place)> {
-    let mut link = match Link::new(stream, limits.message, limits.patience).await {
+    let mut link = match Link::new(stream, limits.message, limits.patience, closer).await {
         Ok(link) => link,
         Err(error) => {
             tracing::debug!(%error, "a control client's credentials cannot be had");

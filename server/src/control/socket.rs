@@ -20,6 +20,7 @@ use rustix::{
 use thiserror::Error;
 
 use super::{lock, unix_group};
+use crate::sockets::passed;
 
 /// The longest path that fits into `sun_path` with its final NUL.
 const PATH_MAX: usize = 107;
@@ -149,6 +150,8 @@ impl ControlSocket {
             .map_err(|errno| system("set the mode of", path)(errno.into()))?;
         let stat = rustix::fs::statat(&directory, Path::new(name), AtFlags::SYMLINK_NOFOLLOW)
             .map_err(|errno| system("look at", path)(errno.into()))?;
+        // No method takes descriptors, and to close them may take as long as their sender likes.
+        passed::refuse(&socket).map_err(system("set up the socket", path))?;
         rustix::net::listen(&socket, BACKLOG).map_err(|errno| system("listen at", path)(errno.into()))?;
         Ok(Self {
             path: path.to_owned(),

@@ -6,7 +6,7 @@
 //! * its limit for a message is 100 MB and not to be changed; [`BoundedRead`] sits under it and ends a connection
 //!   whose message grows beyond ours;
 //! * it keeps every descriptor that comes with a message in the making, 253 with each byte, so that one client
-//!   could use up the daemon's; [`BoundedRead`] closes them at once, as no method takes any;
+//!   could use up the daemon's; [`BoundedRead`] has them closed at once, elsewhere, as no method takes any;
 //! * it writes with a serializer of its own that starts again, from the message's begin, for every 256 bytes; we
 //!   write with serde_json and use zlink's write half alone.
 
@@ -29,6 +29,7 @@ use zlink::{
 };
 
 use super::access::Peer;
+use crate::sockets::passed::{ClosedElsewhere, Closer, Sender};
 
 /// A call as it came, with nothing decided about it.
 #[derive(Debug, Clone, Deserialize)]
@@ -70,17 +71,25 @@ pub(super) struct Link {
     writer: <Stream as Socket>::WriteHalf,
     peer: Peer,
     patience: Duration,
+    /// After both halves: the socket's last close is its.
+    _last: ClosedElsewhere,
 }
 
 impl Link {
     /// Takes an accepted connection over. No message may be larger than `message_max` bytes, nor take longer than
-    /// `patience` to come or to go.
-    pub(super) async fn new(stream: UnixStream, message_max: usize, patience: Duration) -> io::Result<Self> {
+    /// `patience` to come or to go. What is passed with messages goes to the `closer`.
+    pub(super) async fn new(
+        stream: UnixStream,
+        message_max: usize,
+        patience: Duration,
+        closer: &Closer,
+    ) -> io::Result<Self> {
+        let last = ClosedElsewhere::of_connection(&stream, closer.sender())?;
         let stream = Stream::try_from(stream).map_err(|error| match error {
             zlink::Error::Io(error) => error,
             other => io::Error::other(other),
         })?;
-        let mut connection = Connection::new(Bounded { stream, message_max });
+        let mut connection = Connection::new(Bounded { stream, message_max, passed: closer.sender() });
         let peer = match connection.peer_credentials().await {
             Ok(credentials) => Peer {
                 uid: credentials.unix_user_id().as_raw(),
@@ -98,7 +107,7 @@ impl Link {
             }
         };
         let (reader, writer) = connection.split();
-        Ok(Self { reader, writer: writer.into_write_half(), peer, patience })
+        Ok(Self { reader, writer: writer.into_write_half(), peer, patience, _last: last })
     }
 
     /// Who is at the other end.
@@ -174,6 +183,7 @@ fn encode(message: &impl Serialize) -> Vec<u8> {
 struct Bounded {
     stream: Stream,
     message_max: usize,
+    passed: Sender,
 }
 
 impl Socket for Bounded {
@@ -182,22 +192,27 @@ impl Socket for Bounded {
 
     fn split(self) -> (Self::ReadHalf, Self::WriteHalf) {
         let (inner, writer) = self.stream.split();
-        (BoundedRead { inner, message_max: self.message_max, unfinished: 0 }, writer)
+        (BoundedRead { inner, message_max: self.message_max, unfinished: 0, passed: self.passed }, writer)
     }
 }
 
-/// Counts the bytes since the last NUL and fails when they are too many; closes descriptors that come along.
+/// Counts the bytes since the last NUL and fails when they are too many; has descriptors closed that come along, and fails when more
+/// come than can be closed.
 #[derive(Debug)]
 struct BoundedRead {
     inner: <Stream as Socket>::ReadHalf,
     message_max: usize,
     unfinished: usize,
+    passed: Sender,
 }
 
 impl ReadHalf for BoundedRead {
     async fn read(&mut self, buffer: &mut [u8]) -> zlink::Result<ReadResult> {
         let mut result = self.inner.read(buffer).await?;
-        drop(result.take_fds());
+        self.passed.close(result.take_fds());
+        if self.passed.is_full() {
+            return Err(zlink::Error::Io(io::Error::other("more descriptors come than can be closed")));
+        }
         let read = &buffer[..result.bytes_read()];
         let begun = match read.iter().rposition(|byte| *byte == 0) {
             Some(end) => read.len() - end - 1,

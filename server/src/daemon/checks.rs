@@ -2,7 +2,7 @@
 
 use std::{fmt::Display, time::Duration};
 
-use server_common::limits::SOCKETS_MAX;
+use server_common::limits::{self, SOCKETS_MAX};
 
 use super::settings::{FlowSettings, GroupSettings, Mode, Readiness};
 use crate::{
@@ -12,8 +12,8 @@ use crate::{
     sockets::address::ListenAddress,
 };
 
-/// Each worker needs two slots while it is handed over, so does the holding listener, and slot 0 holds none.
-pub const WORKERS_MAX: u32 = (server_common::limits::SLOTS_DEFAULT - 3) / 2;
+/// The most workers that a group can begin with. One that runs can scale up to what its slots allow.
+pub const WORKERS_MAX: u32 = limits::WORKERS_MAX as u32;
 
 /// Settings that are well-formed, each by itself, but do not go together or ask for what there is not.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,7 +32,7 @@ pub enum SettingsError {
         /// The address.
         address: ListenAddress,
     },
-    /// A group has none without one, and the sockarray has no room for more than [`WORKERS_MAX`].
+    /// A group has one at least and [`WORKERS_MAX`] at most.
     Workers(u32),
     /// A weight is for a worker that there is not.
     WeightOfNobody {

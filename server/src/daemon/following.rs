@@ -10,7 +10,7 @@ use crate::{
     names::GroupName,
 };
 
-use super::{clock::millis, controller::Daemon};
+use super::{clock::millis, registry::Daemon};
 
 impl Daemon {
     /// Sends each new event until the client goes or the daemon stops; how many were sent.
@@ -56,7 +56,7 @@ impl Daemon {
         answers: mpsc::Sender<Response>,
     ) -> Result<Response, Fault> {
         if let Some(name) = &group {
-            self.group(name)?;
+            self.require(name)?;
         }
         let began = std::time::Instant::now();
         let wanted = |event: &api::Event| group.is_none() || event.group == group;

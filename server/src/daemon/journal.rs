@@ -9,6 +9,8 @@ use tokio::sync::broadcast;
 
 use crate::{
     control::api::Event,
+    engine::effect::AboutProcess,
+    log::events::{Happened, log},
     names::{GroupName, WorkerName},
 };
 
@@ -19,7 +21,7 @@ const REMEMBERED: usize = 4096;
 
 /// Shared by all groups of a daemon; cheap to clone.
 #[derive(Debug, Clone)]
-pub(super) struct Journal {
+pub(crate) struct Journal {
     inner: Arc<Mutex<Inner>>,
 }
 
@@ -32,25 +34,25 @@ struct Inner {
 
 impl Journal {
     /// An empty journal.
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let (followers, _) = broadcast::channel(REMEMBERED);
         let inner = Inner { last: 0, events: VecDeque::new(), followers };
         Self { inner: Arc::new(Mutex::new(inner)) }
     }
 
     /// Counts on from an event of a daemon before.
-    pub(super) fn count_from(&self, last: u64) {
+    pub(crate) fn count_from(&self, last: u64) {
         let mut inner = self.lock();
         inner.last = inner.last.max(last);
     }
 
     /// The number of the last event.
-    pub(super) fn last(&self) -> u64 {
+    pub(crate) fn last(&self) -> u64 {
         self.lock().last
     }
 
     /// Adds an event, logs it and tells those who follow.
-    pub(super) fn add(
+    pub(crate) fn add(
         &self,
         kind: &str,
         group: &GroupName,
@@ -58,11 +60,21 @@ impl Journal {
         generation: Option<u64>,
         detail: String,
     ) {
-        let object = worker.as_ref().map_or_else(|| group.to_string(), ToString::to_string);
-        match generation {
-            Some(number) => tracing::info!("{object} generation {number} {kind}: {detail}"),
-            None => tracing::info!("{object} {kind}: {detail}"),
-        }
+        self.add_of_process(kind, group, worker, generation, &AboutProcess::default(), detail);
+    }
+
+    /// Adds an event of which something is known about a process.
+    pub(crate) fn add_of_process(
+        &self,
+        kind: &str,
+        group: &GroupName,
+        worker: Option<WorkerName>,
+        generation: Option<u64>,
+        process: &AboutProcess,
+        detail: String,
+    ) {
+        let (worker_name, text) = (worker.as_ref(), detail.as_str());
+        log(&Happened { kind, group, worker: worker_name, generation, process, detail: text });
         let mut inner = self.lock();
         inner.last += 1;
         let event = Event {
@@ -83,7 +95,7 @@ impl Journal {
     }
 
     /// The events remembered from `since` on, and those that come after them: none is missed in between.
-    pub(super) fn read(&self, since: u64) -> (Vec<Event>, broadcast::Receiver<Event>) {
+    pub(crate) fn read(&self, since: u64) -> (Vec<Event>, broadcast::Receiver<Event>) {
         let inner = self.lock();
         let events = inner.events.iter().filter(|event| event.sequence >= since).cloned().collect();
         (events, inner.followers.subscribe())

@@ -1,63 +1,34 @@
-//! The daemon: carries the engine's effects out and brings it events.
+//! The daemon: its groups' tasks in one runtime, its clients in another, on a thread of its own.
 //!
-//! One task per group ([`actor`]) owns everything of that group; groups share the journal and the control socket only.
+//! Neither waits for the other, nor for anybody: what can block is a job of the [threads](crate::threads) that are made at the start. What
+//! clients read is what the groups last published.
 
-mod actor;
-mod anchor;
-mod by_id;
-mod carry;
-mod cells;
 pub mod checks;
 pub mod clock;
-mod controller;
-mod convert;
-mod crash;
-mod describe;
-mod ended;
-mod endpoint;
-mod endpoint_error;
-mod flow_list;
+pub(crate) mod describe;
 pub mod flows;
 mod following;
-mod journal;
+pub(crate) mod journal;
 mod lasting;
-mod loads;
-mod member;
 mod memory;
-mod mend;
-mod neighbours;
-mod observe;
-pub mod open;
-pub mod persistence;
-mod pinning;
-mod place;
-mod probe;
-mod reach;
-mod release;
+mod readings;
+mod registry;
 mod reload;
-mod rules;
-mod running;
+mod requests;
+pub(crate) mod rules;
 mod scrape;
 pub mod settings;
 pub mod setup;
-mod shared;
-mod stall;
-mod start;
-pub mod state;
-mod status;
-mod supervise;
+pub(crate) mod shared;
 pub mod systemd;
-mod takeover;
-mod totals;
-mod tune;
-mod waiter;
 
 use std::{cell::LazyCell, process::ExitCode};
 
 use anyhow::Context as _;
 use tokio::{
+    runtime::{Builder, Handle, Runtime},
     signal::unix::{Signal, SignalKind, signal},
-    sync::{mpsc, watch},
+    sync::{mpsc, oneshot, watch},
 };
 
 use crate::{
@@ -67,8 +38,10 @@ use crate::{
         api::{Fault, Response},
         serve,
     },
+    group::{Neighbours, Observer, Opened, QueueLooks, open},
     metrics::MetricsListener,
-    sockets::procfs::Processes,
+    sockets::{passed::Closer, procfs::Processes},
+    threads::{self, Threads},
     workers::{
         limits::{Limit, Resource},
         output::OutputSink,
@@ -77,13 +50,11 @@ use crate::{
 };
 
 use self::{
-    actor::Actor,
     clock::Clock,
-    controller::Daemon,
     journal::Journal,
     lasting::Lasting,
-    neighbours::Neighbours,
-    reload::Reloader,
+    registry::Daemon,
+    reload::{Reloader, Reloading},
     settings::GroupSettings,
     setup::{Purpose, Setup},
     shared::Shared,
@@ -101,11 +72,19 @@ pub fn run(groups: Vec<GroupSettings>, setup: Setup) -> anyhow::Result<ExitCode>
     let access = resolve_access(&setup.access)?;
     let limits = raise_descriptor_limit();
     memory::return_large();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("cannot start the runtime")?;
-    runtime.block_on(serve_groups(groups, setup, limits, access))
+    let [inside, outside] = [runtime()?, runtime()?];
+    let (starting, ended) = (Starting { groups, setup, limits, access }, oneshot::channel());
+    let (groups_runtime, clients_runtime) = (inside.handle().clone(), outside.handle().clone());
+    let (sender, ended) = ended;
+    let opened = open_groups(starting, &groups_runtime, &clients_runtime, &inside)?;
+    threads::start("clients", move || drop(sender.send(outside.block_on(serve_clients(opened)))))?;
+    // The groups run here for as long as clients are served; the clients' runtime ends first, with all that is in it.
+    inside.block_on(ended).context("the thread that serves clients has ended by a fault of this program")?
+}
+
+/// A runtime of one thread, which makes no others.
+fn runtime() -> anyhow::Result<Runtime> {
+    Builder::new_current_thread().enable_all().build().context("cannot start the runtime")
 }
 
 /// Who may make changes: fails for a user that there is not.
@@ -118,64 +97,119 @@ fn resolve_access(users: &[String]) -> anyhow::Result<Access> {
     Ok(Access::new(uids)?)
 }
 
-async fn serve_groups(
+/// What a daemon starts with.
+struct Starting {
     groups: Vec<GroupSettings>,
     setup: Setup,
     limits: Vec<(Resource, Limit)>,
     access: Access,
-) -> anyhow::Result<ExitCode> {
+}
+
+/// What clients are served with.
+struct Serving {
+    control: ControlSocket,
+    metrics: Option<MetricsListener>,
+    daemon: Daemon,
+    access: AccessInForce,
+    output: OutputSink,
+    lasting: Option<Lasting>,
+    closer: Closer,
+    /// Whether the configuration is read again, by SIGHUP; and whether at once, as what was taken over is not as it is configured.
+    reloads: Option<bool>,
+    is_stopped: watch::Receiver<bool>,
+}
+
+/// Opens the groups and has their tasks begin: everything that can be refused is.
+fn open_groups(
+    starting: Starting,
+    inside: &Handle,
+    outside: &Handle,
+    runtime: &Runtime,
+) -> anyhow::Result<Serving> {
+    let Starting { groups, setup, limits, access } = starting;
+    let closer = Closer::start().context("cannot start the threads that close what others pass")?;
     let control = ControlSocket::bind(&setup.socket)?;
-    let metrics = setup.metrics.as_ref().map(MetricsListener::bind).transpose()?;
-    let (output, _) = OutputSink::to_stderr(setup.log_format);
-    let lasting = Lasting::new(&setup)?;
+    let metrics = {
+        let _outside = outside.enter();
+        setup.metrics.as_ref().map(|address| MetricsListener::bind(address, &closer)).transpose()?
+    };
+    let threads = Threads::start()?;
+    let output = OutputSink::to_stderr(setup.log_format);
+    let lasting = Lasting::new(&setup, &threads)?;
+    let looks = QueueLooks::open().inspect_err(estimated).ok();
     let shared = Shared {
         clock: Clock::new(),
         journal: Journal::new(),
-        output,
+        output: output.clone(),
         socket: setup.socket,
         limits,
+        observer: Observer::start(looks.clone())?,
+        looks,
+        threads,
+        outside: outside.clone(),
         neighbours: Neighbours::default(),
         lasting: lasting.clone(),
+        closer: closer.clone(),
     };
     let left = lasting.as_ref().map(|lasting| lasting.left(&groups)).transpose()?.unwrap_or_default();
     let processes: LazyCell<Processes> = LazyCell::new(Processes::now);
-    let mut opened = Vec::new();
-    let mut program = "none";
+    let mut opened: Vec<Opened> = Vec::new();
     for settings in groups.iter().cloned().chain(left) {
         let name = settings.name.clone();
-        let (actor, sender, kind) = match open::open(settings, &shared, &processes) {
-            Ok(group) => group,
+        // The groups' sockets are theirs.
+        let _inside = inside.enter();
+        match open(settings, &shared, &processes) {
+            Ok(group) => {
+                tracing::info!("{name} serves {} with the program {}", group.task.addresses(), group.program);
+                opened.push(group);
+            }
             Err(error) => {
-                for (actor, _) in opened {
-                    Actor::abandon(actor).await;
-                }
+                let abandoned = async {
+                    for group in opened {
+                        group.task.abandon().await
+                    }
+                };
+                runtime.block_on(abandoned);
                 return Err(error);
             }
-        };
-        tracing::info!("{name} serves {} with the program {kind}", actor.addresses());
-        program = kind;
-        opened.push((actor, sender));
+        }
     }
     memory::give_back();
     // Those of a daemon before are as they were configured then.
-    let in_force: Vec<GroupSettings> = opened.iter().map(|(actor, _)| (*actor.settings).clone()).collect();
+    let in_force: Vec<GroupSettings> = opened.iter().map(|group| (**group.task.settings()).clone()).collect();
     let has_changed = in_force != groups;
     let access = AccessInForce::from(access);
-    // From the first instant on: a SIGHUP that nobody waits for ends the process.
-    let (reloader, hangup) = match setup.purpose {
-        Purpose::Foreground => (None, None),
+    let reloader = match setup.purpose {
+        Purpose::Foreground => None,
         Purpose::Service { config, loaded, .. } => {
             let loaded = Config { daemon: loaded, groups: in_force, files: Vec::new() };
-            let reloader = Reloader::new(config, loaded, shared.clone(), access.clone());
-            (Some(reloader), Some(signal(SignalKind::hangup())?))
+            Some(Reloader::new(config, loaded, shared.clone(), access.clone()))
         }
     };
-    let (stopped, mut is_stopped) = watch::channel(false);
-    let daemon = Daemon::new(&shared, program, reloader, stopped);
+    let (stopped, is_stopped) = watch::channel(false);
+    let program = opened.last().map_or("none", |group| group.program);
+    let reloads = reloader.is_some().then_some(has_changed);
+    let daemon = Daemon::new(&shared, program, reloader, inside.clone(), stopped);
     // Only a daemon that is being stopped gives them back.
     let _ = daemon.run(opened);
-    if let Some(hangup) = hangup {
-        tokio::spawn(reload_on_signal(daemon.clone(), hangup, has_changed));
+    Ok(Serving { control, metrics, daemon, access, output, lasting, closer, reloads, is_stopped })
+}
+
+/// Says that looks are estimates here.
+fn estimated(error: &crate::dataplane::looks::LooksError) {
+    tracing::warn!(
+        "what drains is looked at by sock_diag, its handshakes by estimate: {}",
+        describe::describe(error)
+    );
+}
+
+/// Serves clients, signals and the service manager until the daemon is stopped.
+async fn serve_clients(serving: Serving) -> anyhow::Result<ExitCode> {
+    let Serving { control, metrics, daemon, access, output, lasting, closer, reloads, mut is_stopped } =
+        serving;
+    // From the first instant on: a SIGHUP that nobody waits for ends the process.
+    if let Some(has_changed) = reloads {
+        tokio::spawn(reload_on_signal(daemon.clone(), signal(SignalKind::hangup())?, has_changed));
     }
     if let Some(lasting) = &lasting {
         tokio::spawn(lasting.clone().look_after());
@@ -188,12 +222,13 @@ async fn serve_groups(
         let _ = is_stopped.wait_for(|stopped| *stopped).await;
         systemd::stopping();
     };
-    serve(control, daemon.clone(), access, shutdown).await?;
+    serve(control, daemon.clone(), access, &closer, shutdown).await?;
     if daemon.leaves() {
         tracing::info!("ends, and leaves its groups to serve on");
         return Ok(ExitCode::SUCCESS);
     }
     daemon.ended().await;
+    output.ended().await;
     if let Some(lasting) = lasting {
         lasting.end();
     }
@@ -223,19 +258,28 @@ fn stop_on_signal(daemon: Daemon, groups_last: bool) -> anyhow::Result<impl Futu
 ///
 /// `at_once`: what was taken over from a daemon before is not as it is configured by now.
 async fn reload_on_signal(daemon: Daemon, mut hangup: Signal, at_once: bool) {
-    // Those that come while one is carried out are one.
+    // Those that come while one is begun are one.
     let mut is_due = at_once;
     while std::mem::take(&mut is_due) || hangup.recv().await.is_some() {
         systemd::reloading();
-        let result = daemon.reload(None).await;
+        let begun = daemon.begin_reload(None).await;
         systemd::reloaded();
-        match result {
-            Ok(Response::Reload(reload)) => reload::log(&reload),
-            Ok(_) => {}
-            Err(Fault { message, hint, .. }) => {
-                let hint = hint.map(|hint| format!("\nhint: {hint}")).unwrap_or_default();
-                tracing::error!("the configuration stays as it was\n{message}{hint}");
-            }
+        // Its drains may take long: the next need not wait for them.
+        tokio::spawn(log_reload(begun));
+    }
+}
+
+async fn log_reload(begun: Result<Reloading, Fault>) {
+    let ended = match begun {
+        Ok(reloading) => reloading.ended().await,
+        Err(fault) => Err(fault),
+    };
+    match ended {
+        Ok(Response::Reload(reload)) => reload::log(&reload),
+        Ok(_) => {}
+        Err(Fault { message, hint, .. }) => {
+            let hint = hint.map(|hint| format!("\nhint: {hint}")).unwrap_or_default();
+            tracing::error!("the configuration stays as it was\n{message}{hint}");
         }
     }
 }

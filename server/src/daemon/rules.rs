@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use server_common::{flow_hash::Seed, limits::SLOTS_DEFAULT};
+use server_common::{flow_hash::Seed, limits};
 
 use crate::engine::{
     drain::Limits,
@@ -17,12 +17,12 @@ use super::{
 };
 
 /// The rules of a group that begins, with this seed.
-pub(super) fn rules(settings: &GroupSettings, seed: Seed) -> Rules {
+pub(crate) fn rules(settings: &GroupSettings, seed: Seed) -> Rules {
     let Conduct { weights, replace, hold, start, drain, limits } = conduct(settings);
     Rules {
         seed,
         policy: settings.policy,
-        slots: SLOTS_DEFAULT,
+        slots: limits::slots(settings.workers),
         workers: settings.workers,
         weights,
         replace,
@@ -36,7 +36,7 @@ pub(super) fn rules(settings: &GroupSettings, seed: Seed) -> Rules {
 
 /// What of a running group is to be another, where its settings were `old` and are `new`. What is in both alike stays as it is,
 /// also where somebody has changed it since.
-pub(super) fn reconfiguration(
+pub(crate) fn reconfiguration(
     old: &GroupSettings,
     new: &GroupSettings,
     timeout: Option<Millis>,

@@ -1,26 +1,41 @@
 //! What all groups of a daemon share.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
-use crate::workers::{
-    limits::{Limit, Resource},
-    output::OutputSink,
+use crate::{
+    group::{Neighbours, Observer, QueueLooks},
+    sockets::passed::Closer,
+    threads::Threads,
+    workers::{
+        limits::{Limit, Resource},
+        output::OutputSink,
+    },
 };
 
-use super::{clock::Clock, journal::Journal, lasting::Lasting, neighbours::Neighbours};
+use super::{clock::Clock, journal::Journal, lasting::Lasting};
 
 /// What a group is opened with, beside its settings; cheap to clone.
 #[derive(Debug, Clone)]
-pub(super) struct Shared {
-    pub(super) clock: Clock,
-    pub(super) journal: Journal,
-    pub(super) output: OutputSink,
+pub(crate) struct Shared {
+    pub(crate) clock: Clock,
+    pub(crate) journal: Journal,
+    pub(crate) output: OutputSink,
     /// The control socket's path: what is the groups' own at run time is beside it.
-    pub(super) socket: PathBuf,
+    pub(crate) socket: PathBuf,
     /// The limits that the daemon was started with and has raised for itself: they are its workers'.
-    pub(super) limits: Vec<(Resource, Limit)>,
+    pub(crate) limits: Vec<(Resource, Limit)>,
+    /// What can block is done there.
+    pub(crate) threads: Threads,
+    /// The runtime where clients are served: a thread of its own beside the groups'.
+    pub(crate) outside: tokio::runtime::Handle,
+    /// How queues are looked at, where the kernel tells exactly.
+    pub(crate) looks: Option<Arc<QueueLooks>>,
+    /// Who looks at what drains.
+    pub(crate) observer: Observer,
     /// Who listens beside the groups.
-    pub(super) neighbours: Neighbours,
+    pub(crate) neighbours: Neighbours,
     /// What makes the groups outlive the daemon, where they are to.
-    pub(super) lasting: Option<Lasting>,
+    pub(crate) lasting: Option<Lasting>,
+    /// Closes what is passed over the daemon's sockets.
+    pub(crate) closer: Closer,
 }

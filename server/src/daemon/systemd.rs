@@ -16,14 +16,11 @@ use std::{
 };
 
 use sd_notify::NotifyState;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{MissedTickBehavior, interval};
 
-use crate::control::api::Fault;
+use crate::group::Counts;
 
-use super::{
-    actor::{Counts, Message},
-    controller::Daemon,
-};
+use super::registry::Daemon;
 
 /// How often the groups are looked at while not all of them serve yet: READY is to come at once.
 const STARTING: Duration = Duration::from_millis(50);
@@ -31,9 +28,7 @@ const STARTING: Duration = Duration::from_millis(50);
 const SERVING: Duration = Duration::from_secs(5);
 
 /// Says READY once every group's program is attached; then how many workers work, and feeds the watchdog, for as long as
-/// every group's task answers. Never returns where somebody listens.
-///
-/// It runs on the daemon's one loop on purpose: what holds that up keeps the watchdog from being fed, too.
+/// the groups' loop takes its turns. Never returns where somebody listens.
 pub(super) async fn report(daemon: Daemon) {
     if env::var_os("NOTIFY_SOCKET").is_none() {
         return;
@@ -80,29 +75,17 @@ struct Told {
 
 /// What one look at the groups found.
 enum Look {
-    /// Each has answered.
-    Answered(Vec<Counts>),
-    /// One has ended, as all do when the daemon is stopped: nothing hangs.
-    Ended(Fault),
-    /// One has not answered in this time.
+    /// Their loop takes its turns.
+    Alive(Vec<Counts>),
+    /// It has not within this time.
     Silent(Duration),
 }
 
 async fn look(daemon: &Daemon, patience: Duration) -> Look {
-    match timeout(patience, count(daemon)).await {
-        Ok(Ok(groups)) => Look::Answered(groups),
-        Ok(Err(fault)) => Look::Ended(fault),
-        Err(_) => Look::Silent(patience),
+    match daemon.is_alive(patience).await {
+        true => Look::Alive(daemon.counts()),
+        false => Look::Silent(patience),
     }
-}
-
-/// Asks every group for what its task knows: no connection is looked at.
-async fn count(daemon: &Daemon) -> Result<Vec<Counts>, Fault> {
-    let mut groups = Vec::new();
-    for name in daemon.names() {
-        groups.push(daemon.ask(&name, Message::Count).await?);
-    }
-    Ok(groups)
 }
 
 impl Told {
@@ -120,13 +103,9 @@ impl Told {
     /// What is to be said beside the status line; nothing where that would be a lie.
     fn states(&mut self, look: Look) -> Vec<NotifyState<'static>> {
         let groups = match look {
-            Look::Answered(groups) => groups,
-            Look::Ended(fault) => {
-                self.status = fault.message;
-                return vec![NotifyState::Watchdog];
-            }
+            Look::Alive(groups) => groups,
             Look::Silent(patience) => {
-                tracing::error!("a group has not answered within {patience:?}: the watchdog is not fed");
+                tracing::error!("the groups have not answered within {patience:?}: the watchdog is not fed");
                 return Vec::new();
             }
         };
@@ -189,7 +168,6 @@ fn send(listener: &OsStr, lines: &str) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::api::FaultKind;
 
     fn group(is_serving: bool) -> Counts {
         Counts { is_serving, working: 2, workers: 3 }
@@ -203,20 +181,18 @@ mod tests {
     fn ready_is_said_until_it_is_heard_and_not_before_every_group_has_a_table() {
         let mut told = Told::default();
         let half = vec![group(true), group(false)];
-        assert_eq!(said(&mut told, Look::Answered(half)), ["WATCHDOG=1"]);
-        assert_eq!(said(&mut told, Look::Answered(vec![group(true)])), ["WATCHDOG=1", "READY=1"]);
+        assert_eq!(said(&mut told, Look::Alive(half)), ["WATCHDOG=1"]);
+        assert_eq!(said(&mut told, Look::Alive(vec![group(true)])), ["WATCHDOG=1", "READY=1"]);
         told.ready = true;
-        assert_eq!(said(&mut told, Look::Answered(vec![group(true)])), ["WATCHDOG=1"]);
+        assert_eq!(said(&mut told, Look::Alive(vec![group(true)])), ["WATCHDOG=1"]);
     }
 
     #[test]
-    fn a_silent_group_keeps_the_watchdog_from_being_fed_and_one_that_has_ended_does_not() {
+    fn a_silent_loop_keeps_the_watchdog_from_being_fed_and_groups_that_have_ended_do_not() {
         let mut told = Told::default();
         assert!(said(&mut told, Look::Silent(SERVING)).is_empty());
-        let fault =
-            Fault { kind: FaultKind::Refused, message: "the group web has ended".to_owned(), hint: None };
-        assert_eq!(said(&mut told, Look::Ended(fault)), ["WATCHDOG=1"]);
-        assert_eq!(told.status, "the group web has ended");
+        assert_eq!(said(&mut told, Look::Alive(Vec::new())), ["WATCHDOG=1", "READY=1"]);
+        assert_eq!(told.status, "0 groups, 0 of 0 workers working");
     }
 
     #[test]

@@ -3,13 +3,13 @@
 use std::{
     os::fd::{AsRawFd, BorrowedFd},
     path::Path,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use aya::{
     Ebpf,
     maps::{Map, MapData, PerCpuArray, ReusePortSockArray},
-    programs::{SkReuseport, sk_reuseport::SkReuseportAttachType},
+    programs::{ProgramError, ProgramInfo, SkReuseport, sk_reuseport::SkReuseportAttachType},
 };
 use server_common::{counters::SlotCounters, load::Shown, quic::Owner};
 
@@ -30,7 +30,7 @@ pub use super::shape::{ProgramKind, Shape};
 /// The program, which has to stay loaded until it is attached.
 enum Program {
     Loaded(Box<Ebpf>),
-    Pinned(Box<SkReuseport>),
+    Pinned(Box<Mutex<SkReuseport>>),
 }
 
 /// The program and maps that steer one listen address.
@@ -42,14 +42,14 @@ pub struct KernelGroup {
     kind: ProgramKind,
     /// What is pinned, to be pinned again should somebody remove it.
     pinned: Vec<(&'static str, MapData)>,
-    changes: pins::Changes,
-    listeners: ReusePortSockArray<MapData>,
+    changes: Mutex<pins::Changes>,
+    listeners: Mutex<ReusePortSockArray<MapData>>,
     /// How many sockets each slot has room for.
     sockets: u32,
     counters: PerCpuArray<MapData, SlotCounters>,
     shown: SharedArray<Shown>,
     cells: Arc<Mutex<Cells>>,
-    flows: FlowTable,
+    flows: Arc<FlowTable>,
     routing: Routing,
 }
 
@@ -134,25 +134,25 @@ impl KernelGroup {
         let pinned = pins::MAPS.into_iter().map(|map| Ok((map, open(map)?)));
         let pinned = pinned.collect::<Result<_, DataplaneError>>()?;
         let group = Self {
-            program: Program::Pinned(Box::new(program)),
+            program: Program::Pinned(Box::new(Mutex::new(program))),
             kind,
             pinned,
-            changes: pins::Changes::default(),
-            listeners,
+            changes: Mutex::default(),
+            listeners: Mutex::new(listeners),
             sockets,
             counters,
             shown,
             cells: Arc::new(Mutex::new(Cells::new(cells)?)),
-            flows,
+            flows: Arc::new(flows),
             routing: Routing::new(routing),
         };
         Ok((group, Publisher::new(outer)?))
     }
 
     /// Pins again what somebody has removed from the directory; whether there was something.
-    pub fn repin(&mut self, directory: &Path) -> Result<bool, DataplaneError> {
-        let Program::Pinned(program) = &mut self.program else { return Ok(false) };
-        if !self.changes.are_possible(directory) {
+    pub fn repin(&self, directory: &Path) -> Result<bool, DataplaneError> {
+        let Program::Pinned(program) = &self.program else { return Ok(false) };
+        if !lock(&self.changes).are_possible(directory) {
             return Ok(false);
         }
         let name = self.kind.symbol();
@@ -166,7 +166,7 @@ impl KernelGroup {
             data.pin(directory.join(map)).map_err(pin(map))?;
         }
         if is_gone(name) {
-            program.pin(directory.join(name)).map_err(pin(name))?;
+            lock(program).pin(directory.join(name)).map_err(pin(name))?;
         }
         Ok(true)
     }
@@ -193,13 +193,13 @@ impl KernelGroup {
             program,
             kind,
             pinned: Vec::new(),
-            changes: pins::Changes::default(),
-            listeners,
+            changes: Mutex::default(),
+            listeners: Mutex::new(listeners),
             sockets: shape.sockets,
             counters,
             shown,
             cells,
-            flows,
+            flows: Arc::new(flows),
             routing,
         };
         Ok((group, Publisher::new(outer)?))
@@ -210,25 +210,30 @@ impl KernelGroup {
         self.kind
     }
 
-    /// The program, for its run statistics.
-    pub fn program(&self) -> Result<&SkReuseport, DataplaneError> {
+    /// What the kernel says of the program: its run statistics, say.
+    pub fn info(&self) -> Result<ProgramInfo, DataplaneError> {
+        self.with_program(SkReuseport::info)
+    }
+
+    fn with_program<T>(
+        &self,
+        act: impl FnOnce(&SkReuseport) -> Result<T, ProgramError>,
+    ) -> Result<T, DataplaneError> {
         let program = self.kind.symbol();
+        let error = |source| DataplaneError::Program { program, source };
         match &self.program {
-            Program::Pinned(pinned) => Ok(pinned),
-            Program::Loaded(ebpf) => ebpf
-                .program(program)
-                .ok_or(DataplaneError::Missing { kind: "program", name: program })?
-                .try_into()
-                .map_err(|source| DataplaneError::Program { program, source }),
+            Program::Pinned(pinned) => act(&lock(pinned)).map_err(error),
+            Program::Loaded(ebpf) => {
+                let missing = DataplaneError::Missing { kind: "program", name: program };
+                act(ebpf.program(program).ok_or(missing)?.try_into().map_err(error)?).map_err(error)
+            }
         }
     }
 
     /// Attaches the program to the group that `member` is in. The member must listen (TCP) or be bound (UDP): a
     /// socket that attached before cannot join a group any more.
     pub fn attach(&self, member: BorrowedFd<'_>) -> Result<(), DataplaneError> {
-        self.program()?
-            .attach(member)
-            .map_err(|source| DataplaneError::Program { program: self.kind.symbol(), source })
+        self.with_program(|program| program.attach(member).map(drop))
     }
 
     /// Detaches whatever program the group that `member` is in has. That it has none, as another has detached it, is no error.
@@ -248,14 +253,14 @@ impl KernelGroup {
 
     /// Puts a listener into a slot as the first or a further one of it (`place`, below [`sockets`](Self::sockets)), in place of what
     /// was there, atomically.
-    pub fn put(&mut self, slot: u16, place: u32, listener: BorrowedFd<'_>) -> Result<(), DataplaneError> {
-        self.listeners
+    pub fn put(&self, slot: u16, place: u32, listener: BorrowedFd<'_>) -> Result<(), DataplaneError> {
+        lock(&self.listeners)
             .set(self.index(slot, place), &listener.as_raw_fd(), 0)
             .map_err(|source| DataplaneError::Put { slot, source: io_error(source) })
     }
 
     /// Puts a listener where it should be; whether it was not there.
-    pub fn fill(&mut self, slot: u16, place: u32, listener: BorrowedFd<'_>) -> Result<bool, DataplaneError> {
+    pub fn fill(&self, slot: u16, place: u32, listener: BorrowedFd<'_>) -> Result<bool, DataplaneError> {
         match self.put(slot, place, listener) {
             Ok(()) => Ok(true),
             // The kernel takes no socket that is in a sockarray already. One that does not listen any more is another's concern.
@@ -269,9 +274,9 @@ impl KernelGroup {
     }
 
     /// Takes the listeners out of a slot. The kernel has done so where they stopped or were closed.
-    pub fn clear(&mut self, slot: u16) -> Result<(), DataplaneError> {
+    pub fn clear(&self, slot: u16) -> Result<(), DataplaneError> {
         for place in 0..self.sockets {
-            match self.listeners.clear_index(&self.index(slot, place)).map_err(io_error) {
+            match lock(&self.listeners).clear_index(&self.index(slot, place)).map_err(io_error) {
                 Err(error) if error.raw_os_error() != Some(libc::ENOENT) => {
                     return Err(DataplaneError::Put { slot, source: error });
                 }
@@ -315,6 +320,11 @@ impl KernelGroup {
         &self.flows
     }
 
+    /// The same, for another thread.
+    pub fn flows_shared(&self) -> Arc<FlowTable> {
+        self.flows.clone()
+    }
+
     /// What was counted for a slot since it was last reset, over all CPUs.
     pub fn counters(&self, slot: u16) -> Result<SlotCounters, DataplaneError> {
         let values = self.counters.get(&u32::from(slot), 0).map_err(|source| DataplaneError::Map {
@@ -324,4 +334,9 @@ impl KernelGroup {
         })?;
         Ok(values.iter().fold(SlotCounters::default(), |sum, part| sum.plus(part)))
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Each use is one call into the kernel: there is nothing half done.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

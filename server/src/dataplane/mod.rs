@@ -8,6 +8,7 @@ pub mod error;
 pub mod flow_table;
 pub mod kernel_group;
 mod loading;
+pub mod looks;
 pub mod object;
 pub mod pins;
 pub mod publisher;

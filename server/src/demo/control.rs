@@ -145,11 +145,14 @@ mod tests {
     use tokio::sync::{Notify, mpsc};
 
     use super::*;
-    use crate::control::{
-        Access, Controller,
-        api::{Fault, FaultKind},
-        server::serve,
-        socket::ControlSocket,
+    use crate::{
+        control::{
+            Access, Controller,
+            api::{Fault, FaultKind},
+            server::serve,
+            socket::ControlSocket,
+        },
+        sockets::passed::Closer,
     };
 
     /// A daemon of two workers, of which one refuses to be restarted.
@@ -207,7 +210,8 @@ mod tests {
             // Late: the first attempts to connect find nothing.
             sleep(3 * TRY_EVERY).await;
             let socket = ControlSocket::bind(&late).unwrap();
-            serve(socket, Daemon, Access::new(Vec::new()).unwrap(), ended.notified()).await.unwrap();
+            let (access, closer) = (Access::new(Vec::new()).unwrap(), Closer::start().unwrap());
+            serve(socket, Daemon, access, &closer, ended.notified()).await.unwrap();
         };
         let client = async {
             let mut control = Control::connect(&path, group, wanted).await.unwrap();

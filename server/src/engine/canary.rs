@@ -109,7 +109,8 @@ impl Group {
 
     /// All canaries that stand.
     pub(super) fn canaries(&self) -> impl Iterator<Item = (GenerationId, &Trial)> {
-        self.workers.iter().filter_map(|(&worker, state)| {
+        let unsteady = self.workers.iter().filter(|(_, worker)| !worker.is_steady());
+        unsteady.filter_map(|(&worker, state)| {
             let (number, trial) = state.canary()?;
             Some((GenerationId { worker, number }, trial))
         })
@@ -130,7 +131,7 @@ impl Group {
     pub(super) fn canaries_published(&mut self, now: Millis) {
         let published = self.publication.published;
         let mut begun = Vec::new();
-        for (&worker, state) in &mut self.workers {
+        for (&worker, state) in self.workers.iter_mut().filter(|(_, worker)| !worker.is_steady()) {
             for (&number, generation) in &mut state.generations {
                 if let Phase::Canary(trial) = &mut generation.phase
                     && trial.epoch.is_some_and(|first| first <= published)

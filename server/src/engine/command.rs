@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use server_common::limits::{self, WORKERS_MAX};
+
 use super::{
     drain::Cause,
     effect::{Effect, Failure, FailureKind},
@@ -126,16 +128,24 @@ impl Group {
         Ok(())
     }
 
-    /// Refuses a number of workers that no group has.
+    /// Refuses a number of workers that no group has, or that this one has no slots for.
     pub(super) fn check_count(&self, wanted: u32) -> Result<(), Failure> {
-        let most = self.workers_max();
-        if wanted == 0 || wanted > most {
-            return Err(refused(
-                format!("cannot scale to {wanted} workers: a group has 1 to {most}"),
-                (wanted == 0).then(|| "end the group with `steer stop`".into()),
-            ));
+        let most = limits::workers(self.rules.slots);
+        if (1..=most).contains(&wanted) {
+            return Ok(());
         }
-        Ok(())
+        let (why, hint) = if wanted == 0 {
+            (format!("a group has 1 to {WORKERS_MAX}"), "end the group with `steer stop`".to_owned())
+        } else if wanted as usize > WORKERS_MAX {
+            (format!("a group has 1 to {WORKERS_MAX}"), "run two groups for more".to_owned())
+        } else {
+            let hint = format!(
+                "the number of slots is fixed when a group begins: remove the group with one reload and add it with \
+                 {wanted} workers with the next, or begin with `steer run --workers {wanted}`"
+            );
+            (format!("its {} slots are enough for {most}", self.rules.slots), hint)
+        };
+        Err(refused(format!("cannot scale to {wanted} workers: {why}"), Some(hint)))
     }
 
     /// Who comes and who goes where there are to be this many.
@@ -193,11 +203,6 @@ impl Group {
             self.retire(now, id, index, Goal::Leave, timeout);
         }
         Ok(())
-    }
-
-    /// The most workers: each may need two slots at a time, and so may the holding listener; slot 0 is none.
-    fn workers_max(&self) -> u32 {
-        (self.rules.slots.saturating_sub(3) / 2).min(server_common::limits::WORKERS_MAX as u32)
     }
 
     pub(super) fn known(&self, index: u32) -> Result<u32, Failure> {

@@ -19,8 +19,8 @@ use super::{
 const OBSERVE_MIN: Millis = 2;
 const OBSERVE_MAX: Millis = 100;
 
-/// How many observations in a row must find handshakes and queue empty. The kernel's dump of sockets is no snapshot: a
-/// handshake that completes meanwhile can be past in the one part of it and not yet there in the other.
+/// How many observations in a row must find handshakes and queue empty. A handshake that completes leaves the kernel's count of the
+/// half-open before it is among the unaccepted: for an instant it is in neither.
 const EMPTY_IN_A_ROW: u32 = 2;
 
 /// How long SIGKILL may take to end a process before its generation ends without it.
@@ -192,20 +192,16 @@ impl Drain {
     }
 
     /// Takes in what was found. Only what was asked for after the first instant proves anything.
-    pub fn observed(&mut self, now: Millis, first_instant: Option<Millis>, mut observation: Observation) {
+    pub fn observed(&mut self, now: Millis, first_instant: Option<Millis>, observation: Observation) {
         // One that comes twice says nothing new, and is not to put the next one off.
         if !std::mem::take(&mut self.observing) {
             return;
         }
-        if self.queue_is_empty() {
-            // No handshake can begin at a listener that no table names: what is half-open after none was left is another's, whose
-            // age the kernel does not tell to the millisecond.
-            observation.handshakes = 0;
-        }
         self.began.get_or_insert(observation);
         if first_instant.is_some() {
             let before = self.last.replace(observation);
-            let Observation { handshakes, unaccepted, flows, by_id, unread, connections: _ } = observation;
+            let Observation { handshakes, unaccepted, flows, by_id, unread, connections: _, is_estimate: _ } =
+                observation;
             let is_empty = handshakes + unaccepted + flows + by_id + unread == 0;
             self.empty_in_a_row = if is_empty { self.empty_in_a_row + 1 } else { 0 };
             if let (true, Some(last), Some(before)) = (self.shut != Shut::Not, &mut self.last, before) {
@@ -213,8 +209,7 @@ impl Drain {
                 (last.flows, last.by_id) = (before.flows, before.by_id);
             }
         }
-        let pace = (now - self.began_at) / 8;
-        self.next_observation = now + pace.clamp(OBSERVE_MIN, OBSERVE_MAX);
+        self.next_observation = next_observation(now, now - self.began_at);
     }
 
     /// Nobody accepts from its listener any more: what it holds must not wait for the deadline. Once it was told to stop it may
@@ -363,30 +358,32 @@ impl Drain {
     }
 }
 
+/// When to look again at a drain that has gone on for so long: the longer, the later. On times that drains of about one age have in
+/// common, so that however many there are, they are looked at together.
+fn next_observation(now: Millis, age: Millis) -> Millis {
+    let pace = (age / 8).clamp(OBSERVE_MIN, OBSERVE_MAX);
+    let grid = 1 << (pace / 4).max(1).ilog2();
+    (now + pace) / grid * grid
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const LIMITS: Limits = Limits { settle: 1_000, stop: 1_000 };
-
     #[test]
-    fn a_handshake_seen_after_none_was_left_is_not_the_listeners() {
-        let mut drain = Drain::new(0, 60_000, Cause::Asked, None, Some(2));
-        drain.published(5);
-        let mut now = 5;
-        let mut see = |drain: &mut Drain, handshakes| {
-            now = now.max(drain.next_observation);
-            assert_eq!(drain.next(now, true, LIMITS), Some(Act::Observe));
-            let observation = Observation { handshakes, connections: 1, ..Observation::default() };
-            drain.observed(now, drain.first_instant, observation);
-            drain.last.map(|last| last.handshakes)
-        };
-        assert_eq!(see(&mut drain, 0), Some(0));
-        assert_eq!(see(&mut drain, 1), Some(1), "one look is no proof");
-        assert_eq!((see(&mut drain, 0), see(&mut drain, 0)), (Some(0), Some(0)));
-        assert_eq!(see(&mut drain, 1), Some(0));
-        assert_eq!((drain.next(5, true, LIMITS), drain.step), (None, Step::Settle));
+    fn drains_of_about_one_age_are_looked_at_together() {
+        assert_eq!([0, 8, 40].map(|age| next_observation(1_001, age)), [1_003, 1_003, 1_006]);
+        let late: std::collections::BTreeSet<Millis> =
+            (0..1_000).map(|at| next_observation(at, 9_000)).collect();
+        assert_eq!(late.len(), 1_000 / 16 + 1);
+        for (now, age) in (0..200).flat_map(|now| (0..2_000).map(move |age| (now, age))) {
+            let pace = (age / 8).clamp(OBSERVE_MIN, OBSERVE_MAX);
+            let next = next_observation(now, age) - now;
+            assert!(next > pace - pace / 4 - 1 && next <= pace, "{next} at {now}, {age}");
+        }
     }
+
+    const LIMITS: Limits = Limits { settle: 1_000, stop: 1_000 };
 
     #[test]
     fn flows_that_were_cut_count_though_the_process_lives_on_without_them() {

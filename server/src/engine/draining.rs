@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use super::{
     drain::{Act, Cause, Drain, Limits, Shut},
     effect::{Effect, Outcome, Receipt, Receiver, Signal},
-    event::{GenerationId, Millis, Moved, OperationId, Slot},
+    event::{GenerationId, Millis, Moved, Observation, OperationId},
     group::Group,
     lifecycle::TIMEOUT_MAX,
     publication::drains_mut,
-    worker::{Generation, Phase, Worker},
+    worker::{Generation, Phase},
 };
 
 impl Group {
@@ -46,26 +46,52 @@ impl Group {
 
     /// Carries every drain as far as it can go now.
     pub(super) fn step_drains(&mut self, now: Millis) {
-        let limits = self.rules.limits;
         let ids: Vec<GenerationId> = drains_mut(&mut self.workers).map(|(id, _)| id).collect();
-        for id in ids {
-            while let Some(act) = self.next_act(now, id, limits) {
-                let Some(slot) = self.generation(id).map(|generation| generation.slot) else { break };
-                match act {
-                    Act::Observe => {
-                        let first_instant = self.drain_mut(id).and_then(|drain| drain.first_instant);
-                        self.effects.push(Effect::Observe { generation: id, first_instant });
-                    }
-                    Act::Stop => self.effects.push(Effect::Signal { generation: id, signal: Signal::Stop }),
-                    Act::Kill => self.effects.push(Effect::Signal { generation: id, signal: Signal::Kill }),
-                    Act::Shut => self.effects.push(Effect::ShutListener { generation: id, slot }),
-                    Act::End => {
-                        self.end_drain(id);
-                        break;
-                    }
+        ids.into_iter().for_each(|id| self.step_drain(now, id));
+    }
+
+    fn step_drain(&mut self, now: Millis, id: GenerationId) {
+        let limits = self.rules.limits;
+        while let Some(act) = self.next_act(now, id, limits) {
+            let Some(slot) = self.generation(id).map(|generation| generation.slot) else { break };
+            match act {
+                Act::Observe => {
+                    let first_instant = self.drain_mut(id).and_then(|drain| drain.first_instant);
+                    self.effects.push(Effect::Observe { generation: id, first_instant });
+                }
+                Act::Stop => self.effects.push(Effect::Signal { generation: id, signal: Signal::Stop }),
+                Act::Kill => self.effects.push(Effect::Signal { generation: id, signal: Signal::Kill }),
+                Act::Shut => self.effects.push(Effect::ShutListener { generation: id, slot }),
+                Act::End => {
+                    self.end_drain(id);
+                    break;
                 }
             }
         }
+    }
+
+    /// Takes in what was found of a drain and carries it on. Whether that is all that there is to do: of all events these are the
+    /// most by far, as many at a time as there are drains, so none has to be a look at the whole group. Nothing else depends
+    /// on a drain before its end.
+    pub(super) fn observed(
+        &mut self,
+        now: Millis,
+        id: GenerationId,
+        first_instant: Option<Millis>,
+        observation: Observation,
+    ) -> bool {
+        let is_due = self.alarm.is_due(now);
+        let Some(drain) = self.drain_mut(id) else { return !is_due };
+        drain.observed(now, first_instant, observation);
+        if is_due {
+            return false;
+        }
+        self.step_drain(now, id);
+        let limits = self.rules.limits;
+        let Some(drain) = self.drain_mut(id) else { return false };
+        let wakes_at = drain.wakes_at(now, limits);
+        self.alarm.bring_forward(wakes_at);
+        true
     }
 
     fn next_act(&mut self, now: Millis, id: GenerationId, limits: Limits) -> Option<Act> {
@@ -122,19 +148,15 @@ impl Group {
     /// Who the slots of a migration's receivers belong to.
     fn receivers(&self, moved: &Moved) -> BTreeMap<Receiver, u64> {
         let mut receivers = BTreeMap::new();
+        if moved.is_empty() {
+            return receivers;
+        }
+        let holders = self.holders();
         for (slot, count) in moved {
-            *receivers.entry(self.receiver(*slot)).or_default() += count;
+            let receiver = holders.get(slot).map_or(Receiver::Hold, |id| Receiver::Worker(id.worker));
+            *receivers.entry(receiver).or_default() += count;
         }
         receivers
-    }
-
-    fn receiver(&self, slot: Slot) -> Receiver {
-        let has_slot =
-            |worker: &Worker| worker.generations.values().any(|generation| generation.slot == slot);
-        self.workers
-            .iter()
-            .find(|(_, worker)| has_slot(worker))
-            .map_or(Receiver::Hold, |(&index, _)| Receiver::Worker(index))
     }
 
     pub(super) fn drain_mut(&mut self, id: GenerationId) -> Option<&mut Drain> {

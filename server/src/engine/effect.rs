@@ -165,6 +165,19 @@ pub struct Note {
     pub kind: &'static str,
     /// To whom.
     pub generation: Option<GenerationId>,
+    /// What is known of its process by then.
+    pub process: AboutProcess,
     /// The rest.
     pub detail: String,
+}
+
+/// What is known of a generation's process.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AboutProcess {
+    /// Its number.
+    pub pid: Option<u32>,
+    /// How it has ended.
+    pub exit: Option<String>,
+    /// Whether it was told to stop.
+    pub was_told: bool,
 }

@@ -43,6 +43,9 @@ pub struct Observation {
     pub unread: u64,
     /// Open connections of the worker's processes.
     pub connections: u64,
+    /// Whether the handshakes are an estimate: so many at most are the listener's own.
+    #[serde(default)]
+    pub is_estimate: bool,
 }
 
 /// Connections that the kernel migrated, by the slot that received them.

@@ -9,14 +9,14 @@ use crate::policy::{Policy, WEIGHT_DEFAULT};
 
 use super::{
     drain::Limits,
-    effect::{Effect, Note},
+    effect::{AboutProcess, Effect, Note},
     event::{Event, GenerationId, Millis, OperationId},
     hold::Hold,
     operation::Operation,
     probe::Probing,
     publication::Publication,
     slots::Slots,
-    worker::{Generation, Worker},
+    worker::{Generation, Phase, Worker},
 };
 
 /// What the engine needs to know of a group's settings; times in milliseconds.
@@ -53,6 +53,31 @@ impl Rules {
     }
 }
 
+/// When something is to be done by itself, or earlier: a [`Event::Tick`] that comes too early changes nothing. So two groups do not
+/// differ by it.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Alarm(pub(super) Option<Millis>);
+
+impl PartialEq for Alarm {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Alarm {}
+
+impl Alarm {
+    /// Whether something is to be done by now.
+    pub(super) fn is_due(self, now: Millis) -> bool {
+        self.0.is_some_and(|at| at <= now)
+    }
+
+    /// Has it come no later than at this time.
+    pub(super) fn bring_forward(&mut self, at: Option<Millis>) {
+        self.0 = self.0.into_iter().chain(at).min();
+    }
+}
+
 /// One group. See [`handle`](Self::handle).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Group {
@@ -75,6 +100,9 @@ pub struct Group {
     pub(super) last_operation: OperationId,
     /// Whether the group is on its way to its end: connections are refused once no worker works.
     pub(super) stopping: bool,
+    /// Worked out from the rest.
+    #[serde(skip)]
+    pub(super) alarm: Alarm,
     #[serde(skip)]
     pub(super) effects: Vec<Effect>,
 }
@@ -93,6 +121,7 @@ impl Group {
             operations: BTreeMap::new(),
             last_operation: 0,
             stopping: false,
+            alarm: Alarm::default(),
             effects: Vec::new(),
             policy: rules.policy,
             rules,
@@ -118,8 +147,8 @@ impl Group {
             Event::Published { epoch } => self.published(now, epoch),
             Event::PublishFailed { epoch, why } => self.publish_failed(now, epoch, why),
             Event::Observed { generation, first_instant, observation } => {
-                if let Some(drain) = self.drain_mut(generation) {
-                    drain.observed(now, first_instant, observation);
+                if self.observed(now, generation, first_instant, observation) {
+                    return std::mem::take(&mut self.effects);
                 }
             }
             Event::ListenerLost { generation, why } => self.listener_lost(now, generation, why),
@@ -144,17 +173,24 @@ impl Group {
         self.step_probing();
         self.publish_if_due(now);
         self.step_drains(now);
+        self.set_alarm(now);
     }
 
-    /// When the group wants a [`Event::Tick`], should nothing else happen before.
-    pub fn wakes_at(&self, now: Millis) -> Option<Millis> {
-        let lifecycles =
-            self.workers.iter().filter_map(|(&index, worker)| self.lifecycle_wakes_at(now, index, worker));
-        lifecycles
+    /// Works out when something is to be done by itself.
+    pub(super) fn set_alarm(&mut self, now: Millis) {
+        let wakes_at = self
+            .lifecycles_wake_at(now)
+            .into_iter()
             .chain(self.hold.retry_at)
             .chain(self.publication_wakes_at())
             .chain(self.ramps_wake_at())
-            .min()
+            .min();
+        self.alarm = Alarm(wakes_at);
+    }
+
+    /// When the group wants a [`Event::Tick`], should nothing else happen before; `now` where that is over.
+    pub fn wakes_at(&self, now: Millis) -> Option<Millis> {
+        self.alarm.0.map(|at| at.max(now))
     }
 
     /// Whether a stop has come to its end: no generation is left.
@@ -176,6 +212,13 @@ impl Group {
         generation: Option<GenerationId>,
         detail: impl Into<String>,
     ) {
-        self.effects.push(Effect::Note(Note { kind, generation, detail: detail.into() }));
+        let process = generation.map(|id| self.about_process(id)).unwrap_or_default();
+        self.effects.push(Effect::Note(Note { kind, generation, process, detail: detail.into() }));
+    }
+
+    fn about_process(&self, id: GenerationId) -> AboutProcess {
+        let Some(generation) = self.generation(id) else { return AboutProcess::default() };
+        let was_told = matches!(&generation.phase, Phase::Draining(drain) if drain.stop_sent.is_some());
+        AboutProcess { pid: generation.pid, exit: generation.exit.clone(), was_told }
     }
 }

@@ -14,12 +14,12 @@ pub(super) const TIMEOUT_MAX: Millis = 10 * 365 * 86_400_000;
 impl Group {
     /// Starts what should run and does not, and gives up what is not ready in time.
     pub(super) fn step_lifecycles(&mut self, now: Millis) {
-        let indices: Vec<u32> = self.workers.keys().copied().collect();
-        for index in indices {
+        let alone = self.nobody_works();
+        for index in self.unsteady() {
             self.give_up_late_start(now, index);
             let worker = &self.workers[&index];
             if self.starts_by_itself(index, worker)
-                && self.may_start_at(worker).is_none_or(|at| now >= at)
+                && worker.backoff.due_at(alone).is_none_or(|at| now >= at)
                 && self.start(now, index).is_none()
             {
                 self.operation_without_slot(index);
@@ -43,9 +43,16 @@ impl Group {
             && !(self.rules.replace && worker.is_running())
     }
 
-    /// When the worker's back-off is over, where it has to wait.
-    fn may_start_at(&self, worker: &Worker) -> Option<Millis> {
-        worker.backoff.due_at(self.workers.values().all(|worker| worker.working.is_none()))
+    /// The workers that something may become of by itself.
+    fn unsteady(&self) -> Vec<u32> {
+        let unsteady = self.workers.iter().filter(|(_, worker)| !worker.is_steady());
+        unsteady.map(|(&index, _)| index).collect()
+    }
+
+    /// Whether no worker of the group works: a back-off is shorter then. Asked once for all workers, as while it is so it takes
+    /// a look at each of them.
+    fn nobody_works(&self) -> bool {
+        self.workers.values().all(|worker| worker.working.is_none())
     }
 
     /// Whether the worker is to be started without anybody's asking: it does not work, and no restart that has come to it
@@ -236,7 +243,14 @@ impl Group {
         }
     }
 
-    pub(super) fn lifecycle_wakes_at(&self, now: Millis, index: u32, worker: &Worker) -> Option<Millis> {
+    /// When something is to become of a worker by itself.
+    pub(super) fn lifecycles_wake_at(&self, now: Millis) -> Option<Millis> {
+        let alone = self.nobody_works();
+        let unsteady = self.workers.iter().filter(|(_, worker)| !worker.is_steady());
+        unsteady.filter_map(|(&index, worker)| self.lifecycle_wakes_at(now, index, worker, alone)).min()
+    }
+
+    fn lifecycle_wakes_at(&self, now: Millis, index: u32, worker: &Worker, alone: bool) -> Option<Millis> {
         let limits = self.rules.limits;
         let generations = worker.generations.values().filter_map(|generation| match &generation.phase {
             Phase::Starting { deadline } => Some(*deadline),
@@ -245,7 +259,7 @@ impl Group {
             Phase::Canary(trial) => trial.until(),
             Phase::Ready { .. } | Phase::Working => None,
         });
-        let start = self.may_start_at(worker).filter(|_| self.starts_by_itself(index, worker));
+        let start = worker.backoff.due_at(alone).filter(|_| self.starts_by_itself(index, worker));
         generations.chain(start).min()
     }
 }

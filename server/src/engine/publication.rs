@@ -164,10 +164,11 @@ impl Group {
     pub(super) fn buckets(&self) -> Vec<Slot> {
         let (slots, hold) = (self.working_slots(), self.last_resort());
         let nobody = if slots.is_empty() { hold.unwrap_or(NO_SLOT) } else { NO_SLOT };
-        let slot_of = |owner: &u32| match slots.binary_search_by_key(owner, |&(index, _)| index) {
-            Ok(at) => slots[at].1,
-            Err(_) => nobody,
-        };
+        // Found by index: there are 64 times as many buckets as there can be workers.
+        let end = slots.last().map_or(0, |&(index, _)| index as usize + 1);
+        let mut by_owner = vec![nobody; end];
+        slots.iter().for_each(|&(index, slot)| by_owner[index as usize] = slot);
+        let slot_of = |owner: &u32| by_owner.get(*owner as usize).copied().unwrap_or(nobody);
         let owners = &self.publication.owners;
         let mut buckets: Vec<Slot> = owners.iter().map(slot_of).collect();
         for (canary, trial) in self.canaries() {
@@ -235,7 +236,8 @@ impl Group {
 pub(super) fn drains_mut(
     workers: &mut std::collections::BTreeMap<u32, Worker>,
 ) -> impl Iterator<Item = (GenerationId, &mut Drain)> {
-    workers.iter_mut().flat_map(|(&index, worker)| {
+    let unsteady = workers.iter_mut().filter(|(_, worker)| !worker.is_steady());
+    unsteady.flat_map(|(&index, worker)| {
         worker.generations.iter_mut().filter_map(move |(&number, generation)| match &mut generation.phase {
             Phase::Draining(drain) => Some((GenerationId { worker: index, number }, &mut **drain)),
             _ => None,

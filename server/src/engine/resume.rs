@@ -41,30 +41,24 @@ impl Group {
         for generation in killed {
             self.effects.push(Effect::Signal { generation, signal: Signal::Kill });
         }
+        self.set_alarm(now);
         std::mem::take(&mut self.effects)
     }
 
     /// The slots that somebody has: every other one can be cleared.
     pub fn taken_slots(&self) -> BTreeSet<Slot> {
-        let generations = self.workers.values().flat_map(|worker| worker.generations.values());
-        generations.map(|generation| generation.slot).chain(self.hold_slots()).collect()
+        let generations = self.each_generation();
+        generations.map(|(_, generation)| generation.slot).chain(self.hold_slots()).collect()
     }
 
     /// The generations that are not forgotten, with their slots, and whether their processes run as far as is known.
     pub fn generations(&self) -> Vec<(GenerationId, Slot, bool)> {
-        let of_worker = |(&worker, state): (&u32, &super::worker::Worker)| {
-            let generations = state.generations.iter();
-            generations
-                .map(|(&number, generation)| {
-                    (GenerationId { worker, number }, generation.slot, generation.exit.is_none())
-                })
-                .collect::<Vec<_>>()
-        };
-        self.workers.iter().flat_map(of_worker).collect()
+        let generations = self.each_generation();
+        generations.map(|(id, generation)| (id, generation.slot, generation.exit.is_none())).collect()
     }
 
     fn generations_where(&self, wanted: impl Fn(&Phase) -> bool) -> Vec<GenerationId> {
-        let all = self.generations().into_iter().map(|(id, _, _)| id);
-        all.filter(|id| self.generation(*id).is_some_and(|generation| wanted(&generation.phase))).collect()
+        let wanted = self.each_generation().filter(|(_, generation)| wanted(&generation.phase));
+        wanted.map(|(id, _)| id).collect()
     }
 }

@@ -1,6 +1,6 @@
 //! What the engine shows of a group.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use server_common::flow_hash::Seed;
 
@@ -199,18 +199,16 @@ impl Group {
     /// The generations whose listeners must have somebody who accepts, with their slots: those that a table names or will
     /// name, and those that drain and have not been told to stop.
     pub fn serving(&self) -> Vec<(GenerationId, Slot)> {
-        let serves = |generation: &Generation| match &generation.phase {
-            Phase::Canary(_) | Phase::Ready { .. } | Phase::Working => true,
-            Phase::Draining(drain) => drain.shut == Shut::Not && drain.stop_sent.is_none(),
-            Phase::Starting { .. } | Phase::Abandoned { .. } => false,
-        };
-        let of_worker = |(&worker, state): (&u32, &Worker)| {
-            let serving = state.generations.iter().filter(|(_, generation)| serves(generation));
-            serving
-                .map(|(&number, generation)| (GenerationId { worker, number }, generation.slot))
-                .collect::<Vec<_>>()
-        };
-        self.workers.iter().flat_map(of_worker).collect()
+        let serving = self.each_generation().filter(|(_, generation)| stage(generation) == Stage::Serving);
+        serving.map(|(id, generation)| (id, generation.slot)).collect()
+    }
+
+    /// The generations that are not forgotten.
+    pub(super) fn each_generation(&self) -> impl Iterator<Item = (GenerationId, &Generation)> {
+        self.workers.iter().flat_map(|(&worker, state)| {
+            let generations = state.generations.iter();
+            generations.map(move |(&number, generation)| (GenerationId { worker, number }, generation))
+        })
     }
 
     /// What is under way, for people; nothing where every worker works and nothing else has to be looked after.
@@ -230,12 +228,13 @@ impl Group {
 
     /// What a generation needs to be there for; nothing where it is forgotten.
     pub fn stage(&self, id: GenerationId) -> Option<Stage> {
-        let generation = self.generation(id)?;
-        Some(match &generation.phase {
-            Phase::Starting { .. } => Stage::Starting,
-            _ if self.serving().iter().any(|(serving, _)| *serving == id) => Stage::Serving,
-            _ => Stage::Ending,
-        })
+        Some(stage(self.generation(id)?))
+    }
+
+    /// All generations, with their slots and what each needs to be there for.
+    pub fn stages(&self) -> Vec<(GenerationId, Slot, Stage)> {
+        let all = self.each_generation();
+        all.map(|(id, generation)| (id, generation.slot, stage(generation))).collect()
     }
 
     /// Since when no new flow can have reached a generation that drains.
@@ -252,12 +251,23 @@ impl Group {
         generation.is_some_and(|generation| matches!(generation.phase, Phase::Draining(_)))
     }
 
-    /// Whose generation a slot is.
+    /// Whose generation a slot is. Whoever asks for many has [`holders`](Self::holders).
     pub fn holder(&self, slot: Slot) -> Option<GenerationId> {
-        self.workers.iter().find_map(|(&worker, state)| {
-            let number = state.generations.iter().find(|(_, generation)| generation.slot == slot)?.0;
-            Some(GenerationId { worker, number: *number })
-        })
+        self.each_generation().find(|(_, generation)| generation.slot == slot).map(|(id, _)| id)
+    }
+
+    /// Whose generation each slot is that is one's.
+    pub fn holders(&self) -> BTreeMap<Slot, GenerationId> {
+        self.each_generation().map(|(id, generation)| (generation.slot, id)).collect()
+    }
+}
+
+fn stage(generation: &Generation) -> Stage {
+    match &generation.phase {
+        Phase::Starting { .. } => Stage::Starting,
+        Phase::Canary(_) | Phase::Ready { .. } | Phase::Working => Stage::Serving,
+        Phase::Draining(drain) if drain.shut == Shut::Not && drain.stop_sent.is_none() => Stage::Serving,
+        Phase::Draining(_) | Phase::Abandoned { .. } => Stage::Ending,
     }
 }
 

@@ -145,6 +145,12 @@ impl Worker {
         self.generations.values().any(|generation| generation.exit.is_none())
     }
 
+    /// Whether its one generation works and nothing is to become of it by itself: no start, no drain, no canary. So nearly all of
+    /// a large group are, and need not be looked into at each event.
+    pub(super) fn is_steady(&self) -> bool {
+        self.goal == Goal::Work && self.working.is_some() && self.generations.len() == 1
+    }
+
     /// Its weight now, in thousandths.
     pub fn effective_weight(&self) -> u32 {
         self.ramp.map_or(self.weight * THOUSANDTHS, |ramp| ramp.now)

@@ -5,6 +5,7 @@
 
 mod capabilities;
 mod kernel;
+mod looks;
 mod programs;
 mod sandbox;
 mod trial;
@@ -67,6 +68,7 @@ pub fn probes() -> Vec<Probe> {
     let mut probes = vec![kernel::version()];
     probes.extend(programs::probes());
     probes.extend(sandbox::run(trial::probes));
+    probes.push(looks::probe());
     probes.extend(capabilities::probes());
     probes.extend([kernel::open_files(), kernel::backlog(), kernel::sock_diag()]);
     probes

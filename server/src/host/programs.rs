@@ -53,16 +53,15 @@ fn jit(loaded: Option<&KernelGroup>) -> Probe {
     let Some(group) = loaded else {
         return Probe::warn(NAME, "not tried: no program loads", "see the programs above");
     };
-    match group.program().map(|program| program.info()) {
-        Ok(Ok(info)) if info.size_jitted() > 0 => Probe::ok(NAME, "the program is compiled"),
-        Ok(Ok(_)) => Probe::warn(
+    match group.info() {
+        Ok(info) if info.size_jitted() > 0 => Probe::ok(NAME, "the program is compiled"),
+        Ok(_) => Probe::warn(
             NAME,
             "the program is interpreted, which is slower by some times",
             "sysctl -w net.core.bpf_jit_enable=1",
         ),
-        Ok(Err(error)) => {
+        Err(error) => {
             Probe::warn(NAME, format!("cannot be told: {}", describe(&error)), "Linux 4.13 or later")
         }
-        Err(error) => Probe::warn(NAME, format!("cannot be told: {}", describe(&error)), remedy(&error)),
     }
 }

@@ -124,7 +124,7 @@ impl Trial {
         };
         let receiver = make_listener(address, None, BACKLOG)?;
         address.address = options::local_address(&receiver)?;
-        let (mut group, publisher) = KernelGroup::load(Shape::without_flows(SLOTS))?;
+        let (group, publisher) = KernelGroup::load(Shape::without_flows(SLOTS))?;
         group.put(RECEIVER, 0, receiver.as_fd())?;
         let receiver = nonblocking(receiver)?;
         let mut trial = Self { group, publisher, address, receiver, epoch: 0 };

@@ -6,7 +6,7 @@ use super::{Snapshot, exposition::Families, kernel::KernelCounters, usage::Usage
 
 /// Writes them. Those of the process have the names that all Prometheus clients give them.
 pub(super) fn write(snapshot: &Snapshot, families: &mut Families<'_>) -> fmt::Result {
-    let Snapshot { version, program, started, took, .. } = snapshot;
+    let Snapshot { version, program, started, took, log_lines_dropped, .. } = snapshot;
     families.info(
         "steer_build",
         "The daemon's version, and the steering program that the kernel took.",
@@ -16,6 +16,11 @@ pub(super) fn write(snapshot: &Snapshot, families: &mut Families<'_>) -> fmt::Re
         "steer_scrape_duration_seconds",
         "How long it took to gather these numbers.",
         [([], took.as_secs_f64())],
+    )?;
+    families.counter(
+        "steer_log_lines_dropped",
+        "Lines of the log that were not written, since stderr was not read or could not be written; workers' lines included.",
+        [([], *log_lines_dropped)],
     )?;
     kernel(snapshot.kernel.as_ref(), families)?;
     families.gauge(

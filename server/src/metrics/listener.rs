@@ -11,7 +11,10 @@ use tokio::{
     net::{TcpListener, UnixListener},
 };
 
-use crate::control::{ControlSocket, socket::BindError};
+use crate::{
+    control::{ControlSocket, socket::BindError},
+    sockets::passed::{Closer, ReceivingStream},
+};
 
 use super::MetricsAddress;
 
@@ -88,6 +91,8 @@ enum Listener {
     Tcp(TcpListener),
     Unix {
         listener: UnixListener,
+        /// Closes what clients pass.
+        closer: Closer,
         /// Removes the socket at its end.
         _socket: ControlSocket,
     },
@@ -96,7 +101,9 @@ enum Listener {
 impl MetricsListener {
     /// Binds and listens. A unix socket is made as the control socket is: for root and the group `steer`, in place of one
     /// that nobody listens on any more, and with a lock beside it. Needs a runtime.
-    pub fn bind(address: &MetricsAddress) -> Result<Self, MetricsListenerError> {
+    ///
+    /// What clients of a unix socket pass goes to the `closer`.
+    pub fn bind(address: &MetricsAddress, closer: &Closer) -> Result<Self, MetricsListenerError> {
         let runtime = |source| MetricsListenerError::Runtime { address: address.clone(), source };
         let listener = match address {
             MetricsAddress::Tcp(address) => {
@@ -108,7 +115,7 @@ impl MetricsListener {
             MetricsAddress::Unix(path) => {
                 let socket = ControlSocket::bind(path).map_err(MetricsListenerError::Unix)?;
                 let listener = socket.listener().and_then(UnixListener::from_std).map_err(runtime)?;
-                Listener::Unix { listener, _socket: socket }
+                Listener::Unix { listener, closer: closer.clone(), _socket: socket }
             }
         };
         let address = match &listener {
@@ -124,10 +131,21 @@ impl MetricsListener {
         &self.address
     }
 
+    #[cfg(test)]
+    pub(super) fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        use std::os::fd::AsFd as _;
+        match &self.listener {
+            Listener::Tcp(listener) => listener.as_fd(),
+            Listener::Unix { listener, .. } => listener.as_fd(),
+        }
+    }
+
     pub(super) async fn accept(&self) -> io::Result<Box<dyn Stream>> {
         Ok(match &self.listener {
             Listener::Tcp(listener) => Box::new(listener.accept().await?.0),
-            Listener::Unix { listener, .. } => Box::new(listener.accept().await?.0),
+            Listener::Unix { listener, closer, .. } => {
+                Box::new(ReceivingStream::new(listener.accept().await?.0, closer.sender())?)
+            }
         })
     }
 }

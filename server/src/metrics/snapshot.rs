@@ -17,6 +17,8 @@ pub struct Snapshot {
     pub started: Duration,
     /// How long this look has taken.
     pub took: Duration,
+    /// How many lines of the log were dropped.
+    pub log_lines_dropped: u64,
     /// The groups by name, without a status where one did not give it.
     pub groups: Vec<(GroupName, Option<GroupStatus>)>,
     /// What the kernel has counted in the daemon's network namespace; nothing where it cannot be read.

@@ -6,5 +6,6 @@ pub mod holder;
 pub mod listener;
 pub mod netns;
 pub mod options;
+pub mod passed;
 pub mod pidfd;
 pub mod procfs;

@@ -180,6 +180,31 @@ pub fn leave_group(socket: impl AsFd) -> Result<(), SocketError> {
     Err(failed("take the socket out of its group")(io::Error::last_os_error()))
 }
 
+/// Accepts and resets every connection that waits at a listener; how many there were. The listener is made non-blocking for it, so that
+/// nobody else is to accept from it any more.
+pub fn reset_unaccepted(listener: impl AsFd) -> Result<u64, SocketError> {
+    let listener = SockRef::from(&listener);
+    listener.set_nonblocking(true).map_err(failed("make the listener non-blocking"))?;
+    let mut count = 0;
+    loop {
+        match listener.accept() {
+            Ok((connection, _)) => {
+                count += 1;
+                reset_at_close(&connection)?;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(count),
+            Err(source) => return Err(failed("accept from the listener")(source)),
+        }
+    }
+}
+
+/// Has a connection end with a reset when it is closed, at once and without a wait: SO_LINGER of no time.
+pub fn reset_at_close(connection: impl AsFd) -> Result<(), SocketError> {
+    let linger = Some(std::time::Duration::ZERO);
+    SockRef::from(&connection).set_linger(linger).map_err(failed("set SO_LINGER of the connection"))
+}
+
 /// Takes every datagram out of a socket's queue, and says how many there were. Nobody else is to read from it any more.
 pub fn discard_datagrams(socket: impl AsFd) -> Result<u64, SocketError> {
     let mut count = 0;

@@ -89,11 +89,29 @@ pub fn take_fd(pidfd: impl AsFd, descriptor: RawFd) -> Result<OwnedFd, PidfdErro
         .map_err(|errno| PidfdError::Take { descriptor, source: errno.into() })
 }
 
+/// Whether descriptors of the process behind `pidfd` can be taken, whichever it has.
+pub fn may_take(pidfd: impl AsFd) -> bool {
+    match take_fd(pidfd, 0) {
+        Err(PidfdError::Take { source, .. }) => source.raw_os_error() == Some(libc::EBADF),
+        taken => taken.is_ok(),
+    }
+}
+
 /// The first process of `pids` that holds the socket with this inode, and its descriptor there.
 pub fn find_listener(pids: &[u32], inode: u64) -> Option<(u32, RawFd)> {
     pids.iter().find_map(|&pid| {
         procfs::sockets_of(pid).into_iter().find(|&(_, held)| held == inode).map(|(fd, _)| (pid, fd))
     })
+}
+
+/// Descriptors of the sockets with these inodes, each taken from the first process of `pids` that holds it. Those that none holds, or that
+/// cannot be taken, are left out.
+pub fn take_sockets(pids: &[u32], inodes: &[u64]) -> Vec<OwnedFd> {
+    let take = |&inode: &u64| {
+        let (pid, descriptor) = find_listener(pids, inode)?;
+        take_fd(open(pid).ok()?, descriptor).ok()
+    };
+    inodes.iter().filter_map(take).collect()
 }
 
 #[cfg(test)]

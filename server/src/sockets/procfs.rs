@@ -10,6 +10,8 @@ use std::{
     collections::{HashMap, HashSet},
     fs, io,
     os::fd::RawFd,
+    sync::{Arc, Mutex, PoisonError},
+    time::Instant,
 };
 
 /// The part of `/proc/PID/stat` that is used here.
@@ -101,10 +103,29 @@ pub struct Processes {
     sessions: HashMap<u32, Vec<u32>>,
 }
 
+/// The last look that somebody else can make do with, and when it began.
+static LAST: Mutex<Option<(Instant, Arc<Processes>)>> = Mutex::new(None);
+
 impl Processes {
     /// Looks.
     pub fn now() -> Self {
         Self::of(pids().into_iter().filter_map(stat))
+    }
+
+    /// A look that has begun at this time or later, for whoever has to see what was there after something had happened. Where the last
+    /// one did, that is it: of many processes that end at once not each takes a look of its own. It can block, as a look does.
+    pub fn since(time: Instant) -> Arc<Self> {
+        // A look is whole, whoever panicked; and who comes while one is taken waits for it.
+        let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((began, look)) = &*last
+            && *began >= time
+        {
+            return look.clone();
+        }
+        let began = Instant::now();
+        let look = Arc::new(Self::now());
+        *last = Some((began, look.clone()));
+        look
     }
 
     fn of(all: impl IntoIterator<Item = Stat>) -> Self {
@@ -200,6 +221,30 @@ mod tests {
 
     fn process(pid: u32, parent: u32, session: u32, state: char) -> Stat {
         Stat { pid, command: "x".to_owned(), state, parent, session, start_time: 1, status: 0 }
+    }
+
+    #[test]
+    fn a_look_serves_those_who_asked_for_it_before_it_began_and_no_others() {
+        let before = Instant::now();
+        let (first, second) = (Processes::since(before), Processes::since(before));
+        // Another test may have looked in between, and later.
+        assert!(
+            first.by_pid.contains_key(&std::process::id()) && second.by_pid.contains_key(&std::process::id())
+        );
+        let child = std::process::Command::new("/bin/sleep").arg("60").spawn().unwrap();
+        let (pid, started) = (child.id(), Instant::now());
+        let _killed = Killed(child);
+        assert!(Processes::since(started).by_pid.contains_key(&pid), "it began before {pid} was there");
+    }
+
+    /// Killed, whatever becomes of the test.
+    struct Killed(std::process::Child);
+
+    impl Drop for Killed {
+        fn drop(&mut self) {
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
     }
 
     #[test]

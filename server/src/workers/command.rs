@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     ffi::{CString, OsStr, OsString},
     os::{
-        fd::{BorrowedFd, RawFd},
+        fd::{OwnedFd, RawFd},
         unix::ffi::{OsStrExt, OsStringExt},
     },
     path::{Path, PathBuf},
@@ -20,7 +20,7 @@ use crate::{names::WorkerName, sockets::address::ListenAddress};
 const THIS_PROGRAM: &str = "/proc/self/exe";
 
 /// The first descriptor that is passed, as systemd has it.
-pub(super) const LISTEN_FDS_START: RawFd = 3;
+pub(crate) const LISTEN_FDS_START: RawFd = 3;
 
 /// Variables that would tell the worker about the daemon's own start: what a service manager says to its service.
 const NOT_PASSED_ON: [&str; 22] = [
@@ -53,7 +53,7 @@ const PID_DIGITS: usize = 10;
 
 /// One generation of a worker, before it is started.
 #[derive(Debug)]
-pub struct SpawnSpec<'a> {
+pub struct SpawnSpec {
     /// The worker.
     pub name: WorkerName,
     /// The generation, which the worker finds in STEER_GENERATION.
@@ -69,10 +69,10 @@ pub struct SpawnSpec<'a> {
     /// What it may use; the daemon's own where a resource is not here.
     pub limits: Vec<(Resource, Limit)>,
     /// The listeners to pass, from fd 3 on, in this order, each with its name for LISTEN_FDNAMES.
-    pub listeners: Vec<(BorrowedFd<'a>, String)>,
+    pub listeners: Vec<(OwnedFd, String)>,
     /// The memory in which the worker can publish its load: passed after the listeners, its number in STEER_LOAD_FD. It is not
     /// one of LISTEN_FDS, so programs that do not know of it never see it.
-    pub load: Option<BorrowedFd<'a>>,
+    pub load: Option<OwnedFd>,
     /// The path of the daemon's notification socket, for NOTIFY_SOCKET.
     pub notify: Option<PathBuf>,
     /// Where its output goes.
@@ -84,7 +84,8 @@ pub struct SpawnSpec<'a> {
 pub enum Output {
     /// To this process, which passes it on line by line under the worker's name.
     Piped,
-    /// Where this process's own goes: a worker that outlives it is never kept waiting by a pipe that nobody reads.
+    /// Where this process's own goes, through open file descriptions of the worker's own: a worker that outlives this process is
+    /// never kept waiting by a pipe that nobody reads, and cannot change how this process writes.
     Shared,
 }
 
@@ -129,7 +130,7 @@ pub(super) enum Unusable {
 
 impl Prepared {
     pub(super) fn new(
-        spec: &SpawnSpec<'_>,
+        spec: &SpawnSpec,
         inherited: impl Iterator<Item = (OsString, OsString)>,
     ) -> Result<Self, Unusable> {
         let command = spec.command.clone().unwrap_or_else(|| sample_command(&[], 1));
@@ -167,7 +168,7 @@ impl Prepared {
 
 /// The worker's variables: the daemon's, then the user's, then the configured, then ours.
 fn variables(
-    spec: &SpawnSpec<'_>,
+    spec: &SpawnSpec,
     inherited: impl Iterator<Item = (OsString, OsString)>,
 ) -> BTreeMap<OsString, OsString> {
     let mut all: BTreeMap<OsString, OsString> = inherited.collect();
@@ -258,11 +259,10 @@ pub(super) fn write_pid(mut pid: u32, place: &mut [u8]) {
 
 #[cfg(test)]
 mod tests {
-    use std::os::fd::AsFd;
 
     use super::*;
 
-    fn spec() -> SpawnSpec<'static> {
+    fn spec() -> SpawnSpec {
         SpawnSpec {
             name: "web/3".parse().unwrap(),
             generation: 7,
@@ -304,10 +304,10 @@ mod tests {
 
     #[test]
     fn listeners_are_announced_with_room_for_the_pid() {
-        let file = std::fs::File::open("/dev/null").unwrap();
+        let file = || OwnedFd::from(std::fs::File::open("/dev/null").unwrap());
         let mut spec = spec();
         spec.environment.clear();
-        spec.listeners = vec![(file.as_fd(), "tcp://[::1]:80".to_owned()), (file.as_fd(), String::new())];
+        spec.listeners = vec![(file(), "tcp://[::1]:80".to_owned()), (file(), String::new())];
         let mut prepared = Prepared::new(&spec, std::iter::empty()).unwrap();
         let place = prepared.listen_pid.unwrap();
         write_pid(4_194_304, &mut prepared.environment[place.variable][place.offset..][..PID_DIGITS]);

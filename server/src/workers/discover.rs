@@ -1,6 +1,10 @@
 //! `own` mode: finds the listener that a worker has made itself, and takes a duplicate of it.
 
-use std::{collections::HashSet, os::fd::OwnedFd};
+use std::{
+    cell::LazyCell,
+    collections::HashSet,
+    os::fd::{OwnedFd, RawFd},
+};
 
 use thiserror::Error;
 
@@ -9,7 +13,6 @@ use crate::sockets::{
     diag::{Diag, DiagError, ListenerInfo},
     options::{self, SocketError},
     pidfd::{self, PidfdError},
-    procfs,
 };
 
 /// What a worker's listener has to be to become a member of its group.
@@ -33,6 +36,8 @@ pub struct Discovered {
     pub cookie: u64,
     /// The process of the worker that holds it.
     pub pid: u32,
+    /// Its number there.
+    pub descriptor: RawFd,
 }
 
 /// Why a worker's listener cannot become a member.
@@ -145,7 +150,7 @@ impl Refusal {
 }
 
 /// The new listener on the group's address that one of the processes `tree` holds; nothing where there is none
-/// yet.
+/// yet. The processes are looked for only where somebody listens who is not known.
 ///
 /// `known` are the socket cookies of the listeners that the group has or has had. The first that can be a member
 /// is returned; further ones of the same worker stay strangers, for a worker has one listener per address. Where
@@ -154,7 +159,7 @@ impl Refusal {
 pub fn discover(
     diag: &mut Diag,
     membership: &Membership,
-    tree: &[u32],
+    tree: &LazyCell<Vec<u32>, impl FnOnce() -> Vec<u32>>,
     known: &HashSet<u64>,
 ) -> Result<Option<Discovered>, Refusal> {
     let mut first_refusal = None;
@@ -165,7 +170,7 @@ pub fn discover(
         let address = membership.address;
         let candidate = taken
             .map_err(|source| Refusal::NotTaken { pid, address, source })
-            .and_then(|listener| examine(membership, pid, found.uid, listener));
+            .and_then(|listener| examine(membership, (pid, descriptor), found.uid, listener));
         match candidate {
             // The descriptor was closed, and its number given to another socket, in between.
             Ok(candidate) if candidate.cookie != found.cookie => {}
@@ -176,7 +181,12 @@ pub fn discover(
     first_refusal.map_or(Ok(None), Err)
 }
 
-fn examine(membership: &Membership, pid: u32, uid: u32, listener: OwnedFd) -> Result<Discovered, Refusal> {
+fn examine(
+    membership: &Membership,
+    (pid, descriptor): (u32, RawFd),
+    uid: u32,
+    listener: OwnedFd,
+) -> Result<Discovered, Refusal> {
     let &Membership { address, owner_uid: expected, v6_only } = membership;
     let failed = |source| Refusal::NotExamined { pid, address, source };
     // First: an MPTCP listener has other surprises, such as a cookie that is not that of its TCP socket.
@@ -194,7 +204,7 @@ fn examine(membership: &Membership, pid: u32, uid: u32, listener: OwnedFd) -> Re
         return Err(Refusal::OtherFamily { pid, address, found, expected });
     }
     let cookie = options::socket_cookie(&listener).map_err(failed)?;
-    Ok(Discovered { listener, cookie, pid })
+    Ok(Discovered { listener, cookie, pid, descriptor })
 }
 
 /// The listeners on the address that are not among the `known` by socket cookie: they joined unasked, and the
@@ -209,19 +219,9 @@ pub fn strangers(
     Ok(found)
 }
 
-/// The open connections of a worker: those on the address whose socket one of the processes `tree` holds.
-pub fn connections_of(diag: &mut Diag, address: ListenAddress, tree: &[u32]) -> Result<usize, Refusal> {
-    let open = diag.connections(address).map_err(|source| Refusal::NotListed { address, source })?;
-    if open.is_empty() {
-        return Ok(0);
-    }
-    let held = procfs::socket_inodes_of(tree);
-    Ok(open.iter().filter(|connection| held.contains(&u64::from(connection.inode))).count())
-}
-
 #[cfg(test)]
 mod tests {
-    use std::{net::TcpStream, os::fd::AsFd, time::Instant};
+    use std::{os::fd::AsFd, time::Instant};
 
     use super::*;
     use crate::{
@@ -229,12 +229,12 @@ mod tests {
         workers::{
             command::SpawnSpec,
             process::Process,
-            spawn::{Spawned, spawn},
+            spawn::{Spawned, spawn_and_wait},
         },
     };
 
     /// A Python program that knows nothing of us: it makes a socket in its own way and waits.
-    fn start(address: ListenAddress, setup: &str) -> Spawned {
+    async fn start(address: ListenAddress, setup: &str) -> Spawned {
         let script = format!(
             "import socket,time\n\
              {setup}\n\
@@ -255,7 +255,7 @@ mod tests {
             notify: None,
             output: crate::workers::command::Output::Piped,
         };
-        spawn(&spec, |_| {}).unwrap()
+        spawn_and_wait(spec).await.unwrap()
     }
 
     const TCP: &str = "s = socket.socket()";
@@ -280,7 +280,7 @@ mod tests {
         let begun = Instant::now();
         let mut diag = Diag::open().unwrap();
         loop {
-            if let Some(found) = discover(&mut diag, membership, &process.tree(), known)? {
+            if let Some(found) = discover(&mut diag, membership, &LazyCell::new(|| process.tree()), known)? {
                 return Ok(found);
             }
             assert!(
@@ -305,7 +305,7 @@ mod tests {
         let stranger = make_listener(address, None, 8).unwrap();
         let mut known = HashSet::from([options::socket_cookie(&holding).unwrap()]);
 
-        let Spawned { process, output: _output } = start(address, REUSEPORT);
+        let Spawned { process, output: _output } = start(address, REUSEPORT).await;
         let found = await_outcome(&process, &membership(address), &known).await.unwrap();
         assert_eq!(options::local_address(&found.listener).unwrap(), bound);
         assert_eq!(options::socket_cookie(&found.listener).unwrap(), found.cookie);
@@ -313,7 +313,11 @@ mod tests {
 
         known.insert(found.cookie);
         let mut diag = Diag::open().unwrap();
-        assert!(discover(&mut diag, &membership(address), &process.tree(), &known).unwrap().is_none());
+        assert!(
+            discover(&mut diag, &membership(address), &LazyCell::new(|| process.tree()), &known)
+                .unwrap()
+                .is_none()
+        );
         let strangers = strangers(&mut diag, address, &known).unwrap();
         assert_eq!(strangers.len(), 1);
         assert_eq!(strangers[0].cookie, options::socket_cookie(stranger.as_fd()).unwrap());
@@ -325,14 +329,14 @@ mod tests {
     async fn what_cannot_be_a_member_is_refused_with_a_hint() {
         let known = HashSet::new();
         let address = free_address();
-        let Spawned { process, output: _output } = start(address, TCP);
+        let Spawned { process, output: _output } = start(address, TCP).await;
         let refusal = await_outcome(&process, &membership(address), &known).await.unwrap_err();
         assert!(matches!(refusal, Refusal::NoReuseport { .. }), "{refusal:?}");
         assert!(refusal.hint().unwrap().contains("SO_REUSEPORT"));
         end(&process).await;
 
         let address = free_address();
-        let Spawned { process, output: _output } = start(address, REUSEPORT);
+        let Spawned { process, output: _output } = start(address, REUSEPORT).await;
         let expected = membership(address);
         let other = Membership { owner_uid: expected.owner_uid + 1, ..expected };
         let refusal = await_outcome(&process, &other, &known).await.unwrap_err();
@@ -352,25 +356,10 @@ mod tests {
             return;
         }
         let address = free_address();
-        let Spawned { process, output: _output } = start(address, MPTCP);
+        let Spawned { process, output: _output } = start(address, MPTCP).await;
         let refusal = await_outcome(&process, &membership(address), &HashSet::new()).await.unwrap_err();
         assert!(matches!(refusal, Refusal::Mptcp { .. }), "{refusal:?}");
         assert!(refusal.hint().unwrap().contains("GODEBUG=multipathtcp=0"));
         end(&process).await;
-    }
-
-    #[test]
-    fn a_workers_connections_are_those_that_it_holds() {
-        let listener = make_listener("127.0.0.1:0".parse().unwrap(), None, 8).unwrap();
-        let bound = options::local_address(&listener).unwrap();
-        let address = ListenAddress { address: bound, ..("127.0.0.1:0".parse().unwrap()) };
-        let listener = std::net::TcpListener::from(listener);
-        let mut diag = Diag::open().unwrap();
-        let own = [std::process::id()];
-        assert_eq!(connections_of(&mut diag, address, &own).unwrap(), 0);
-        let _clients = [TcpStream::connect(bound).unwrap(), TcpStream::connect(bound).unwrap()];
-        let _accepted = listener.accept().unwrap();
-        assert_eq!(connections_of(&mut diag, address, &own).unwrap(), 1, "one is not accepted");
-        assert_eq!(connections_of(&mut diag, address, &[]).unwrap(), 0);
     }
 }

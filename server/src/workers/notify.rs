@@ -3,7 +3,7 @@
 use std::{
     fs, io,
     os::{
-        fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+        fd::{AsFd, BorrowedFd, OwnedFd},
         unix::{
             fs::{FileTypeExt, PermissionsExt},
             net::UnixDatagram as StdDatagram,
@@ -17,7 +17,10 @@ use std::{
 use thiserror::Error;
 use tokio::{io::Interest, net::UnixDatagram};
 
-use crate::sockets::procfs;
+use crate::sockets::{
+    passed::{self, ClosedElsewhere, Closer, Received},
+    procfs,
+};
 
 /// Longer datagrams are ignored, in bytes; `systemd` has the same bound.
 const DATAGRAM_MAX: usize = 4096;
@@ -98,6 +101,8 @@ pub struct NotifySocket {
     socket: UnixDatagram,
     /// How many datagrams were received.
     received: AtomicU32,
+    /// After the socket, whose last close is its.
+    last: ClosedElsewhere,
 }
 
 impl NotifySocket {
@@ -107,7 +112,9 @@ impl NotifySocket {
     ///
     /// A path rather than an abstract name: many programs only know the former, and the latter would be another
     /// one in each network namespace.
-    pub fn bind(path: impl Into<PathBuf>) -> Result<Self, NotifyError> {
+    ///
+    /// What comes along with datagrams is closed by the `closer`.
+    pub fn bind(path: impl Into<PathBuf>, closer: &Closer) -> Result<Self, NotifyError> {
         let path = path.into();
         let failed = |operation| {
             let path = path.clone();
@@ -118,16 +125,22 @@ impl NotifySocket {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).map_err(failed("open up"))?;
         socket.set_nonblocking(true).map_err(failed("set up"))?;
         socket2::SockRef::from(&socket).set_passcred(true).map_err(failed("set up"))?;
+        let last = ClosedElsewhere::new(&socket, closer.sender()).map_err(failed("set up"))?;
         let socket = UnixDatagram::from_std(socket).map_err(failed("set up"))?;
-        Ok(Self { path, is_lasting: false, socket, received: AtomicU32::new(0) })
+        Ok(Self { path, is_lasting: false, socket, received: AtomicU32::new(0), last })
     }
 
     /// Goes on with a socket that another daemon made at `path`, and with what was written to it meanwhile.
-    pub fn take_over(path: impl Into<PathBuf>, socket: OwnedFd) -> Result<Self, NotifyError> {
+    pub fn take_over(
+        path: impl Into<PathBuf>,
+        socket: OwnedFd,
+        closer: &Closer,
+    ) -> Result<Self, NotifyError> {
         let path = path.into();
         let failed = |source| NotifyError { operation: "go on with", path: path.clone(), source };
+        let last = ClosedElsewhere::new(&socket, closer.sender()).map_err(&failed)?;
         let socket = UnixDatagram::from_std(StdDatagram::from(socket)).map_err(failed)?;
-        Ok(Self { path, is_lasting: true, socket, received: AtomicU32::new(0) })
+        Ok(Self { path, is_lasting: true, socket, received: AtomicU32::new(0), last })
     }
 
     /// Has the path stay when this is dropped: a duplicate of the socket is kept elsewhere.
@@ -155,26 +168,20 @@ impl NotifySocket {
             if self.received.fetch_add(1, Relaxed) % BATCH == BATCH - 1 {
                 tokio::time::sleep(PAUSE).await;
             }
-            let received =
-                self.socket.async_io(Interest::READABLE, || receive(self.socket.as_raw_fd())).await;
+            self.last.sender().has_room().await;
+            let received = self.socket.async_io(Interest::READABLE, || receive(self.socket.as_fd())).await;
             let received = received.map_err(|source| NotifyError {
                 operation: "read",
                 path: self.path.clone(),
                 source,
             })?;
-            let Some(datagram) = received else { continue };
-            let messages = parse(&datagram.bytes);
-            if messages.is_empty() {
-                continue;
-            }
-            let mut lineage = procfs::lineage(datagram.pid);
-            if lineage.is_empty() {
-                lineage.push(datagram.pid);
-            }
+            let notification = understand(&received);
             // Only now are the descriptors closed that came along: `systemd-notify` waits for that with BARRIER=1,
             // so as to live until it is known whose child it is.
-            drop(datagram.descriptors);
-            return Ok(Notification { pid: datagram.pid, uid: datagram.uid, lineage, messages });
+            self.last.sender().close(received.descriptors);
+            if let Some(notification) = notification {
+                return Ok(notification);
+            }
         }
     }
 }
@@ -204,6 +211,20 @@ fn remove_stale(path: &Path) -> io::Result<()> {
     }
 }
 
+/// What the datagram says, and who by.
+fn understand(datagram: &Datagram) -> Option<Notification> {
+    let (pid, uid) = datagram.sender?;
+    let messages = parse(&datagram.bytes);
+    if messages.is_empty() {
+        return None;
+    }
+    let mut lineage = procfs::lineage(pid);
+    if lineage.is_empty() {
+        lineage.push(pid);
+    }
+    Some(Notification { pid, uid, lineage, messages })
+}
+
 /// Reads a datagram's lines; what is unknown or no text is passed over.
 fn parse(bytes: &[u8]) -> Vec<Message> {
     let lines = bytes.split(|&byte| byte == b'\n').filter_map(|line| std::str::from_utf8(line).ok());
@@ -221,69 +242,35 @@ fn parse(bytes: &[u8]) -> Vec<Message> {
 
 struct Datagram {
     bytes: Vec<u8>,
-    pid: u32,
-    uid: u32,
+    /// Of the sender; nothing where the datagram is too long, or the sender cannot be told.
+    sender: Option<(u32, u32)>,
     descriptors: Vec<OwnedFd>,
 }
 
-/// Receives one datagram; nothing where it is too long or has no sender that can be told.
-fn receive(socket: libc::c_int) -> io::Result<Option<Datagram>> {
+/// Receives one datagram.
+fn receive(socket: BorrowedFd<'_>) -> io::Result<Datagram> {
     let mut bytes = vec![0_u8; DATAGRAM_MAX];
-    // Room for the credentials and for as many descriptors as the kernel passes at once (SCM_MAX_FD, 253), of u64
-    // so that it is aligned as a cmsghdr has to be.
-    let mut control = [0_u64; 160];
-    let mut vector = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
-    // SAFETY: a `msghdr` is integers and pointers, for which zero is a value.
-    let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
-    header.msg_iov = &mut vector;
-    header.msg_iovlen = 1;
-    header.msg_control = control.as_mut_ptr().cast();
-    header.msg_controllen = size_of_val(&control) as _;
-    // SAFETY: the header points to live buffers of the lengths given.
-    let length = unsafe { libc::recvmsg(socket, &mut header, libc::MSG_CMSG_CLOEXEC | libc::MSG_DONTWAIT) };
-    let length = usize::try_from(length).map_err(|_| io::Error::last_os_error())?;
+    let Received { length, is_cut, sender, descriptors } = passed::receive(socket, &mut bytes)?;
     bytes.truncate(length);
-    let mut descriptors = Vec::new();
-    let mut sender = None;
-    // SAFETY: the kernel has filled `control` with whole messages up to `msg_controllen`, which these macros walk;
-    // each descriptor in it is new and belongs to nobody else.
-    unsafe {
-        let mut message = libc::CMSG_FIRSTHDR(&header);
-        while !message.is_null() {
-            let data = libc::CMSG_DATA(message);
-            if (*message).cmsg_level == libc::SOL_SOCKET {
-                let length = (*message).cmsg_len as usize - (data as usize - message as usize);
-                match (*message).cmsg_type {
-                    libc::SCM_RIGHTS => {
-                        for index in 0..length / size_of::<libc::c_int>() {
-                            let descriptor = data.cast::<libc::c_int>().add(index).read_unaligned();
-                            descriptors.push(OwnedFd::from_raw_fd(descriptor));
-                        }
-                    }
-                    libc::SCM_CREDENTIALS if length >= size_of::<libc::ucred>() => {
-                        sender = Some(data.cast::<libc::ucred>().read_unaligned());
-                    }
-                    _ => {}
-                }
-            }
-            message = libc::CMSG_NXTHDR(&header, message);
-        }
-    }
-    let cut = header.msg_flags & libc::MSG_TRUNC != 0;
     // A sender in a pid namespace that cannot be seen from here has pid 0.
-    let sender = sender.filter(|sender| sender.pid > 0 && !cut);
-    Ok(sender.map(|sender| Datagram { bytes, pid: sender.pid.unsigned_abs(), uid: sender.uid, descriptors }))
+    let sender = sender.filter(|sender| sender.pid > 0 && !is_cut);
+    let sender = sender.map(|sender| (sender.pid.unsigned_abs(), sender.uid));
+    Ok(Datagram { bytes, sender, descriptors })
 }
 
 #[cfg(test)]
 mod tests {
-    use std::process::{Command, Stdio};
+    use std::{
+        process::{Command, Stdio},
+        time::Instant,
+    };
 
     use super::*;
+    use crate::sockets::passed::tests::{LINGER, lingering, pass};
 
     fn socket(name: &str) -> NotifySocket {
         let name = format!("steer-notify-{}-{name}", std::process::id());
-        NotifySocket::bind(std::env::temp_dir().join(name)).unwrap()
+        NotifySocket::bind(std::env::temp_dir().join(name), &Closer::start().unwrap()).unwrap()
     }
 
     #[test]
@@ -337,16 +324,40 @@ mod tests {
         assert!(ended.success(), "its barrier was lifted");
     }
 
+    /// The whole runtime of this test would wait for the close.
+    #[tokio::test]
+    async fn a_lingering_socket_that_comes_along_keeps_nobody() {
+        let notify = socket("lingering");
+        let sender = StdDatagram::unbound().unwrap();
+        sender.connect(notify.path()).unwrap();
+        let began = Instant::now();
+        // With what is understood and what is not, and with what is not even read.
+        let mut peers = Vec::new();
+        for bytes in [b"READY=1".as_slice(), b"nonsense", &[b'x'; DATAGRAM_MAX + 1], b"STATUS=unread"] {
+            let (lingering, peer) = lingering();
+            pass(&sender, bytes, &lingering).unwrap();
+            peers.push(peer);
+            if peers.len() == 3 {
+                sender.send(b"STOPPING=1").unwrap();
+            }
+        }
+        assert_eq!(notify.receive().await.unwrap().messages, [Message::Ready]);
+        assert_eq!(notify.receive().await.unwrap().messages, [Message::Stopping]);
+        drop(notify);
+        assert!(began.elapsed() < LINGER / 3, "{:?}", began.elapsed());
+    }
+
     #[tokio::test]
     async fn a_socket_that_was_left_behind_is_replaced_and_a_file_is_not() {
         let path = std::env::temp_dir().join(format!("steer-notify-{}-stale", std::process::id()));
         drop(StdDatagram::bind(&path).unwrap());
-        let notify = NotifySocket::bind(&path).unwrap();
+        let closer = Closer::start().unwrap();
+        let notify = NotifySocket::bind(&path, &closer).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o666);
         drop(notify);
         assert!(!path.exists());
         fs::write(&path, "precious").unwrap();
-        let error = NotifySocket::bind(&path).unwrap_err();
+        let error = NotifySocket::bind(&path, &closer).unwrap_err();
         assert_eq!(error.source.raw_os_error(), Some(libc::EADDRINUSE));
         assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
         fs::remove_file(&path).unwrap();

@@ -1,35 +1,38 @@
 //! Passes what workers write on to the daemon's stderr, each line with its worker's name in front.
 //!
-//! Each pipe has a task that always reads, so that a worker never waits; one task writes. Between them is a queue:
-//! when stderr is slower than the workers, lines are left out and counted, instead of stopping anybody.
+//! Each pipe has a task that always reads, so that a worker never waits. These tasks have a thread of their own: a worker that never stops
+//! talking has a line to read at any time, and would leave the daemon's loop none. The lines go where the daemon's own go, with
+//! room of their own there: when stderr is slower than the workers, lines are dropped and counted, instead of stopping anybody.
 
 use std::{
+    future::pending,
     io,
     os::fd::OwnedFd,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, OnceLock},
+    thread,
+    time::Duration,
 };
 
+use serde_json::{Map, Value};
 use tokio::{
-    io::{AsyncWrite, AsyncWriteExt},
     net::unix::pipe,
-    sync::mpsc,
-    task::JoinHandle,
-};
-use tracing_subscriber::fmt::{
-    format::Writer,
-    time::{FormatTime, SystemTime},
+    runtime::{self, Handle},
+    sync::watch,
+    task::yield_now,
+    time::timeout,
 };
 
-use crate::{names::WorkerName, values::LogFormat};
+use crate::{
+    log::{self, Delivery, Line, Source},
+    names::WorkerName,
+    values::LogFormat,
+};
 
 /// Longer lines are cut, in bytes.
 const LINE_MAX: usize = 8 * 1024;
 
-/// Lines that wait for stderr.
-const QUEUE_MAX: usize = 1024;
+/// How long the last lines of workers that have ended may take to be read.
+const AT_END: Duration = Duration::from_millis(200);
 
 /// The ends to read from of a worker's stdout and stderr.
 #[derive(Debug)]
@@ -41,50 +44,77 @@ pub struct WorkerOutput {
 /// Where workers' lines go. Clones are one.
 #[derive(Debug, Clone)]
 pub struct OutputSink {
-    lines: mpsc::Sender<String>,
+    delivery: Delivery,
     format: LogFormat,
-    left_out: Arc<AtomicU64>,
+    /// Where the pipes are read, once there is one.
+    readers: Arc<OnceLock<Handle>>,
+    /// How many pipes are read.
+    open: Arc<watch::Sender<usize>>,
 }
 
 impl OutputSink {
-    /// Starts the task that writes lines to stderr; it ends with the last clone and its readers.
-    pub fn to_stderr(format: LogFormat) -> (Self, JoinHandle<()>) {
-        Self::to_writer(tokio::io::stderr(), format)
+    /// To this process's stderr, among the lines of its own log.
+    pub fn to_stderr(format: LogFormat) -> Self {
+        Self::new(log::of_stderr(format).clone(), format)
     }
 
-    /// Starts the task that writes lines to `writer`.
-    pub fn to_writer(
-        writer: impl AsyncWrite + Unpin + Send + 'static,
-        format: LogFormat,
-    ) -> (Self, JoinHandle<()>) {
-        let (lines, queue) = mpsc::channel(QUEUE_MAX);
-        let left_out = Arc::new(AtomicU64::new(0));
-        let task = tokio::spawn(write_lines(queue, writer, format, Arc::clone(&left_out)));
-        (Self { lines, format, left_out }, task)
+    fn new(delivery: Delivery, format: LogFormat) -> Self {
+        Self { delivery, format, readers: Arc::default(), open: Arc::new(watch::Sender::new(0)) }
     }
 
     /// Starts the two tasks that pass a worker's output on, as `web/0: text` or as an object; they end with the pipes, which is
     /// when the last process that holds them ends.
     pub fn follow(&self, worker: &WorkerName, output: WorkerOutput) -> io::Result<()> {
-        for end in [output.stdout, output.stderr] {
-            tokio::spawn(read_lines(pipe::Receiver::from_owned_fd(end)?, worker.to_string(), self.clone()));
+        let readers = self.readers();
+        let _entered = readers.enter();
+        for (stream, end) in [("stdout", output.stdout), ("stderr", output.stderr)] {
+            let pipe = pipe::Receiver::from_owned_fd(end)?;
+            self.open.send_modify(|open| *open += 1);
+            readers.spawn(read_lines(pipe, worker.clone(), stream, self.clone()));
         }
         Ok(())
     }
 
-    fn put(&self, line: String) {
-        if self.lines.try_send(line).is_err() {
-            self.left_out.fetch_add(1, Ordering::Relaxed);
+    /// Waits until the pipes of all workers are read to their end, but not for long: what a worker has left behind may hold them.
+    pub async fn ended(&self) {
+        let mut open = self.open.subscribe();
+        let _ = timeout(AT_END, open.wait_for(|open| *open == 0)).await;
+    }
+
+    /// The runtime that reads; the caller's own where no thread can be made for another just now.
+    fn readers(&self) -> Handle {
+        if self.readers.get().is_none()
+            && let Ok(handle) = start_thread()
+        {
+            // Another caller may have been first: then this one's has nothing to do.
+            let _ = self.readers.set(handle);
         }
+        self.readers.get().cloned().unwrap_or_else(Handle::current)
+    }
+
+    fn put(&self, worker: &WorkerName, stream: &str, text: &str) {
+        self.delivery.put(Source::Worker, line(self.format, worker, stream, text).as_bytes());
     }
 }
 
-async fn read_lines(pipe: pipe::Receiver, worker: String, sink: OutputSink) {
+/// Starts a thread that runs what is spawned on it, as long as the process lasts.
+fn start_thread() -> io::Result<Handle> {
+    let runtime = runtime::Builder::new_current_thread().enable_io().build()?;
+    let handle = runtime.handle().clone();
+    thread::Builder::new().name("output".to_owned()).spawn(move || runtime.block_on(pending::<()>()))?;
+    Ok(handle)
+}
+
+async fn read_lines(pipe: pipe::Receiver, worker: WorkerName, stream: &str, sink: OutputSink) {
     let mut splitter = LineSplitter::default();
-    let mut put = |text: &str| sink.put(line(sink.format, Some(&worker), text));
+    let mut put = |text: &str| sink.put(&worker, stream, text);
     // A pipe that cannot be read has no more lines; its worker is watched elsewhere.
-    while pipe.readable().await.is_ok() && read_what_is_there(&pipe, &mut splitter, &mut put) {}
+    while pipe.readable().await.is_ok() && read_what_is_there(&pipe, &mut splitter, &mut put) {
+        // A pipe that has more at once would have the others wait.
+        yield_now().await;
+    }
     splitter.finish(&mut put);
+    sink.open.send_modify(|open| *open -= 1);
 }
 
 /// Whether there may be more. The room is on the stack: a worker that says nothing has none.
@@ -104,48 +134,16 @@ fn read_what_is_there(
     }
 }
 
-async fn write_lines(
-    mut queue: mpsc::Receiver<String>,
-    mut writer: impl AsyncWrite + Unpin,
-    format: LogFormat,
-    left_out: Arc<AtomicU64>,
-) {
-    while let Some(mut text) = queue.recv().await {
-        while let Ok(more) = queue.try_recv() {
-            text.push_str(&more);
-        }
-        let count = left_out.swap(0, Ordering::Relaxed);
-        if count > 0 {
-            let said = format!("{count} lines of workers were left out: stderr is too slow");
-            text.push_str(&line(format, None, &said));
-        }
-        // Nobody reads stderr any more: nothing can be said about it, and the queue goes on being emptied.
-        let _ = writer.write_all(text.as_bytes()).await;
-        let _ = writer.flush().await;
+/// What is written for one line of a worker. An object has the fields of the daemon's own messages, so that a reader finds the same
+/// in all.
+fn line(format: LogFormat, worker: &WorkerName, stream: &str, text: &str) -> String {
+    if format == LogFormat::Text {
+        return format!("{worker}: {text}\n");
     }
-}
-
-/// What is written for one line of a worker, or of nobody. An object has the fields of the daemon's own messages, so that a
-/// reader finds the same in all.
-fn line(format: LogFormat, worker: Option<&str>, text: &str) -> String {
-    match (format, worker) {
-        (LogFormat::Text, Some(worker)) => format!("{worker}: {text}\n"),
-        (LogFormat::Text, None) => format!("{text}\n"),
-        (LogFormat::Json, worker) => {
-            let mut timestamp = String::new();
-            // Writing to a string cannot fail.
-            let _ = SystemTime.format_time(&mut Writer::new(&mut timestamp));
-            let mut fields = serde_json::json!({ "message": text });
-            if let Some(worker) = worker {
-                fields["worker"] = worker.into();
-            }
-            let level = if worker.is_some() { "INFO" } else { "WARN" };
-            let object = serde_json::json!({
-                "timestamp": timestamp, "level": level, "fields": fields, "target": "worker",
-            });
-            format!("{object}\n")
-        }
-    }
+    let fields =
+        [("worker", worker.to_string()), ("group", worker.group.to_string()), ("stream", stream.into())];
+    let fields = Map::from_iter(fields.map(|(name, value)| (name.to_owned(), Value::from(value))));
+    Line { level: tracing::Level::INFO, target: "worker", message: text, fields }.format(format)
 }
 
 /// Cuts a stream of bytes into lines of bounded length.
@@ -194,11 +192,7 @@ impl LineSplitter {
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        io::Write,
-        pin::Pin,
-        task::{Context, Poll},
-    };
+    use std::io::Write;
 
     use super::*;
 
@@ -233,36 +227,26 @@ mod tests {
 
     #[test]
     fn a_line_as_an_object_is_one_line_whatever_it_holds() {
-        let text = "say \"x\"\t\u{fffd}";
-        assert_eq!(line(LogFormat::Text, Some("web/0"), text), format!("web/0: {text}\n"));
-        let written = line(LogFormat::Json, Some("web/0"), text);
+        let (text, worker) = ("say \"x\"\t\u{fffd}", "web/0".parse().unwrap());
+        assert_eq!(line(LogFormat::Text, &worker, "stdout", text), format!("web/0: {text}\n"));
+        let written = line(LogFormat::Json, &worker, "stdout", text);
         assert_eq!(written.find('\n'), Some(written.len() - 1));
         let object: serde_json::Value = serde_json::from_str(&written).unwrap();
-        assert_eq!(object["fields"], serde_json::json!({ "message": text, "worker": "web/0" }));
+        let expected = serde_json::json!({
+            "message": text, "worker": "web/0", "group": "web", "stream": "stdout"
+        });
+        assert_eq!(object["fields"], expected);
         assert!(object["timestamp"].as_str().unwrap().ends_with('Z'), "{object}");
         assert_eq!((&object["level"], &object["target"]), (&"INFO".into(), &"worker".into()));
     }
 
-    /// Takes nothing, as a terminal that was stopped.
-    struct Stuck;
-
-    impl AsyncWrite for Stuck {
-        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, _: &[u8]) -> Poll<io::Result<usize>> {
-            Poll::Pending
-        }
-        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-            Poll::Pending
-        }
-        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-            Poll::Pending
-        }
-    }
-
     #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-    async fn a_slow_stderr_stops_no_worker() {
-        let (sink, _task) = OutputSink::to_writer(Stuck, LogFormat::Text);
-        let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
-        let (other, _keep) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
+    async fn a_stderr_that_nobody_reads_stops_no_worker() {
+        let pipe = || rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
+        let (_unread, full) = pipe();
+        let sink = OutputSink::new(Delivery::start(full, |_| String::new()), LogFormat::Text);
+        let (read, write) = pipe();
+        let (other, _keep) = pipe();
         sink.follow(&"web/0".parse().unwrap(), WorkerOutput { stdout: read, stderr: other }).unwrap();
         let written = tokio::task::spawn_blocking(move || {
             let mut pipe = std::fs::File::from(write);
@@ -272,6 +256,6 @@ mod tests {
             }
         });
         tokio::time::timeout(std::time::Duration::from_secs(20), written).await.unwrap().unwrap();
-        assert!(sink.left_out.load(Ordering::Relaxed) > 0);
+        assert!(sink.delivery.dropped() > 0);
     }
 }

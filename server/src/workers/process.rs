@@ -4,16 +4,16 @@ use std::{
     fmt, io,
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     ptr,
-    sync::{Arc, OnceLock},
-    time::Duration,
+    sync::{Arc, Mutex, OnceLock, PoisonError},
+    time::{Duration, Instant},
 };
 
-use rustix::process::{WaitId, WaitIdOptions};
-use thiserror::Error;
-use tokio::{
-    io::{Interest, unix::AsyncFd},
-    sync::OnceCell,
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    process::{WaitId, WaitIdOptions},
 };
+use thiserror::Error;
+use tokio::io::{Interest, unix::AsyncFd};
 
 use crate::sockets::{
     pidfd,
@@ -103,11 +103,14 @@ struct Inner {
     pid: u32,
     start_time: u64,
     pidfd: OwnedFd,
-    exit: OnceCell<Exit>,
+    exit: OnceLock<Exit>,
+    reaping: Mutex<Option<Exit>>,
     /// Its user when it had ended.
     last_user: OnceLock<u32>,
     /// Who of the session was alive when its leader had ended and its number was still taken: pid, start time.
     survivors: OnceLock<Vec<(u32, u64)>>,
+    /// When it was known to have ended.
+    ended: OnceLock<Instant>,
 }
 
 impl Process {
@@ -130,9 +133,11 @@ impl Process {
             pid,
             start_time: found,
             pidfd,
-            exit: OnceCell::new(),
+            exit: OnceLock::new(),
+            reaping: Mutex::default(),
             last_user: OnceLock::new(),
             survivors: OnceLock::new(),
+            ended: OnceLock::new(),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -157,20 +162,54 @@ impl Process {
         self.inner.pidfd.as_fd()
     }
 
-    /// How it ended, once [`Process::wait`] has seen it.
+    /// How it ended, once it was [reaped](Process::reap).
     pub fn exit(&self) -> Option<Exit> {
         self.inner.exit.get().copied()
     }
 
-    /// The user that it ran as in the end, once [`Process::wait`] has seen that.
+    /// The user that it ran as in the end, once it was [reaped](Process::reap).
     pub fn last_user(&self) -> Option<u32> {
         self.inner.last_user.get().copied()
     }
 
-    /// Waits until it has ended, reaps it and says how. Any number of tasks may wait; cancelling loses nothing.
-    /// Needs a tokio runtime with I/O.
-    pub async fn wait(&self) -> Result<Exit, ProcessError> {
-        self.inner.exit.get_or_try_init(|| self.inner.reap()).await.copied()
+    /// Waits until it has ended. Any number of tasks may wait; cancelling loses nothing. Needs a tokio runtime with I/O.
+    pub async fn ended(&self) -> Result<(), ProcessError> {
+        let error = |source| ProcessError::Wait { pid: self.inner.pid, source };
+        // One of its own: a descriptor can be registered once.
+        let pidfd = self.inner.pidfd.try_clone().map_err(error)?;
+        // SAFETY: the descriptor is this value's own, and stays open until it is dropped.
+        let pidfd = unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) };
+        let pidfd = pidfd.map_err(|refused| error(refused.into()))?;
+        let ended = pidfd.readable().await.map_err(error)?;
+        drop(ended);
+        let _ = self.inner.ended.set(Instant::now());
+        Ok(())
+    }
+
+    /// Whether it has ended, reaped or not.
+    pub fn has_ended(&self) -> bool {
+        let mut pidfd = [PollFd::new(&self.inner.pidfd, PollFlags::IN)];
+        self.inner.exit.get().is_some()
+            || poll(&mut pidfd, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
+    }
+
+    /// Reaps it once it has ended, and says how it did. It looks through `/proc` for what survives it, and waits a moment for whoever
+    /// else is to reap it: for a thread that may block.
+    pub fn reap(&self) -> Result<Exit, ProcessError> {
+        // One at a time: what the others would find is what the first has.
+        let mut reaping = self.inner.reaping.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(exit) = *reaping {
+            return Ok(exit);
+        }
+        let exit = self.inner.reap()?;
+        *reaping = Some(exit);
+        let _ = self.inner.exit.set(exit);
+        Ok(exit)
+    }
+
+    /// Whether nothing of its session lives any more, as far as was seen when it was reaped.
+    pub fn has_left_nobody(&self) -> bool {
+        self.inner.survivors.get().is_some_and(Vec::is_empty)
     }
 
     /// Sends a signal to the process alone; false where it has ended already.
@@ -252,45 +291,37 @@ fn send(pidfd: &OwnedFd, pid: u32, signal: i32) -> Result<bool, ProcessError> {
 }
 
 impl Inner {
-    async fn reap(&self) -> Result<Exit, ProcessError> {
+    fn reap(&self) -> Result<Exit, ProcessError> {
         let error = |source| ProcessError::Wait { pid: self.pid, source };
-        // SAFETY: the descriptor is borrowed from `self`, which owns it and outlives this registration.
-        let pidfd = unsafe { AsyncFd::register_with_interest(self.pidfd.as_fd(), Interest::READABLE) };
-        let pidfd = pidfd.map_err(|refused| error(refused.into()))?;
-        loop {
-            let mut ended = pidfd.readable().await.map_err(error)?;
-            // While it is a zombie its number is taken: whoever has it as session is ours.
-            let tree = procfs::process_tree(self.pid);
-            let identities = tree.into_iter().filter_map(|pid| Some((pid, procfs::start_time(pid)?)));
-            let survivors: Vec<(u32, u64)> = identities.collect();
-            let last_user = procfs::user_of(self.pid);
-            let exit = match self.try_reap() {
-                Ok(None) => {
-                    ended.clear_ready();
-                    continue;
-                }
-                Ok(Some(exit)) => exit,
-                // The child of another, which has reaped it or will.
-                Err(source) if source.raw_os_error() == Some(libc::ECHILD) => self.learn_exit().await,
-                Err(source) => return Err(error(source)),
-            };
-            // Nothing is awaited between here and the return, so both are set or neither.
-            let _ = self.survivors.set(survivors);
-            last_user.map(|uid| self.last_user.set(uid));
-            return Ok(exit);
-        }
+        // While it is a zombie its number is taken: whoever has it as session is ours. A look that began after its end will do:
+        // whoever of its session comes later is a child of somebody whom that shows.
+        let ended = self.ended.get().copied().unwrap_or_else(Instant::now);
+        let tree = Processes::since(ended).tree(self.pid);
+        let identities = tree.into_iter().filter_map(|pid| Some((pid, procfs::start_time(pid)?)));
+        let survivors: Vec<(u32, u64)> = identities.collect();
+        let last_user = procfs::user_of(self.pid);
+        let exit = match self.try_reap() {
+            Ok(Some(exit)) => exit,
+            Ok(None) => return Err(error(io::ErrorKind::WouldBlock.into())),
+            // The child of another, which has reaped it or will.
+            Err(source) if source.raw_os_error() == Some(libc::ECHILD) => self.learn_exit(),
+            Err(source) => return Err(error(source)),
+        };
+        let _ = self.survivors.set(survivors);
+        last_user.map(|uid| self.last_user.set(uid));
+        Ok(exit)
     }
 
     /// How a process ended that another reaps: its last entry in `/proc` tells until that is done, and then, since Linux 6.15,
     /// its pidfd.
-    async fn learn_exit(&self) -> Exit {
+    fn learn_exit(&self) -> Exit {
         if let Some(exit) = self.last_entry() {
             return exit;
         }
         for _ in 0..REAPED_BY_OTHERS.as_millis() {
             match pidfd::exit_status(&self.pidfd) {
                 Ok(Some(status)) => return Exit::of_status(status),
-                Ok(None) => tokio::time::sleep(Duration::from_millis(1)).await,
+                Ok(None) => std::thread::sleep(Duration::from_millis(1)),
                 Err(_) => break,
             }
         }
@@ -319,6 +350,15 @@ impl Drop for Inner {
             // Still running, or another's: then it is not ours to reap.
             let _ = self.try_reap();
         }
+    }
+}
+
+#[cfg(test)]
+impl Process {
+    /// Waits until it has ended, and reaps it.
+    pub(crate) async fn wait(&self) -> Result<Exit, ProcessError> {
+        self.ended().await?;
+        self.reap()
     }
 }
 

@@ -5,9 +5,10 @@
 //! which step failed.
 
 mod child;
+mod reopen;
 
 use std::{
-    io::{self, Read},
+    io,
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
     path::{Path, PathBuf},
     ptr,
@@ -18,8 +19,9 @@ use rustix::{
     pipe::PipeFlags,
 };
 use thiserror::Error;
+use tokio::io::{Interest, unix::AsyncFd};
 
-use self::child::{Child, Report, Step, fork, reap};
+use self::child::{Child, Report, Step, fork};
 use super::{
     command::{LISTEN_FDS_START, Output, Prepared, SpawnSpec, Unusable, candidates},
     limits::{Limit, Resource},
@@ -30,13 +32,26 @@ use super::{
 /// What the worker can write while nobody reads: see [`output_pipe`].
 const OUTPUT_PIPE_SIZE: usize = 1024 * 1024;
 
-/// A started worker.
+/// A worker's process that has been made and waits to be let go: it runs nothing yet. Dropping this ends it; whoever has its
+/// [`Process`] sees that.
 #[derive(Debug)]
-pub struct Spawned {
+pub struct Forked {
     /// Its process.
     pub process: Process,
     /// What it writes, where that comes to this process.
     pub output: Option<WorkerOutput>,
+    gate: OwnedFd,
+    start: Start,
+}
+
+/// A process that is on its way to its program.
+#[derive(Debug)]
+pub struct Start {
+    /// Where the process says which step has failed; it ends with nothing when the exec has closed it.
+    errors: OwnedFd,
+    /// Without descriptors: for the words of an error.
+    spec: SpawnSpec,
+    program: String,
 }
 
 /// Why a worker could not be started.
@@ -119,6 +134,9 @@ pub enum SpawnError {
         #[source]
         source: io::Error,
     },
+    /// It was not tried: the daemon has no room for it.
+    #[error("cannot start a worker: {0}")]
+    Refused(String),
     /// The process was started and could not be watched.
     #[error("cannot watch {worker}")]
     Process {
@@ -171,20 +189,20 @@ impl SpawnError {
     }
 }
 
-/// Starts a generation of a worker and returns once its program runs.
+/// Makes the process of a generation of a worker. It waits before its first step until it is [let go](Forked::let_go), and ends by
+/// itself should this process die before: whoever writes down in between whom it has made has started nobody else.
 ///
-/// Between fork and exec `forked` is told of the process. It runs nothing before `forked` returns, and nothing ever should this
-/// process die before: whoever writes down there whom it has started has started nobody else.
-///
-/// The process leads a session of its own, has /dev/null as stdin, pipes as stdout and stderr, the listeners from
+/// The process leads a session of its own, has /dev/null as stdin, stdout and stderr as [`Output`] says, the listeners from
 /// fd 3 on, then the memory for its load, and no other descriptor of this process; default signal handling; and the environment that
-/// [`SpawnSpec`] says. It outlives this process: nothing ends it with its parent. A failed step, the exec among
-/// them, is the error that is returned, and then there is no process.
-pub fn spawn(spec: &SpawnSpec<'_>, forked: impl FnOnce(&Process)) -> Result<Spawned, SpawnError> {
-    let worker = || spec.name.to_string();
+/// [`SpawnSpec`] says. It outlives this process: nothing ends it with its parent. The descriptors of the specification are closed here.
+///
+/// Takes as long as a fork; nothing in it waits for a file system.
+pub fn fork_worker(mut spec: SpawnSpec) -> Result<Forked, SpawnError> {
+    let name = spec.name.to_string();
+    let worker = || name.clone();
     let other =
         |operation| move |source: io::Error| SpawnError::Other { worker: worker(), operation, source };
-    let prepared = Prepared::new(spec, std::env::vars_os()).map_err(|unusable| SpawnError::Unusable {
+    let prepared = Prepared::new(&spec, std::env::vars_os()).map_err(|unusable| SpawnError::Unusable {
         worker: worker(),
         reason: match unusable {
             Unusable::NoProgram => "its command is empty".to_owned(),
@@ -204,6 +222,7 @@ pub fn spawn(spec: &SpawnSpec<'_>, forked: impl FnOnce(&Process)) -> Result<Spaw
     let (output, [child_stdout, child_stderr]) = output(spec.output).map_err(other("make a pipe"))?;
     let (errors, child_errors) = pipe().map_err(other("make a pipe"))?;
     let (child_gate, gate) = pipe().map_err(other("make a pipe"))?;
+    rustix::io::ioctl_fionbio(&errors, true).map_err(|errno| other("set up a pipe")(errno.into()))?;
     // Each original is closed here: the end of the start is that nobody holds the pipe for errors any more.
     let moved = |fd: OwnedFd| above(fd.as_fd());
     let null = moved(null)?;
@@ -211,8 +230,8 @@ pub fn spawn(spec: &SpawnSpec<'_>, forked: impl FnOnce(&Process)) -> Result<Spaw
     let child_stderr = moved(child_stderr)?;
     let child_errors = moved(child_errors)?;
     let child_gate = moved(child_gate)?;
-    let passed = spec.listeners.iter().map(|(listener, _)| *listener).chain(spec.load);
-    let passed: Vec<OwnedFd> = passed.map(above).collect::<Result<_, _>>()?;
+    let listeners = std::mem::take(&mut spec.listeners).into_iter().map(|(listener, _)| listener);
+    let passed = listeners.chain(spec.load.take()).map(moved).collect::<Result<Vec<OwnedFd>, _>>()?;
 
     let child = Child {
         standard: [null.as_raw_fd(), child_stdout.as_raw_fd(), child_stderr.as_raw_fd()],
@@ -235,23 +254,56 @@ pub fn spawn(spec: &SpawnSpec<'_>, forked: impl FnOnce(&Process)) -> Result<Spaw
     let child = child.with_environment(&mut variables, prepared.listen_pid);
 
     let pid = fork(&child).map_err(other("fork"))?;
-    drop((null, child_stdout, child_stderr, child_errors, child_gate, passed));
     let process =
         Process::of_child(pid).map_err(|source| SpawnError::Process { worker: worker(), source })?;
-    forked(&process);
-    rustix::io::write(&gate, b"g").map_err(|errno| other("let it go on")(errno.into()))?;
-    drop(gate);
-    let mut report: Report = [0; 6];
-    // Ends with nothing when the exec has closed the pipe.
-    let reported = read_report(errors, &mut report).map_err(other("read the start's outcome"))?;
-    if reported < report.len() {
-        return Ok(Spawned { process, output });
+    Ok(Forked { process, output, gate, start: Start { errors, spec, program: prepared.program } })
+}
+
+impl Forked {
+    /// Lets the process go to its program, without a wait.
+    pub fn let_go(self) -> Result<(Option<WorkerOutput>, Start), SpawnError> {
+        let worker = self.start.spec.name.to_string();
+        rustix::io::write(&self.gate, b"g").map_err(|errno| SpawnError::Other {
+            worker,
+            operation: "let it go on",
+            source: errno.into(),
+        })?;
+        Ok((self.output, self.start))
     }
-    drop(process);
-    reap(pid);
-    let [step, place, errno @ ..] = report;
-    let source = io::Error::from_raw_os_error(i32::from_ne_bytes(errno));
-    Err(failure(spec, &prepared.program, step, place, source))
+}
+
+impl Start {
+    /// Waits until the process runs its program, or has ended before; the error says which of its steps has failed. That can take as long
+    /// as a file system does. Needs a tokio runtime with I/O.
+    pub async fn outcome(self) -> Result<(), SpawnError> {
+        let Self { errors, spec, program } = self;
+        let failed = |source| SpawnError::Other {
+            worker: spec.name.to_string(),
+            operation: "read the start's outcome",
+            source,
+        };
+        // SAFETY: the descriptor is this value's own, and stays open until it is dropped.
+        let errors = unsafe { AsyncFd::register_with_interest(errors, Interest::READABLE) };
+        let errors = errors.map_err(|refused| failed(refused.into()))?;
+        let mut report: Report = [0; 6];
+        let mut length = 0;
+        while length < report.len() {
+            let mut ready = errors.readable().await.map_err(failed)?;
+            let rest = &mut report[length..];
+            match ready.try_io(|errors| Ok(rustix::io::read(errors, rest)?)) {
+                Ok(Ok(0)) => break,
+                Ok(Ok(read)) => length += read,
+                Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
+                Ok(Err(error)) => return Err(failed(error)),
+                Err(_would_block) => {}
+            }
+        }
+        if length < report.len() {
+            return Ok(());
+        }
+        let [step, place, errno @ ..] = report;
+        Err(failure(&spec, &program, step, place, io::Error::from_raw_os_error(i32::from_ne_bytes(errno))))
+    }
 }
 
 /// Refuses a command whose program is nowhere, before anything is started for it: `whose` is for the message.
@@ -278,14 +330,13 @@ pub fn require_program(
     Ok(())
 }
 
-fn failure(spec: &SpawnSpec<'_>, program: &str, step: u8, place: u8, source: io::Error) -> SpawnError {
+fn failure(spec: &SpawnSpec, program: &str, step: u8, place: u8, source: io::Error) -> SpawnError {
     let worker = spec.name.to_string();
     let program = program.to_owned();
     match step {
         step if step == Step::Execute as u8 => match source.raw_os_error() {
             Some(libc::ENOENT | libc::ENOTDIR) => {
-                let interpreter = program.contains('/') && std::path::Path::new(&program).exists();
-                SpawnError::NoSuchProgram { worker, program, interpreter }
+                SpawnError::NoSuchProgram { worker, program, interpreter: place == 1 }
             }
             Some(libc::EACCES | libc::EPERM | libc::ENOEXEC | libc::EISDIR) => {
                 SpawnError::NotExecutable { worker, program, source }
@@ -318,8 +369,7 @@ fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
 /// What this process reads, and the worker's stdout and stderr.
 fn output(output: Output) -> io::Result<(Option<WorkerOutput>, [OwnedFd; 2])> {
     if output == Output::Shared {
-        let own = [io::stdout().as_fd().try_clone_to_owned()?, io::stderr().as_fd().try_clone_to_owned()?];
-        return Ok((None, own));
+        return Ok((None, reopen::stdout_and_stderr()?));
     }
     let (stdout, child_stdout) = output_pipe()?;
     let (stderr, child_stderr) = output_pipe()?;
@@ -340,18 +390,27 @@ fn output_pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok((read, both.unwrap_or(write)))
 }
 
-fn read_report(errors: OwnedFd, report: &mut [u8]) -> io::Result<usize> {
-    let mut pipe = std::fs::File::from(errors);
-    let mut length = 0;
-    while length < report.len() {
-        match pipe.read(&mut report[length..]) {
-            Ok(0) => break,
-            Ok(read) => length += read,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
+/// A started worker.
+#[cfg(test)]
+#[derive(Debug)]
+pub(crate) struct Spawned {
+    pub(crate) process: Process,
+    pub(crate) output: Option<WorkerOutput>,
+}
+
+/// Starts a worker and waits until its program runs.
+#[cfg(test)]
+pub(crate) async fn spawn_and_wait(spec: SpawnSpec) -> Result<Spawned, SpawnError> {
+    let forked = fork_worker(spec)?;
+    let process = forked.process.clone();
+    let (output, start) = forked.let_go()?;
+    match start.outcome().await {
+        Ok(()) => Ok(Spawned { process, output }),
+        Err(error) => {
+            process.wait().await.unwrap();
+            Err(error)
         }
     }
-    Ok(length)
 }
 
 #[cfg(test)]

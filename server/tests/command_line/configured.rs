@@ -27,7 +27,7 @@ fn a_wrong_configuration_is_78_and_nothing_is_tried() {
     let said = run(place.path(), "check");
     insta::assert_snapshot!(said, @r#"
     [78]
-    error: count 0 is too few: a group has 1 to 254
+    error: count 0 is too few: a group has 1 to 1024
      --> /etc/steer/steer.toml:4:21
       |
     4 | workers = { count = 0 }

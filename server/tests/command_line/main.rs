@@ -3,6 +3,7 @@
 
 mod configured;
 mod played;
+mod silent;
 mod tune;
 
 use std::{
@@ -11,7 +12,10 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
-use steer::control::{Access, ControlSocket, api::Request, serve};
+use steer::{
+    control::{Access, ControlSocket, api::Request, serve},
+    sockets::passed::Closer,
+};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
@@ -30,7 +34,11 @@ impl Served {
         let socket = ControlSocket::bind(&place.path().join("steer.sock")).unwrap();
         let access = Access::new(vec![]).unwrap();
         let played = Played::default();
-        runtime.spawn(serve(socket, played.clone(), access, std::future::pending()));
+        let controller = played.clone();
+        runtime.spawn(async move {
+            let closer = Closer::start().unwrap();
+            serve(socket, controller, access, &closer, std::future::pending()).await
+        });
         Self { place, played, _runtime: runtime }
     }
 
@@ -91,8 +99,8 @@ fn what_reads() {
     "#);
     insta::assert_snapshot!(run("call Restart {\"group\":\"web\"} --json"), @r#"
     [0]
-    {"by_id":{"began":0,"ended":0},"connections":{"began":0,"ended":0},"datagrams":0,"exit":null,"flows":{"began":0,"ended":0},"generation":1,"handshakes":{"began":0,"ended":0},"message":null,"migrated":0,"migrated_to":{},"outcome":"drained","schema":1,"steps":[{"milliseconds":8,"name":"publish"}],"successor":null,"unaccepted":{"began":3,"ended":0},"worker":"web/0"}
-    {"by_id":{"began":0,"ended":0},"connections":{"began":0,"ended":0},"datagrams":0,"exit":null,"flows":{"began":0,"ended":0},"generation":1,"handshakes":{"began":0,"ended":0},"message":null,"migrated":0,"migrated_to":{},"outcome":"deadline","schema":1,"steps":[{"milliseconds":8,"name":"publish"}],"successor":null,"unaccepted":{"began":3,"ended":0},"worker":"web/1"}
+    {"by_id":{"began":0,"ended":0},"connections":{"began":0,"ended":0},"datagrams":0,"exit":null,"flows":{"began":0,"ended":0},"generation":1,"handshakes":{"began":0,"ended":0},"handshakes_estimated":false,"message":null,"migrated":0,"migrated_to":{},"outcome":"drained","schema":1,"steps":[{"milliseconds":8,"name":"publish"}],"successor":null,"unaccepted":{"began":3,"ended":0},"worker":"web/0"}
+    {"by_id":{"began":0,"ended":0},"connections":{"began":0,"ended":0},"datagrams":0,"exit":null,"flows":{"began":0,"ended":0},"generation":1,"handshakes":{"began":0,"ended":0},"handshakes_estimated":false,"message":null,"migrated":0,"migrated_to":{},"outcome":"deadline","schema":1,"steps":[{"milliseconds":8,"name":"publish"}],"successor":null,"unaccepted":{"began":3,"ended":0},"worker":"web/1"}
     {"answers":2,"milliseconds":1234}
     "#);
 }

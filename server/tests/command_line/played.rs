@@ -62,6 +62,7 @@ fn receipt(index: u32, outcome: &str) -> Receipt {
         successor: None,
         outcome: outcome.to_owned(),
         handshakes: Count::default(),
+        handshakes_estimated: false,
         unaccepted: Count { began: 3, ended: 0 },
         flows: Count::default(),
         by_id: Count::default(),

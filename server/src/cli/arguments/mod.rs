@@ -24,8 +24,8 @@ use crate::{
 };
 
 const EXIT_CODES: &str = "\
-Exit codes: 0 ok, 1 failure, 2 usage, 3 daemon unreachable, 4 no such thing, 5 refused, 6 timed out (a drain at \
-its deadline), 78 bad config.
+Exit codes: 0 ok, 1 failure, 2 usage, 3 daemon unreachable or silent, 4 no such thing, 5 refused, 6 timed out \
+(a drain at its deadline), 78 bad config.
 
 Addresses are tcp://127.0.0.1:8080 or IP:PORT alone. Durations are 30s, 500ms, 2m.";
 

@@ -65,6 +65,7 @@ pub(crate) fn receipt() -> Receipt {
         successor: Some(4),
         outcome: "drained".into(),
         handshakes: Count { began: 2, ended: 0 },
+        handshakes_estimated: false,
         unaccepted: Count { began: 5, ended: 0 },
         flows: Count::default(),
         by_id: Count::default(),

@@ -24,7 +24,9 @@ pub(super) fn text(receipt: &Receipt) -> String {
     ];
     let of_udp = of_udp.into_iter().filter(|(_, count)| *count != Count::default());
     for (name, Count { began, ended }) in counts.into_iter().chain(of_udp) {
-        line(name, format!("{began} -> {ended}"));
+        let estimated = receipt.handshakes_estimated && name == "handshakes";
+        let note = if estimated { " (an estimate: this kernel does not tell whose they are)" } else { "" };
+        line(name, format!("{began} -> {ended}{note}"));
     }
     let whom: Vec<String> =
         receipt.migrated_to.iter().map(|(to, count)| format!("{count} to {to}")).collect();

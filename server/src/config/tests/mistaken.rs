@@ -260,7 +260,7 @@ fn connection_ids_are_for_datagrams() {
 fn what_does_not_go_together_is_shown() {
     insta::assert_snapshot!(refused(&[
         "[[group]]\nname = \"web\"\nlisten = [\"0.0.0.0:80\", \"tcp://0.0.0.0:80\", \"udp://0.0.0.0:80\"]\n\
-         [group.workers]\ncount = 255\nready = \"listener\"\ncommand = []\n[group.deadlines]\nstart = \"0s\"\n",
+         [group.workers]\ncount = 1025\nready = \"listener\"\ncommand = []\n[group.deadlines]\nstart = \"0s\"\n",
         "[[group]]\nname = \"api\"\nlisten = [\"0.0.0.0:0\"]\n[group.workers]\ncount = 0\nmode = \"own\"\ncommand = [\"\"]\n",
         "[[group]]\nname = \"dns\"\nlisten = [\"udp://0.0.0.0:53\"]\n[group.workers]\ncount = 1\nsockets = 4\n",
     ]), @r#"
@@ -271,11 +271,11 @@ fn what_does_not_go_together_is_shown() {
       |                         ^^^^^^^^^^^^^^^^^^
     hint: give each address once
 
-    error: count 255 is too many: a group has 1 to 254
+    error: count 1025 is too many: a group has 1 to 1024
      --> /etc/steer/steer.toml:5:9
       |
-    5 | count = 255
-      |         ^^^
+    5 | count = 1025
+      |         ^^^^
     hint: a worker for each processor is plenty; run two groups for more
 
     error: ready listener is for mode own, and the mode is inherit
@@ -306,7 +306,7 @@ fn what_does_not_go_together_is_shown() {
       |           ^^^^^^^^^^^
     hint: choose a port, or leave the listeners to the daemon with mode inherit
 
-    error: count 0 is too few: a group has 1 to 254
+    error: count 0 is too few: a group has 1 to 1024
      --> /etc/steer/conf.d/10-a.toml:5:9
       |
     5 | count = 0

@@ -50,6 +50,9 @@ pub struct Receipt {
     pub outcome: String,
     /// Half-open handshakes that were its own.
     pub handshakes: Count,
+    /// Whether the handshakes are an estimate, where the kernel does not tell whose they are: its own are at most so many.
+    #[serde(default)]
+    pub handshakes_estimated: bool,
     /// Connections that it had not accepted.
     pub unaccepted: Count,
     /// UDP flows that were not idle: those that are left at the end go by the table from then on.

@@ -1,6 +1,7 @@
 //! What clients that misbehave get, while others are served.
 
 use super::*;
+use crate::sockets::passed::tests::{LINGER, lingering, pass, take_again};
 
 #[tokio::test]
 async fn a_malformed_message_is_answered_and_the_connection_closed() {
@@ -132,20 +133,15 @@ async fn a_babbling_client_that_does_not_read_is_left() {
 
 #[tokio::test]
 async fn descriptors_that_come_along_are_closed() {
-    use std::io::IoSlice;
-
-    use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
-
-    let served = Served::start(Limits::default());
+    let place = tempfile::tempdir().unwrap();
+    let socket = ControlSocket::bind(&place.path().join("steer.sock")).unwrap();
+    // As on kernels that cannot refuse them.
+    take_again(socket.listener().unwrap());
+    let served = Served::serve(Limits::default(), place, socket);
     let mut stream = served.raw().await;
     let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
-    {
-        let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-        let mut ancillary = SendAncillaryBuffer::new(&mut space);
-        let descriptors = [std::os::fd::AsFd::as_fd(&theirs)];
-        assert!(ancillary.push(SendAncillaryMessage::ScmRights(&descriptors)));
-        sendmsg(&stream, &[IoSlice::new(b"{")], &mut ancillary, SendFlags::empty()).unwrap();
-    }
+    let theirs = theirs.into();
+    pass(&stream, b"{", &theirs).unwrap();
     drop(theirs);
     // The message is not finished, and the descriptor is closed all the same.
     ours.set_nonblocking(true).unwrap();
@@ -209,5 +205,42 @@ async fn many_clients_at_once_are_all_answered() {
         });
     }
     within(clients.join_all()).await;
+    served.end().await;
+}
+
+/// Where the kernel refuses nothing; the whole runtime of this test would wait for the close.
+#[tokio::test]
+async fn a_lingering_socket_that_comes_with_a_message_keeps_nobody() {
+    let place = tempfile::tempdir().unwrap();
+    let socket = ControlSocket::bind(&place.path().join("steer.sock")).unwrap();
+    take_again(socket.listener().unwrap());
+    let served = Served::serve(Limits::default(), place, socket);
+    let began = std::time::Instant::now();
+    let mut peers = Vec::new();
+    // With a call, in the midst of one, and with what is never read because its connection ends before.
+    for text in ["{\"method\":\"io.steer.Control.Info\"}\0", "{\"method\":", "nonsense\0"] {
+        let mut stream = served.raw().await;
+        for text in [text, "more\0"] {
+            let (lingering, peer) = lingering();
+            pass(&stream, text.as_bytes(), &lingering).unwrap();
+            peers.push(peer);
+        }
+        assert!(!message(&mut stream).await.is_null());
+        served.serves_others().await;
+    }
+    assert!(began.elapsed() < LINGER / 3, "{:?}", began.elapsed());
+    served.end().await;
+}
+
+#[tokio::test]
+async fn descriptors_are_refused_where_the_kernel_can() {
+    let served = Served::start(Limits::default());
+    let stream = served.raw().await;
+    let (lingering, _peer) = lingering();
+    match pass(&stream, b"x", &lingering) {
+        Err(error) => assert_eq!(error.raw_os_error(), Some(libc::EPERM)),
+        Ok(()) => println!("taken: SO_PASSRIGHTS needs Linux 6.16"),
+    }
+    served.serves_others().await;
     served.end().await;
 }

@@ -299,7 +299,10 @@ async fn who_may_not_is_refused_and_stays_connected() {
     // Nobody has this uid, and the caller is let in by its group: it may read, unless it is root.
     let gid = rustix::process::getegid().as_raw();
     let access = Access { daemon_uid: 4_000_000, configured_uids: vec![], readers_gid: Some(gid) };
-    let server = tokio::spawn(serve_within(quick(), socket, Played::default(), access, future::pending()));
+    let closer = Closer::start().unwrap();
+    let server = tokio::spawn(async move {
+        serve_within(quick(), socket, Played::default(), access, &closer, future::pending()).await
+    });
     let mut client = Client::connect(&path).await.unwrap();
     client.call(Request::Info {}, |_| {}).await.unwrap();
     let changed = client.call(Request::Undrain { worker: web(0) }, |_| {}).await;

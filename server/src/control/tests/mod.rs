@@ -3,6 +3,7 @@
 mod abuse;
 mod calls;
 mod description;
+mod silence;
 
 use std::{
     future::Future,
@@ -33,7 +34,7 @@ use super::{
     client::Client,
     serve_within,
 };
-use crate::{cli::render::fixtures, names::WorkerName};
+use crate::{cli::render::fixtures, names::WorkerName, sockets::passed::Closer};
 
 /// What a test waits for at most; nothing here takes a part of it.
 const LONG: Duration = Duration::from_secs(20);
@@ -71,6 +72,7 @@ fn receipt(worker: &str) -> Receipt {
         successor: Some(2),
         outcome: "drained".into(),
         handshakes: count,
+        handshakes_estimated: false,
         unaccepted: count,
         flows: Count::default(),
         by_id: Count::default(),
@@ -215,12 +217,21 @@ impl Served {
         let place = tempfile::tempdir().unwrap();
         let path = place.path().join("steer.sock");
         let socket = ControlSocket::bind(&path).unwrap();
+        Self::serve(limits, place, socket)
+    }
+
+    fn serve(limits: Limits, place: TempDir, socket: ControlSocket) -> Self {
+        let path = socket.path().to_owned();
         let played = Played::default();
         let (stop, stopped) = oneshot::channel();
         let shutdown = async {
             let _ = stopped.await;
         };
-        let server = tokio::spawn(serve_within(limits, socket, played.clone(), everyone(), shutdown));
+        let controller = played.clone();
+        let server = tokio::spawn(async move {
+            let closer = Closer::start().unwrap();
+            serve_within(limits, socket, controller, everyone(), &closer, shutdown).await
+        });
         Self { _place: place, path, played, stop, server }
     }
 

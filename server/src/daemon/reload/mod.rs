@@ -4,7 +4,6 @@
 //! without being started, and each group that is to change is asked and then does nothing else until all have answered.
 
 mod gather;
-mod group;
 mod keys;
 mod plan;
 #[cfg(test)]
@@ -15,7 +14,7 @@ use std::{cell::LazyCell, path::PathBuf, time::Instant};
 use anyhow::Context as _;
 use tokio::{
     sync::{Mutex, mpsc, oneshot},
-    task::spawn_blocking,
+    task::JoinHandle,
 };
 
 use crate::{
@@ -25,23 +24,17 @@ use crate::{
         api::{Applies, Fault, FaultKind, GroupReload, KeyChange, Receipt, Reload, Response, SCHEMA},
     },
     engine::event::{Command, Millis},
+    group::{Approval, Message, Opened, Proposal, open},
     names::GroupName,
     sockets::procfs::Processes,
+    threads::JobError,
 };
 
 use super::{
-    actor::Message,
-    clock::millis,
-    controller::{Daemon, OpenedGroup},
-    memory::give_back,
-    open::open,
-    rules::reconfiguration,
-    settings::GroupSettings,
+    clock::millis, memory::give_back, registry::Daemon, rules::reconfiguration, settings::GroupSettings,
     shared::Shared,
 };
 use gather::{Gathered, fault, gather};
-use group::Approval;
-pub(super) use group::Proposal;
 use plan::{GroupChange, Plan, taken_over};
 
 /// How many receipts may wait for being taken in: more than a group has workers.
@@ -63,6 +56,29 @@ struct Waiting {
     verdict: oneshot::Sender<Approval>,
 }
 
+/// A reload that is under way.
+#[derive(Debug)]
+pub(super) struct Reloading {
+    began: Instant,
+    files: Vec<String>,
+    daemon: Vec<KeyChange>,
+    reloaded: Vec<GroupReload>,
+    under_way: Vec<JoinHandle<GroupReload>>,
+}
+
+impl Reloading {
+    /// Waits until everything that it has set going has ended.
+    pub(super) async fn ended(self) -> Result<Response, Fault> {
+        let Self { began, files, daemon, mut reloaded, under_way } = self;
+        for ending in under_way {
+            reloaded.push(ending.await.map_err(panicked)?);
+        }
+        reloaded.sort_by(|one, other| one.group.cmp(&other.group));
+        let milliseconds = millis(began.elapsed());
+        Ok(Response::Reload(Reload { schema: SCHEMA, files, daemon, reloaded, milliseconds }))
+    }
+}
+
 impl Reloader {
     /// For a daemon that was started with the configuration at `config`, which was `loaded`.
     pub(super) fn new(config: PathBuf, loaded: Config, shared: Shared, access: AccessInForce) -> Self {
@@ -71,8 +87,13 @@ impl Reloader {
 }
 
 impl Daemon {
-    /// Reloads: answers once tables are published and who leaves has gone. Several are carried out one after another.
+    /// Reloads: answers once tables are published and who leaves has gone.
     pub(super) async fn reload(&self, timeout: Option<Millis>) -> Result<Response, Fault> {
+        self.begin_reload(timeout).await?.ended().await
+    }
+
+    /// Begins a reload. Several are begun one after another; what one of them has set going need not have ended for the next.
+    pub(super) async fn begin_reload(&self, timeout: Option<Millis>) -> Result<Reloading, Fault> {
         let Some(reloader) = self.reloader() else {
             let message = "cannot reload: this daemon was started by `steer run`, without a configuration";
             let hint = "write a configuration and start `steer daemon --config FILE`, or change the group with \
@@ -82,8 +103,10 @@ impl Daemon {
         let began = Instant::now();
         let mut loaded = reloader.loaded.lock().await;
         let (config, old, socket) = (reloader.config.clone(), loaded.clone(), reloader.shared.socket.clone());
-        let gathered = spawn_blocking(move || gather(&config, &old, &socket)).await.map_err(panicked)??;
+        let reading = &self.inner.threads.reading;
+        let gathered = reading.run(move || gather(&config, &old, &socket)).await.map_err(given_up)??;
         let Gathered { config, plan: Plan { added, removed, changed, daemon }, access, users } = gathered;
+        self.require_ended(&added)?;
         let opened = open_all(added, &reloader.shared).await?;
         let waiting = match self.propose(changed, users, timeout).await {
             Ok(waiting) => waiting,
@@ -92,7 +115,7 @@ impl Daemon {
                 return Err(fault);
             }
         };
-        let names: Vec<GroupName> = opened.iter().map(|(actor, _)| actor.settings.name.clone()).collect();
+        let names: Vec<GroupName> = opened.iter().map(|opened| opened.task.settings().name.clone()).collect();
         // Nothing is awaited from here on until all is under way.
         if let Err(opened) = self.run(opened) {
             drop(waiting);
@@ -105,13 +128,21 @@ impl Daemon {
         let changes = waiting.into_iter().map(|waiting| tokio::spawn(self.clone().take_over(waiting)));
         let ends = removed.into_iter().map(|name| tokio::spawn(self.clone().remove(name, timeout)));
         let under_way: Vec<_> = changes.chain(ends).collect();
-        let mut reloaded: Vec<GroupReload> = names.into_iter().map(|name| self.added(name)).collect();
-        for ending in under_way {
-            reloaded.push(ending.await.map_err(panicked)?);
-        }
-        reloaded.sort_by(|one, other| one.group.cmp(&other.group));
-        let milliseconds = millis(began.elapsed());
-        Ok(Response::Reload(Reload { schema: SCHEMA, files, daemon, reloaded, milliseconds }))
+        let reloaded = names.into_iter().map(|name| self.added(name)).collect();
+        Ok(Reloading { began, files, daemon, reloaded, under_way })
+    }
+
+    /// Refuses groups of which one with the same name still ends.
+    fn require_ended(&self, added: &[GroupSettings]) -> Result<(), Fault> {
+        let Some(settings) = added.iter().find(|settings| self.require(&settings.name).is_ok()) else {
+            return Ok(());
+        };
+        let name = &settings.name;
+        Err(Fault::new(
+            FaultKind::Refused,
+            format!("cannot reload: the group {name} that was removed still drains"),
+        )
+        .with_hint(format!("wait for its end, which `steer status {name}` shows, and reload again")))
     }
 
     /// Asks every group that is to change whether it can; those that can wait for what comes of it.
@@ -132,10 +163,7 @@ impl Daemon {
                 answer,
                 verdict: awaited,
             };
-            let name = &change.new.name;
-            if self.group(name)?.send(Message::Propose(Box::new(proposal))).is_err() {
-                return Err(self.why_ended(name).await);
-            }
+            self.tell(&change.new.name, Message::Propose(Box::new(proposal))).await?;
             asked.push((Waiting { change, verdict }, answered));
         }
         let mut waiting = Vec::new();
@@ -218,18 +246,20 @@ impl Daemon {
 }
 
 /// Opens the groups, all or none.
-async fn open_all(added: Vec<GroupSettings>, shared: &Shared) -> Result<Vec<OpenedGroup>, Fault> {
+async fn open_all(added: Vec<GroupSettings>, shared: &Shared) -> Result<Vec<Opened>, Fault> {
     let mut opened = Vec::new();
     for settings in added {
-        let (name, shared) = (settings.name.clone(), shared.clone());
+        let (name, own) = (settings.name.clone(), shared.clone());
         let opening = move || {
-            let result = open(settings, &shared, &LazyCell::new(Processes::now));
+            // The program's log is followed there.
+            let _outside = own.outside.enter();
+            let result = open(settings, &own, &LazyCell::new(Processes::now));
             give_back();
             result
         };
-        let result = spawn_blocking(opening).await.map_err(panicked)?;
+        let result = shared.threads.reading.run(opening).await.map_err(given_up)?;
         match result.with_context(|| format!("cannot open the group {name}")) {
-            Ok((actor, sender, _)) => opened.push((actor, sender)),
+            Ok(group) => opened.push(group),
             Err(error) => {
                 abandon(opened).await;
                 return Err(fault(&error));
@@ -239,9 +269,9 @@ async fn open_all(added: Vec<GroupSettings>, shared: &Shared) -> Result<Vec<Open
     Ok(opened)
 }
 
-async fn abandon(opened: Vec<OpenedGroup>) {
-    for (actor, _) in opened {
-        actor.abandon().await;
+async fn abandon(opened: Vec<Opened>) {
+    for opened in opened {
+        opened.task.abandon().await;
     }
 }
 
@@ -263,6 +293,10 @@ fn described(changes: &[KeyChange]) -> String {
         format!("{} {} -> {}", change.key, value(&change.before), value(&change.after))
     };
     changes.iter().map(one).collect::<Vec<_>>().join("; ")
+}
+
+fn given_up(error: JobError) -> Fault {
+    Fault::new(FaultKind::Failed, format!("cannot reload: {error}"))
 }
 
 fn panicked(error: tokio::task::JoinError) -> Fault {

@@ -27,7 +27,7 @@ impl World {
                 Command::Restart { worker, timeout, canary: Some(Canary { permille, hold }) }
             }
             // Whoever looks for what waits for a decision, in the end, finds none.
-            Action::Decide(_) if self.entropy.is_calm && self.group.canaries().next().is_none() => {
+            Action::Decide(_) if self.entropy.is_calm && self.group().canaries().next().is_none() => {
                 return Ok(());
             }
             Action::Decide(decision) => Command::Decide(decision),
@@ -95,15 +95,15 @@ impl World {
     fn is_stale(&self, event: &Event) -> bool {
         match event {
             Event::HoldMade { slot } | Event::HoldFailed { slot, .. } => {
-                self.group.hold.making != Some(*slot)
+                self.group().hold.making != Some(*slot)
             }
-            Event::HoldLost { slot } => self.group.hold.slot != Some(*slot),
+            Event::HoldLost { slot } => self.group().hold.slot != Some(*slot),
             Event::HoldShut { slot, .. } => self.ledger.slots.get(slot) != Some(&Holder::Hold),
             Event::ProbeWanted { generation, .. } | Event::ProbeEnded { generation } => {
-                self.group.generation(*generation).is_none()
+                self.group().generation(*generation).is_none()
             }
             Event::Observed { generation, .. } | Event::Pinned { generation, .. } => {
-                self.group.generation(*generation).is_none()
+                self.group().generation(*generation).is_none()
             }
             Event::HoldOccupied | Event::Tick => false,
             Event::Command { .. }

@@ -28,7 +28,10 @@ impl World {
                 }
             }
             Effect::Observe { generation, first_instant } => {
-                self.plan_soon(Happening::Observe(generation, first_instant));
+                // Now and then a look is slow.
+                let slow = if self.entropy.goes_wrong(12) { 400 } else { 0 };
+                let delay = self.entropy.delay() + slow;
+                self.plan(delay, Happening::Observe(generation, first_instant));
             }
             Effect::Signal { generation, signal } => {
                 if signal == Signal::Stop {
@@ -69,13 +72,13 @@ impl World {
 
     /// As the daemon does: it tells of a holding listener that holds while it should not have to, until it does not.
     pub(super) fn look_at_hold(&mut self) -> Checked {
-        let listener = self.group.hold_slot().and_then(|slot| self.kernel.sockarray.get(&slot));
+        let listener = self.group().hold_slot().and_then(|slot| self.kernel.sockarray.get(&slot));
         if listener.is_none_or(|&listener| self.kernel.listeners[listener].queue.is_empty()) {
             self.looks_at_hold = false;
             return Ok(());
         }
         self.plan(100, Happening::LookAtHold);
-        if self.group.is_holding() || self.group.stopping {
+        if self.group().is_holding() || self.group().stopping {
             return Ok(());
         }
         self.tally.occupied += 1;
@@ -96,6 +99,7 @@ impl World {
             by_id: 0,
             unread: 0,
             connections: process.open.len() as u64,
+            is_estimate: false,
         };
         self.plan_soon(Happening::Tell(Event::Observed { generation: id, first_instant, observation }));
     }

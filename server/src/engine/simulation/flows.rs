@@ -80,7 +80,7 @@ impl World {
     /// Who is told to stop has no flow any more, unless its deadline is over or it is lost.
     pub(super) fn check_stop(&self, id: GenerationId) -> Checked {
         let generation =
-            self.group.workers.get(&id.worker).and_then(|worker| worker.generations.get(&id.number));
+            self.group().workers.get(&id.worker).and_then(|worker| worker.generations.get(&id.number));
         let Some(Phase::Draining(drain)) = generation.map(|generation| &generation.phase) else {
             return Ok(());
         };

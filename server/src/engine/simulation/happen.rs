@@ -36,6 +36,8 @@ impl World {
             Happening::Accept(listener) => self.accept(listener),
             Happening::Datagram(flow) => return self.datagram(flow),
             Happening::Close(connection) => self.close(connection),
+            Happening::Recorded(number) => return self.record_written(number),
+            Happening::Fork(id) => return self.fork(id),
             Happening::Launch(id) => return self.launch(id),
             Happening::Ready(id) => self.become_ready(id),
             Happening::Fault(id) => return self.fault(id),
@@ -73,7 +75,7 @@ impl World {
 
     /// A run of the program reads the newest table or, within a grace period, the one before.
     pub(super) fn any_table(&mut self) -> usize {
-        let published = self.group.publication.published;
+        let published = self.group().publication.published;
         self.kernel.tables.retain(|table| table.epoch >= published);
         self.entropy.below(self.kernel.tables.len())
     }
@@ -136,7 +138,7 @@ impl World {
         self.tally.refused += 1;
         // A table of before a change of that is read until its grace period is over.
         let refuses = self.kernel.tables.iter().any(|table| table.hold == NO_SLOT);
-        if self.group.rules.hold && !self.group.stopping && !refuses {
+        if self.group().rules.hold && !self.group().stopping && !refuses {
             return Err(format!("{what} is dropped by a group that holds"));
         }
         Ok(())

@@ -119,11 +119,9 @@ impl Kernel {
         sight: Sight,
     ) -> Option<(Slot, ListenerId, Outcome)> {
         let table = &*self.tables[table];
-        // As the program does: the probe's flow first, by its whole 4-tuple.
-        if is_probe(table, flow.hash(&SEED))
-            && let Some(id) = self.listening(table.probe_slot)
-        {
-            return Some((table.probe_slot, id, Outcome::FirstChoice));
+        // As the program does: the probe's flow first, by its whole 4-tuple, to its slot or nowhere.
+        if is_probe(table, flow.hash(&SEED)) {
+            return self.listening(table.probe_slot).map(|id| (table.probe_slot, id, Outcome::FirstChoice));
         }
         let chosen = choose(table, table.keying.key_v4(flow), &mut Run { kernel: self, sight });
         self.listening(chosen.slot).map(|id| (chosen.slot, id, chosen.outcome))

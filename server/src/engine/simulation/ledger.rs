@@ -25,7 +25,7 @@ const LATENESS: Millis = 2_000;
 pub(super) type Checked<T = ()> = Result<T, String>;
 
 /// The books.
-#[derive(Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Ledger {
     /// Who has been given which slot.
     pub(super) slots: BTreeMap<Slot, Holder>,

@@ -36,7 +36,7 @@ impl World {
         let runs = |(other, process): (&GenerationId, &Process)| {
             other.worker == id.worker && !process.has_ended && !process.is_forgotten
         };
-        if self.group.rules.replace && self.processes.iter().any(runs) {
+        if self.group().rules.replace && self.processes.iter().any(runs) {
             return Err(format!("{id:?} is started while another of its processes runs"));
         }
         let fate = if self.entropy.is_calm {
@@ -56,8 +56,14 @@ impl World {
             open: BTreeSet::new(),
         };
         self.processes.insert(id, process);
-        self.plan_soon(Happening::Launch(id));
+        self.plan_soon(Happening::Fork(id));
         Ok(())
+    }
+
+    /// Its process is made. It runs nothing before a record names it.
+    pub(super) fn fork(&mut self, id: GenerationId) -> Checked {
+        self.runtime.forked(id);
+        self.settle()
     }
 
     pub(super) fn process(&mut self, id: GenerationId) -> &mut Process {
@@ -128,7 +134,7 @@ impl World {
             return Ok(());
         };
         for table in 0..self.kernel.tables.len() {
-            let is_readable = self.kernel.tables[table].epoch >= self.group.publication.published;
+            let is_readable = self.kernel.tables[table].epoch >= self.group().publication.published;
             let selected =
                 self.kernel.select(table, &probe_flow(id), Sight::default()).map(|(_, listener, _)| listener);
             if is_readable && selected != Some(listener) {

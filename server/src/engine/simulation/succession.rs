@@ -1,5 +1,7 @@
 //! The daemon is killed, and another goes on from what was saved.
 
+use crate::group::runtime::Runtime;
+
 use super::{
     super::{
         event::{Event, GenerationId},
@@ -8,7 +10,7 @@ use super::{
     },
     ledger::Checked,
     process::Process,
-    world::{Happening, World},
+    world::{Happening, Wishes, World},
 };
 
 impl World {
@@ -19,18 +21,28 @@ impl World {
 
     /// The daemon is dead, and another takes over at once.
     ///
-    /// With the daemon goes what it was about to do and to tell, and its duplicates of listeners. A swap in flight is done or
-    /// is not; a process that was being started is never started; holding listeners are kept elsewhere.
+    /// With the daemon goes what it has decided since its last record, what it was about to do and to tell, and its duplicates of
+    /// listeners. A record or a swap on its way is done or is not; a process that was not let go yet ends; holding listeners are kept
+    /// elsewhere.
     pub(super) fn succeed(&mut self) -> Checked {
         self.tally.successions += 1;
+        self.dies_after = None;
         self.drop_the_daemons()?;
-        let saved = serde_json::to_string(&self.group).map_err(|error| error.to_string())?;
-        self.group = serde_json::from_str::<Group>(&saved).map_err(|error| format!("{error} in {saved}"))?;
-        let again = self.group.resume(self.now);
-        self.ledger.succeed();
-        for effect in again {
-            self.carry_out(effect)?;
+        // The record that was being written may be there.
+        if let Some((_, snapshot, ledger)) = self.recording.take()
+            && self.entropy.below(2) == 0
+        {
+            self.recorded = (snapshot, ledger);
         }
+        let (saved, ledger) = self.recorded.clone();
+        self.tally.forgotten += u64::from(*saved != *self.group());
+        let saved = serde_json::to_string(&*saved).map_err(|error| error.to_string())?;
+        let engine = serde_json::from_str::<Group>(&saved).map_err(|error| format!("{error} in {saved}"))?;
+        self.ledger = ledger;
+        self.runtime = Runtime::new(engine, Wishes::default());
+        self.ledger.succeed();
+        self.runtime.resume(self.now);
+        self.settle()?;
         self.find_out()
     }
 
@@ -38,6 +50,7 @@ impl World {
         for (key, happening) in std::mem::take(&mut self.agenda) {
             match happening {
                 Happening::Tell(_)
+                | Happening::Recorded(_)
                 | Happening::MakeHold(_)
                 | Happening::ShutHold(_)
                 | Happening::ShutListener(_)
@@ -48,7 +61,8 @@ impl World {
                         self.kernel.swap(&layout);
                     }
                 }
-                Happening::Launch(id) => self.process(id).has_ended = true,
+                // Its process is made and not let go: it ends by itself.
+                Happening::Fork(id) => self.process(id).has_ended = true,
                 other => drop(self.agenda.insert(key, other)),
             }
         }
@@ -64,14 +78,14 @@ impl World {
         let forgotten = self
             .processes
             .iter()
-            .filter(|(id, process)| !process.is_forgotten && self.group.generation(**id).is_none());
+            .filter(|(id, process)| !process.is_forgotten && self.group().generation(**id).is_none());
         let forgotten: Vec<_> = forgotten.map(|(&id, process)| (id, process.slot)).collect();
         for (id, slot) in forgotten {
             self.forget(id, slot)?;
         }
         let mut found = vec![Event::Tick];
-        for (generation, _, runs) in self.group.generations() {
-            let phase = self.group.generation(generation).map(|generation| &generation.phase);
+        for (generation, _, runs) in self.group().generations() {
+            let phase = self.group().generation(generation).map(|generation| &generation.phase);
             let starts = matches!(phase, Some(Phase::Starting { .. }));
             found.extend(match self.processes.get(&generation) {
                 None => Some(Event::StartFailed { generation, why: "was not started".into() }),

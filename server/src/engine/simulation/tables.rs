@@ -23,6 +23,7 @@ fn leeway(part: f64) -> f64 {
 }
 
 /// A table, and whose its slots were when it was given out.
+#[derive(Debug, Clone)]
 pub(super) struct Named {
     pub(super) layout: Layout,
     holders: BTreeMap<Slot, Holder>,

@@ -50,6 +50,8 @@ pub(super) struct Tally {
     pub(super) less_loaded: u64,
     pub(super) own_cpu: u64,
     pub(super) successions: u64,
+    pub(super) records: u64,
+    pub(super) forgotten: u64,
     pub(super) flows: u64,
     pub(super) kept: u64,
     pub(super) flows_waited_for: u64,
@@ -58,7 +60,7 @@ pub(super) struct Tally {
 
 impl Tally {
     pub(super) fn add(&mut self, other: &Self) {
-        let pairs: [(&mut u64, u64); 46] = [
+        let pairs: [(&mut u64, u64); 48] = [
             (&mut self.cases, other.cases),
             (&mut self.executed, other.executed),
             (&mut self.skipped, other.skipped),
@@ -101,6 +103,8 @@ impl Tally {
             (&mut self.less_loaded, other.less_loaded),
             (&mut self.own_cpu, other.own_cpu),
             (&mut self.successions, other.successions),
+            (&mut self.records, other.records),
+            (&mut self.forgotten, other.forgotten),
             (&mut self.flows, other.flows),
             (&mut self.kept, other.kept),
             (&mut self.flows_waited_for, other.flows_waited_for),
@@ -167,6 +171,8 @@ impl Tally {
         per_case("flows to the less loaded", self.less_loaded, 1.0);
         per_case("flows to their own CPU's worker", self.own_cpu, 0.5);
         per_case("daemons killed", self.successions, 0.5);
+        per_case("records", self.records, 20.0);
+        per_case("daemons killed that knew more than their record", self.forgotten, 0.1);
         per_case("flows of datagrams", self.flows, 30.0);
         per_case("datagrams that went where their flows had gone", self.kept, 50.0);
         per_case("clean drains that waited for flows", self.flows_waited_for, 0.05);

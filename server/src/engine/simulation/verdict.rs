@@ -46,13 +46,13 @@ impl World {
     pub(super) fn check_end(&mut self) -> Checked {
         self.ledger.check_end()?;
         self.tally.cases = 1;
-        if self.group.stopping {
+        if self.group().stopping {
             self.tally.stopped = 1;
-            let stopped = self.group.is_stopped();
+            let stopped = self.group().is_stopped();
             return if stopped { Ok(()) } else { Err("a stop has not come to its end".into()) };
         }
-        for view in self.group.workers() {
-            let wanted = match self.group.workers[&view.index].goal {
+        for view in self.group().workers() {
+            let wanted = match self.group().workers[&view.index].goal {
                 Goal::Work if view.weight == 0 => State::Draining,
                 Goal::Work => State::Working,
                 Goal::Drained | Goal::Leave => State::Drained,
@@ -62,15 +62,15 @@ impl World {
                 return Err(format!("at the end worker {} is {state}: {view:?}", view.index));
             }
         }
-        self.ledger.check_cpus(&self.group)?;
-        if self.group.workers().iter().all(|view| view.buckets == 0) {
+        self.ledger.check_cpus(self.group())?;
+        if self.group().workers().iter().all(|view| view.buckets == 0) {
             return Ok(());
         }
         let waiting = self.kernel.count(|connection| {
             matches!(connection.stage, Stage::HalfOpen(_) | Stage::Unaccepted(_) | Stage::Open(_))
         });
         let slots = self.ledger.slots.len();
-        let wanted = self.group.serving().len() + 1;
+        let wanted = self.group().serving().len() + 1;
         match (waiting, slots == wanted) {
             (0, true) => Ok(()),
             (0, false) => Err(format!("at the end {slots} slots are taken, not {wanted}")),

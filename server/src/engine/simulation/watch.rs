@@ -52,14 +52,17 @@ pub(super) fn watch(
 /// What is planned for a change that is about to be asked for.
 fn planned(group: &Group, now: Millis, event: &Event) -> Option<Result<Plan, Failure>> {
     let Event::Command { command, .. } = event else { return None };
-    // What is due by now, a step of another worker's ramp, comes into the same table.
+    let change = match *command {
+        Command::SetPolicy(policy) => Change::Policy(policy),
+        Command::SetWeight { worker, weight, .. } => Change::Weight { worker, weight },
+        _ => return None,
+    };
+    let refused = group.plan(&change).err();
+    // What is due by now, a step of another worker's ramp, comes into the same table. A worker that is gone by it, as a group is
+    // stopped, was there when the change was asked for.
     let mut group = group.clone();
     group.handle(now, Event::Tick);
-    match *command {
-        Command::SetPolicy(policy) => Some(group.plan(&Change::Policy(policy))),
-        Command::SetWeight { worker, weight, .. } => Some(group.plan(&Change::Weight { worker, weight })),
-        _ => None,
-    }
+    Some(refused.map_or_else(|| group.plan(&change), Err))
 }
 
 /// A plan is refused as its change is, and says what the next table does.

@@ -1,6 +1,6 @@
 //! Weights, ramps, policies and their plans, one step after another.
 
-use server_common::limits::{BUCKETS, NO_SLOT};
+use server_common::limits::{BUCKETS, NO_SLOT, slots};
 
 use crate::policy::Policy;
 
@@ -264,4 +264,22 @@ fn a_table_by_cpu_has_those_that_are_pinned_and_take_part() {
     world.ask(weigh(0, 0, None));
     assert_eq!(Vec::from_iter(world.layout().cpus.clone()), [(1, vec![slots[2]])]);
     assert_eq!(world.group.workers()[0].cpus, [0, 1]);
+}
+
+#[test]
+fn a_group_scales_as_far_as_its_slots_and_is_refused_beyond_with_the_way_out() {
+    let mut world = Replay::working(Rules { slots: slots(4), ..rules(4) });
+    let mut refused = |workers| {
+        let asked = world.ask(Command::Scale { workers, timeout: None });
+        assert_eq!(world.result(asked), Some(Err(FailureKind::Refused)), "{workers}");
+        world.failure(asked)
+    };
+    let (message, hint) = refused(255);
+    assert_eq!(message, "cannot scale to 255 workers: its 512 slots are enough for 254");
+    assert!(hint.contains("remove the group with one reload and add it with 255 workers"), "{hint}");
+    let (message, hint) = refused(1_025);
+    assert_eq!(message, "cannot scale to 1025 workers: a group has 1 to 1024");
+    assert_eq!(hint, "run two groups for more");
+    let asked = world.ask(Command::Scale { workers: 254, timeout: None });
+    assert_eq!((world.result(asked), world.group.states().count()), (None, 254));
 }

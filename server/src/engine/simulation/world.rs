@@ -1,9 +1,15 @@
 //! The simulated world: time, what is about to happen, and the engine in the middle of it.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
+
+use crate::group::runtime::{Host, Recording, Runtime};
 
 use super::{
     super::{
+        effect::Effect,
         event::{Decision, Event, GenerationId, Millis, OperationId},
         group::Group,
         layout::Layout,
@@ -46,7 +52,10 @@ pub(super) enum Happening {
     Datagram(usize),
     /// A client has what it wanted.
     Close(ConnectionId),
-    /// A process starts, is ready, has a fault, ends.
+    /// A record of this number is written.
+    Recorded(u64),
+    /// A process is made, goes to its program, is ready, has a fault, ends.
+    Fork(GenerationId),
     Launch(GenerationId),
     Ready(GenerationId),
     Fault(GenerationId),
@@ -60,11 +69,45 @@ pub(super) enum Happening {
     LookAtHold,
 }
 
+/// What the runtime wants done, in order.
+#[derive(Debug, Default)]
+pub(super) struct Wishes {
+    wanted: VecDeque<Wish>,
+}
+
+#[derive(Debug)]
+enum Wish {
+    Effect(Box<Effect>),
+    LetGo(GenerationId),
+    Record(u64, Arc<Group>),
+}
+
+impl Host for Wishes {
+    fn execute(&mut self, _: &Group, effect: Effect) {
+        self.wanted.push_back(Wish::Effect(Box::new(effect)));
+    }
+
+    fn let_go(&mut self, generation: GenerationId) {
+        self.wanted.push_back(Wish::LetGo(generation));
+    }
+
+    fn record(&mut self, number: u64, engine: &Arc<Group>) -> Recording {
+        self.wanted.push_back(Wish::Record(number, engine.clone()));
+        Recording::UnderWay
+    }
+
+    fn publish(&mut self, _: &Arc<Group>) {}
+}
+
 pub(super) struct World {
     pub(super) now: Millis,
-    pub(super) group: Group,
+    pub(super) runtime: Runtime<Wishes>,
     pub(super) kernel: Kernel,
     pub(super) ledger: Ledger,
+    /// What the next daemon goes on from, with the books as they were then: the last record that is written.
+    pub(super) recorded: (Arc<Group>, Ledger),
+    /// The record that is being written, with its number.
+    pub(super) recording: Option<(u64, Arc<Group>, Ledger)>,
     pub(super) entropy: Entropy,
     pub(super) own: bool,
     pub(super) fates: Vec<Fate>,
@@ -76,7 +119,7 @@ pub(super) struct World {
     pub(super) clients_come: bool,
     /// Whether the daemon has the holding listener in view.
     pub(super) looks_at_hold: bool,
-    /// The daemon dies at its next effects, after so many of them.
+    /// The daemon dies at what it wants next, after so much of it.
     pub(super) dies_after: Option<usize>,
     pub(super) agenda: BTreeMap<(Millis, usize), Happening>,
     sequence: usize,
@@ -94,9 +137,12 @@ pub(super) fn play(script: &Script) -> Result<Tally, String> {
 
 impl World {
     fn new(script: &Script) -> Self {
+        let group = Group::new(script.rules.clone());
         let mut world = Self {
             now: 0,
-            group: Group::new(script.rules.clone()),
+            recorded: (Arc::new(group.clone()), Ledger::default()),
+            recording: None,
+            runtime: Runtime::new(group, Wishes::default()),
             kernel: Kernel::default(),
             ledger: Ledger::default(),
             entropy: Entropy::new(script.bytes.clone()),
@@ -152,7 +198,7 @@ impl World {
         for _ in 0..HAPPENINGS_MAX {
             let planned = self.agenda.keys().next().copied();
             let jitter = self.entropy.below(3) as Millis;
-            let tick = self.group.wakes_at(self.now).map(|at| at.max(self.now) + jitter);
+            let tick = self.group().wakes_at(self.now).map(|at| at.max(self.now) + jitter);
             let planned_at = planned.map_or(Millis::MAX, |(at, _)| at);
             let next = tick.unwrap_or(Millis::MAX).min(planned_at);
             if next > end {
@@ -171,24 +217,58 @@ impl World {
         Err(format!("a livelock: {HAPPENINGS_MAX} happenings until {}", self.now))
     }
 
-    /// Tells the engine of an event, checks what it makes of it, and sets out to do what it wants.
+    /// The engine.
+    pub(super) fn group(&self) -> &Group {
+        self.runtime.engine()
+    }
+
+    /// Tells the runtime of an event, checks what its engine makes of it, and sets out to do what it wants.
     pub(super) fn tell(&mut self, event: Event) -> Checked {
         self.log.push((self.now, event.clone()));
         let now = self.now;
-        let effects = watch(&mut self.group, &mut self.ledger, now, event)?;
-        let dies_after = self.dies_after.take_if(|_| !effects.is_empty());
-        for (count, effect) in effects.into_iter().enumerate() {
-            if dies_after == Some(count) {
-                return self.succeed();
-            }
-            self.carry_out(effect)?;
+        let mut engine = self.group().clone();
+        watch(&mut engine, &mut self.ledger, now, event.clone())?;
+        self.runtime.take_in(now, event);
+        if *self.group() != engine {
+            return Err("the runtime tells its engine of something else".into());
         }
-        if dies_after.is_some() { self.succeed() } else { Ok(()) }
+        self.settle()
+    }
+
+    /// Has the runtime go on, and does what it wants.
+    pub(super) fn settle(&mut self) -> Checked {
+        self.runtime.settle();
+        while let Some(wish) = self.runtime.host_mut().wanted.pop_front() {
+            match &mut self.dies_after {
+                Some(0) => return self.succeed(),
+                Some(left) => *left -= 1,
+                None => {}
+            }
+            match wish {
+                Wish::Record(number, snapshot) => {
+                    self.tally.records += 1;
+                    self.recording = Some((number, snapshot, self.ledger.clone()));
+                    self.plan_soon(Happening::Recorded(number));
+                }
+                Wish::LetGo(id) => self.plan_soon(Happening::Launch(id)),
+                Wish::Effect(effect) => self.carry_out(*effect)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// A record is written: what was decided before it may be done.
+    pub(super) fn record_written(&mut self, number: u64) -> Checked {
+        if let Some((_, snapshot, ledger)) = self.recording.take_if(|(under_way, ..)| *under_way == number) {
+            self.recorded = (snapshot, ledger);
+        }
+        self.runtime.recorded(number);
+        self.settle()
     }
 
     /// Takes an event that comes too late, or once more.
     pub(super) fn tell_stale(&mut self, event: Event) -> Checked {
         self.tell(Event::Tick)?;
-        check_changes_nothing(&self.group, self.now, &event)
+        check_changes_nothing(self.group(), self.now, &event)
     }
 }

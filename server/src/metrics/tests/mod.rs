@@ -19,6 +19,7 @@ fn snapshot() -> Snapshot {
         program: "select-or-migrate",
         started: Duration::from_millis(1_785_585_600_123),
         took: Duration::from_micros(1500),
+        log_lines_dropped: 8,
         groups: groups.into_iter().map(|group| (group.name.clone(), Some(group))).collect(),
         kernel: Some(KernelCounters { migrated: 4, not_migrated: 5, listen_overflows: 6, listen_drops: 7 }),
         usage: Some(Usage {
@@ -44,6 +45,7 @@ fn each_number_is_there_once_under_its_name_and_labels() {
     for (name, labels, value) in [
         ("steer_build_info", &[("version", "0.1.0"), ("program", "select-or-migrate")][..], 1.0),
         ("steer_scrape_duration_seconds", &[], 0.0015),
+        ("steer_log_lines_dropped_total", &[], 8.0),
         ("steer_kernel_migrations_total", &[("result", "failure")], 5.0),
         ("steer_kernel_listen_overflows_total", &[], 6.0),
         ("steer_kernel_listen_drops_total", &[], 7.0),

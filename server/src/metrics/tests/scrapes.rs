@@ -19,6 +19,10 @@ use tokio::{
 use super::super::{
     CONTENT_TYPE, Limits, MetricsAddress, MetricsListener, MetricsListenerError, Source, serve,
 };
+use crate::sockets::passed::{
+    Closer,
+    tests::{LINGER, lingering, pass, take_again},
+};
 
 /// Far longer than anything here takes.
 const SOON: Duration = Duration::from_secs(20);
@@ -53,11 +57,15 @@ struct Served {
     lets: watch::Sender<bool>,
 }
 
+fn bind(address: &MetricsAddress) -> Result<MetricsListener, MetricsListenerError> {
+    MetricsListener::bind(address, &Closer::start().unwrap())
+}
+
 fn start(limits: Limits) -> Served {
     let (lets, is_let) = watch::channel(true);
     let reasons = vec!["the group a is not".to_owned(), "the group b is not".to_owned()];
     let daemon = Daemon { is_let, asked: Arc::default(), reasons };
-    let listener = MetricsListener::bind(&"127.0.0.1:0".parse().unwrap()).unwrap();
+    let listener = bind(&"127.0.0.1:0".parse().unwrap()).unwrap();
     let MetricsAddress::Tcp(address) = *listener.address() else { panic!() };
     tokio::spawn(serve(limits, listener, daemon.clone()));
     Served { address, daemon, lets }
@@ -185,8 +193,8 @@ async fn a_unix_socket_is_served_and_removed_at_the_end() {
     let address = MetricsAddress::Unix(path.clone());
     // What a killed daemon has left is replaced.
     drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
-    let listener = MetricsListener::bind(&address).unwrap();
-    let error = MetricsListener::bind(&address).unwrap_err();
+    let listener = bind(&address).unwrap();
+    let error = bind(&address).unwrap_err();
     assert!(error.is_conflict() && error.hint().unwrap().contains("--metrics"), "{error:?}");
     let (_lets, is_let) = watch::channel(true);
     let daemon = Daemon { is_let, asked: Arc::default(), reasons: vec![] };
@@ -205,13 +213,44 @@ async fn a_unix_socket_is_served_and_removed_at_the_end() {
 async fn an_address_that_cannot_be_had_is_told_with_a_way_out() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = MetricsAddress::Tcp(taken.local_addr().unwrap());
-    let error = MetricsListener::bind(&address).unwrap_err();
+    let error = bind(&address).unwrap_err();
     assert_eq!(error.to_string(), format!("cannot serve metrics at {address}"));
     assert!(error.is_conflict() && error.hint().unwrap().contains("--metrics"), "{error:?}");
     let place = tempfile::tempdir().unwrap();
     let path = place.path().join("file");
     std::fs::write(&path, "").unwrap();
-    let error = MetricsListener::bind(&MetricsAddress::Unix(path.clone())).unwrap_err();
+    let error = bind(&MetricsAddress::Unix(path.clone())).unwrap_err();
     assert!(matches!(&error, MetricsListenerError::Unix(_)) && error.is_conflict(), "{error:?}");
     assert!(path.exists(), "what is no socket is left alone");
+}
+
+/// Where the kernel refuses nothing; the whole runtime of this test would wait for the close.
+#[tokio::test]
+async fn a_lingering_socket_that_comes_with_a_request_keeps_nobody() {
+    let place = tempfile::tempdir().unwrap();
+    let path = place.path().join("m.sock");
+    let listener = bind(&MetricsAddress::Unix(path.clone())).unwrap();
+    take_again(listener.as_fd());
+    let (_lets, is_let) = watch::channel(true);
+    let daemon = Daemon { is_let, asked: Arc::default(), reasons: vec![] };
+    let server = tokio::spawn(serve(Limits::default(), listener, daemon));
+    let began = std::time::Instant::now();
+    let mut peers = Vec::new();
+    let mut ask = async |bytes: &[u8]| {
+        let mut stream = UnixStream::connect(&path).await.unwrap();
+        let (socket, peer) = lingering();
+        peers.push(peer);
+        pass(&stream, bytes, &socket).unwrap();
+        drop(socket);
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    };
+    for _ in 0..3 {
+        let answer = ask(b"GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n").await;
+        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+        assert!(ask(b"nonsense\r\n\r\n").await.starts_with("HTTP/1.1 400"));
+    }
+    assert!(began.elapsed() < LINGER / 3, "{:?}", began.elapsed());
+    server.abort();
 }

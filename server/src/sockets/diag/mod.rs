@@ -7,7 +7,6 @@
 //! bucket and position, so a socket may be missed where another one of its bucket ended in between. Who proves
 //! an absence by it asks twice.
 
-mod age;
 mod error;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
@@ -27,7 +26,7 @@ use netlink_packet_sock_diag::{
         TCP_CLOSE, TCP_CLOSE_WAIT, TCP_CLOSING, TCP_ESTABLISHED, TCP_FIN_WAIT1, TCP_FIN_WAIT2, TCP_LAST_ACK,
         TCP_LISTEN, TCP_SYN_RECV,
     },
-    inet::{InetResponseHeader, StateFlags, Timer},
+    inet::{InetResponseHeader, StateFlags},
 };
 use netlink_sys::{Socket, SocketAddr as NetlinkAddress, protocols::NETLINK_SOCK_DIAG};
 
@@ -69,8 +68,6 @@ pub struct Handshake {
     pub local: SocketAddr,
     /// The client's side, an IPv4 address never in its IPv6-mapped form.
     pub remote: SocketAddr,
-    /// Time since its SYN came; may be more than the truth but not less, see `age.rs`.
-    pub age: Duration,
 }
 
 /// A connection that was accepted and is held by a process.
@@ -99,16 +96,17 @@ pub enum ConnectionState {
     Closing,
 }
 
-/// What one walk of the kernel's table of connections finds at an address.
-#[derive(Debug, Clone)]
-pub struct Flows {
-    /// The half-open handshakes.
-    pub handshakes: Vec<Handshake>,
-    /// The connections that a process holds.
-    pub connections: Vec<Connection>,
-    /// Whether there were others, which none holds yet: who asks for the queue after this may find them accepted, and
-    /// has then seen them in neither, unless it asks for the connections once more.
-    pub some_unaccepted: bool,
+impl ConnectionState {
+    /// The state of a socket by the kernel's number of it, if a connection that a process can hold is in it.
+    pub(crate) fn of(state: u8) -> Option<Self> {
+        match state {
+            TCP_SYN_RECV => Some(Self::SynReceived),
+            TCP_ESTABLISHED => Some(Self::Established),
+            TCP_CLOSE_WAIT => Some(Self::CloseWait),
+            TCP_FIN_WAIT1 | TCP_FIN_WAIT2 | TCP_CLOSING | TCP_LAST_ACK => Some(Self::Closing),
+            _ => None,
+        }
+    }
 }
 
 impl Diag {
@@ -148,8 +146,8 @@ impl Diag {
     ///
     /// A connection whose final ACK is just being handled is none of them: its child is in the tables, in TCP_SYN_RECV
     /// and without a timer, from `tcp_v4_syn_recv_sock` until it has been put into its listener's queue and
-    /// `tcp_rcv_state_process` makes it ESTABLISHED. Nothing tells its age. It is looked for again until it has
-    /// passed, so that who asks for the queue next finds it there.
+    /// `tcp_rcv_state_process` makes it ESTABLISHED. It is looked for again until it has passed, so that who asks for the queue
+    /// next finds it there.
     pub fn handshakes(&mut self, address: ListenAddress) -> Result<Vec<Handshake>, DiagError> {
         let found = self.taken(address, StateFlags::SYN_RECV)?;
         self.await_passing(address, found)
@@ -161,15 +159,6 @@ impl Diag {
     /// Not among them: the unaccepted, and those that were closed by their process and linger in the kernel.
     pub fn connections(&mut self, address: ListenAddress) -> Result<Vec<Connection>, DiagError> {
         Ok(held(&self.taken(address, connection_states())?))
-    }
-
-    /// Both [`handshakes`](Self::handshakes) and [`connections`](Self::connections), for one walk of the kernel's table
-    /// of connections: milliseconds where that has many buckets, however few connections there are.
-    pub fn flows(&mut self, address: ListenAddress) -> Result<Flows, DiagError> {
-        let found = self.taken(address, connection_states() | StateFlags::SYN_RECV)?;
-        let connections = held(&found);
-        let some_unaccepted = found.iter().any(is_unaccepted);
-        Ok(Flows { handshakes: self.await_passing(address, found)?, connections, some_unaccepted })
     }
 
     /// What is in one of the states, and whose local address the address takes.
@@ -300,13 +289,6 @@ fn is_half_open(socket: &InetResponseHeader) -> bool {
     socket.state == TCP_SYN_RECV && socket.inode == 0
 }
 
-/// One that is in a listener's queue, or about to be: it is open, and no process holds it. What a process has closed is
-/// in other states.
-fn is_unaccepted(socket: &InetResponseHeader) -> bool {
-    let is_passing = is_half_open(socket) && socket.timer.is_none();
-    is_passing || (socket.inode == 0 && matches!(socket.state, TCP_ESTABLISHED | TCP_CLOSE_WAIT))
-}
-
 /// The connections that a process holds.
 fn held(found: &[InetResponseHeader]) -> Vec<Connection> {
     found.iter().filter(|socket| socket.inode != 0).filter_map(connection).collect()
@@ -323,7 +305,7 @@ fn connection_states() -> StateFlags {
 }
 
 /// Whether a listener at `listen` takes what is sent to `local`.
-fn takes(listen: SocketAddr, local: SocketAddr) -> bool {
+pub(crate) fn takes(listen: SocketAddr, local: SocketAddr) -> bool {
     let ip = listen.ip().to_canonical();
     listen.port() == local.port() && (ip.is_unspecified() || ip == local.ip().to_canonical())
 }
@@ -341,26 +323,11 @@ fn canonical(address: IpAddr, port: u16) -> SocketAddr {
 }
 
 fn handshake(socket: &InetResponseHeader) -> Handshake {
-    let (expires, retransmits) = match socket.timer {
-        Some(Timer::Retransmit(expires, retransmits)) => (expires, retransmits),
-        // Nothing is known of its age: as old as it can be, which is the safe side for who waits for the old ones.
-        _ => (Duration::ZERO, u8::MAX),
-    };
-    Handshake {
-        local: local_of(socket),
-        remote: remote_of(socket),
-        age: age::handshake_age(retransmits, expires),
-    }
+    Handshake { local: local_of(socket), remote: remote_of(socket) }
 }
 
 fn connection(socket: &InetResponseHeader) -> Option<Connection> {
-    let state = match socket.state {
-        TCP_SYN_RECV => ConnectionState::SynReceived,
-        TCP_ESTABLISHED => ConnectionState::Established,
-        TCP_CLOSE_WAIT => ConnectionState::CloseWait,
-        TCP_FIN_WAIT1 | TCP_FIN_WAIT2 | TCP_CLOSING | TCP_LAST_ACK => ConnectionState::Closing,
-        _ => return None,
-    };
+    let state = ConnectionState::of(socket.state)?;
     Some(Connection { local: local_of(socket), remote: remote_of(socket), inode: socket.inode, state })
 }
 

@@ -9,7 +9,12 @@ mod options;
 mod packet_info;
 mod serve;
 
-use std::{convert::Infallible, future::Future, time::Duration};
+use std::{
+    convert::Infallible,
+    future::Future,
+    io::{self, Write as _},
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use rustix::process::{Resource, Rlimit};
@@ -89,7 +94,8 @@ async fn serve_until(
     if !options.never_ready
         && let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready])
     {
-        eprintln!("cannot tell that this worker is ready: {error}");
+        // Whatever stderr is connected to, the worker serves.
+        let _ = writeln!(io::stderr(), "cannot tell that this worker is ready: {error}");
     }
     told_to_stop.await;
     drain.send_replace(true);

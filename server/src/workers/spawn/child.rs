@@ -23,14 +23,6 @@ pub(super) enum Step {
 /// What a child says of a step that failed: the step, the place of what it failed for, the errno.
 pub(super) type Report = [u8; 6];
 
-/// Waits for a child that has said that it ends.
-pub(super) fn reap(pid: libc::pid_t) {
-    // SAFETY: no memory is passed; the child is ours, has said that it ends, and is waited for by nobody else.
-    while unsafe { libc::waitpid(pid, ptr::null_mut(), 0) } < 0
-        && io::Error::last_os_error().kind() == io::ErrorKind::Interrupted
-    {}
-}
-
 /// Everything that the child needs, made before the fork.
 pub(super) struct Child<'a> {
     pub(super) standard: [RawFd; 3],
@@ -130,15 +122,19 @@ impl<'a> Child<'a> {
             libc::sigprocmask(libc::SIG_SETMASK, &none, ptr::null_mut());
             // As `execvp`: a file that may not be executed is the answer only if no later one can be.
             let mut refused = None;
+            // One that is there and is not found by `execve` lacks its interpreter.
+            let mut lacks_interpreter = 0;
             for &candidate in &self.candidates {
                 libc::execve(candidate, self.arguments.as_ptr(), self.environment.as_ptr());
                 match errno() {
-                    libc::ENOENT | libc::ENOTDIR => {}
+                    libc::ENOENT | libc::ENOTDIR => {
+                        lacks_interpreter |= u8::from(libc::access(candidate, libc::F_OK) == 0);
+                    }
                     libc::EACCES => refused = Some(libc::EACCES),
                     errno => return (Step::Execute, 0, errno),
                 }
             }
-            (Step::Execute, 0, refused.unwrap_or(libc::ENOENT))
+            (Step::Execute, lacks_interpreter, refused.unwrap_or(libc::ENOENT))
         }
     }
 }

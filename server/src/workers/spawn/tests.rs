@@ -16,7 +16,7 @@ use crate::{
     workers::{process::Exit, user::ResolvedUser},
 };
 
-fn spec(command: &[&str]) -> SpawnSpec<'static> {
+fn spec(command: &[&str]) -> SpawnSpec {
     SpawnSpec {
         name: "web/0".parse().unwrap(),
         generation: 3,
@@ -32,13 +32,13 @@ fn spec(command: &[&str]) -> SpawnSpec<'static> {
     }
 }
 
-fn shell(script: &str) -> SpawnSpec<'static> {
+fn shell(script: &str) -> SpawnSpec {
     spec(&["sh", "-c", script])
 }
 
 /// Runs it to its end and returns how it ended and what it wrote.
-async fn run(spec: &SpawnSpec<'_>) -> (Exit, String) {
-    let spawned = spawn(spec, |_| {}).unwrap();
+async fn run(spec: SpawnSpec) -> (Exit, String) {
+    let spawned = spawn_and_wait(spec).await.unwrap();
     let mut text = String::new();
     let stdout = tokio::net::unix::pipe::Receiver::from_owned_fd(spawned.output.unwrap().stdout);
     stdout.unwrap().read_to_string(&mut text).await.unwrap();
@@ -48,7 +48,7 @@ async fn run(spec: &SpawnSpec<'_>) -> (Exit, String) {
 #[tokio::test]
 async fn a_worker_leads_a_session_and_knows_its_name() {
     let script = "echo $STEER_WORKER $STEER_GROUP $STEER_GENERATION $$; cut -d' ' -f6 /proc/$$/stat; readlink /proc/$$/fd/0";
-    let spawned = spawn(&shell(script), |_| {}).unwrap();
+    let spawned = spawn_and_wait(shell(script)).await.unwrap();
     let mut text = String::new();
     fs::File::from(spawned.output.unwrap().stdout).read_to_string(&mut text).unwrap();
     let pid = spawned.process.pid();
@@ -63,14 +63,14 @@ async fn limits_are_set_and_one_that_cannot_be_is_named() {
         (named("core"), Limit { soft: 0, hard: 4096 }),
         (Resource::NOFILE, Limit { soft: 16, hard: 32 }),
     ];
-    let mut spec = shell("ulimit -S -n; ulimit -H -n; ulimit -S -c; ulimit -H -c");
-    spec.limits = limits;
+    let limited =
+        |limits| SpawnSpec { limits, ..shell("ulimit -S -n; ulimit -H -n; ulimit -S -c; ulimit -H -c") };
     // Blocks of 512 bytes.
-    assert_eq!(run(&spec).await, (Exit::Code(0), "16\n32\n0\n8\n".to_owned()));
+    assert_eq!(run(limited(limits.clone())).await, (Exit::Code(0), "16\n32\n0\n8\n".to_owned()));
     // No process may have more than the sysctl fs.nr_open, whoever asks.
     let limit = Limit { soft: 1 << 40, hard: 1 << 40 };
-    spec.limits.push((Resource::NOFILE, limit));
-    let error = spawn(&spec, |_| {}).unwrap_err();
+    let limits = limits.into_iter().chain([(Resource::NOFILE, limit)]).collect();
+    let error = spawn_and_wait(limited(limits)).await.unwrap_err();
     assert!(
         matches!(&error, SpawnError::Limit { resource: Resource::NOFILE, limit: named, .. } if *named == limit)
     );
@@ -89,9 +89,9 @@ async fn listeners_come_from_3_on_in_order_under_the_childs_own_pid() {
                   for fd in range(3, 3 + int(os.environ['LISTEN_FDS'])):\n\
                   \x20   s = socket.socket(fileno=fd); print(s.getsockname()[1], os.get_inheritable(fd))\n";
     let mut spec = spec(&["python3", "-c", script]);
-    spec.listeners = listeners.iter().map(|fd| (fd.as_fd(), "http".to_owned())).collect();
-    let (exit, text) = run(&spec).await;
     let ports = listeners.each_ref().map(|fd| options::local_address(fd).unwrap().port());
+    spec.listeners = listeners.into_iter().map(|fd| (fd, "http".to_owned())).collect();
+    let (exit, text) = run(spec).await;
     assert_eq!(text, format!("http:http\n{} True\n{} True\n", ports[0], ports[1]));
     assert_eq!(exit, Exit::Code(0));
 }
@@ -104,15 +104,15 @@ async fn nothing_else_is_passed_not_even_what_is_not_closed_on_exec() {
     let listener = make_listener("127.0.0.1:0".parse().unwrap(), None, 8).unwrap();
     let script = "import os; print(sorted(f for f in os.listdir('/proc/self/fd') if os.path.exists('/proc/self/fd/'+f) or int(f) < 4))";
     let mut spec = spec(&["python3", "-c", script]);
-    spec.listeners = vec![(listener.as_fd(), "http".to_owned())];
-    assert_eq!(run(&spec).await.1, "['0', '1', '2', '3']\n");
+    spec.listeners = vec![(listener, "http".to_owned())];
+    assert_eq!(run(spec).await.1, "['0', '1', '2', '3']\n");
     drop(careless);
 }
 
 #[tokio::test]
 async fn signals_are_as_a_program_expects_them() {
     // This process ignores SIGPIPE, as every Rust program does.
-    let (_, text) = run(&shell("grep -E '^Sig(Blk|Ign)' /proc/self/status")).await;
+    let (_, text) = run(shell("grep -E '^Sig(Blk|Ign)' /proc/self/status")).await;
     for line in text.lines() {
         assert!(line.ends_with("0000000000000000"), "{text}");
     }
@@ -121,10 +121,10 @@ async fn signals_are_as_a_program_expects_them() {
 
 #[tokio::test]
 async fn each_way_not_to_start_has_its_error() {
-    let missing = spawn(&spec(&["/no/such/program"]), |_| {}).unwrap_err();
+    let missing = spawn_and_wait(spec(&["/no/such/program"])).await.unwrap_err();
     assert!(matches!(missing, SpawnError::NoSuchProgram { interpreter: false, .. }), "{missing:?}");
     assert_eq!(missing.to_string(), "cannot start web/0: there is no program \"/no/such/program\"");
-    let missing = spawn(&spec(&["no-such-program-in-path"]), |_| {}).unwrap_err();
+    let missing = spawn_and_wait(spec(&["no-such-program-in-path"])).await.unwrap_err();
     assert!(matches!(missing, SpawnError::NoSuchProgram { .. }) && missing.hint().is_some(), "{missing:?}");
 
     let directory = std::env::temp_dir().join(format!("steer-spawn-{}", std::process::id()));
@@ -132,25 +132,25 @@ async fn each_way_not_to_start_has_its_error() {
     let script = directory.join("script");
     fs::write(&script, "#!/no/such/interpreter\n").unwrap();
     let path = script.to_str().unwrap();
-    let refused = spawn(&spec(&[path]), |_| {}).unwrap_err();
+    let refused = spawn_and_wait(spec(&[path])).await.unwrap_err();
     assert!(matches!(refused, SpawnError::NotExecutable { .. }) && refused.hint().is_some(), "{refused:?}");
     fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-    let missing = spawn(&spec(&[path]), |_| {}).unwrap_err();
+    let missing = spawn_and_wait(spec(&[path])).await.unwrap_err();
     assert!(matches!(missing, SpawnError::NoSuchProgram { interpreter: true, .. }), "{missing:?}");
     fs::write(&script, "no header\n").unwrap();
-    let refused = spawn(&spec(&[path]), |_| {}).unwrap_err();
+    let refused = spawn_and_wait(spec(&[path])).await.unwrap_err();
     assert!(refused.hint().unwrap().contains("#!"), "{refused:?}");
 
     let mut elsewhere = shell("exit 0");
     elsewhere.directory = Some(directory.join("missing"));
-    let missing = spawn(&elsewhere, |_| {}).unwrap_err();
+    let missing = spawn_and_wait(elsewhere).await.unwrap_err();
     assert!(
         matches!(&missing, SpawnError::Directory { source, .. } if source.kind() == io::ErrorKind::NotFound)
     );
     fs::remove_dir_all(&directory).unwrap();
 
-    assert!(matches!(spawn(&spec(&[]), |_| {}), Err(SpawnError::Unusable { .. })));
-    assert!(matches!(spawn(&spec(&["sh", "a\0b"]), |_| {}), Err(SpawnError::Unusable { .. })));
+    assert!(matches!(spawn_and_wait(spec(&[])).await, Err(SpawnError::Unusable { .. })));
+    assert!(matches!(spawn_and_wait(spec(&["sh", "a\0b"])).await, Err(SpawnError::Unusable { .. })));
 }
 
 #[tokio::test]
@@ -162,7 +162,7 @@ async fn directory_user_and_environment_are_as_specified() {
     let gid = rustix::process::getgid().as_raw();
     let home = Some("/nowhere".to_owned());
     spec.user = Some(ResolvedUser { uid, gid, groups: vec![gid], name: "me".to_owned(), home });
-    assert_eq!(run(&spec).await.1, format!("/\nblue\n{uid}\n/nowhere\n"));
+    assert_eq!(run(spec).await.1, format!("/\nblue\n{uid}\n/nowhere\n"));
 }
 
 /// The daemon is gone: its ends of the pipes are closed, and the worker goes on writing.
@@ -170,7 +170,7 @@ async fn directory_user_and_environment_are_as_specified() {
 async fn a_worker_outlives_the_reader_of_its_output() {
     let script =
         "trap 'echo after && echo after >&2 && exit 7' TERM; echo ready; while :; do sleep 0.01; done";
-    let Spawned { process, output } = spawn(&shell(script), |_| {}).unwrap();
+    let Spawned { process, output } = spawn_and_wait(shell(script)).await.unwrap();
     let output = output.unwrap();
     let mut pipe = tokio::net::unix::pipe::Receiver::from_owned_fd(output.stdout).unwrap();
     pipe.read_exact(&mut [0; 6]).await.unwrap();
@@ -183,7 +183,7 @@ async fn a_worker_outlives_the_reader_of_its_output() {
 async fn the_whole_tree_gets_the_signal_also_when_its_leader_has_ended() {
     // One stays in the session; the other leaves it, and is found as a descendant only.
     let script = "sleep 60 & setsid sleep 60 & sleep 60 & echo started; exec sleep 60";
-    let Spawned { process, output } = spawn(&shell(script), |_| {}).unwrap();
+    let Spawned { process, output } = spawn_and_wait(shell(script)).await.unwrap();
     let output = output.unwrap();
     let mut pipe = tokio::net::unix::pipe::Receiver::from_owned_fd(output.stdout).unwrap();
     let mut text = [0; 8];
@@ -227,8 +227,8 @@ async fn a_listener_that_was_passed_serves() {
                   c = socket.socket(fileno=3).accept()[0]\n\
                   c.sendall(c.recv(5)[::-1])\n";
     let mut spec = spec(&["python3", "-c", script]);
-    spec.listeners = vec![(listener.as_fd(), "http".to_owned())];
-    let process = spawn(&spec, |_| {}).unwrap().process;
+    spec.listeners = vec![(listener.try_clone().unwrap(), "http".to_owned())];
+    let process = spawn_and_wait(spec).await.unwrap().process;
     let mut client = TcpStream::connect(address).unwrap();
     client.write_all(b"hello").unwrap();
     let mut text = String::new();

@@ -185,7 +185,7 @@ impl Contender {
     /// The time that the kernel has spent in the program, and the number of its runs.
     pub(crate) fn statistics(&self) -> Result<(Duration, u64)> {
         let info = match &self.loaded {
-            Loaded::Steer(kernel, _) => kernel.program()?.info()?,
+            Loaded::Steer(kernel, _) => kernel.info()?,
             Loaded::Other(ebpf, symbol) => program(ebpf, symbol)?.info()?,
         };
         Ok((info.run_time(), info.run_count()))
@@ -246,7 +246,7 @@ impl Loaded {
 }
 
 fn load_steer(sockets: &[BorrowedFd<'_>], steering: Steering) -> Result<KernelGroup> {
-    let (mut kernel, mut publisher) = KernelGroup::load(steering.shape())?;
+    let (kernel, mut publisher) = KernelGroup::load(steering.shape())?;
     publisher.keep_flows(FlowSettings::default().idle);
     for (slot, socket) in (1..).zip(sockets) {
         kernel.put(slot, 0, *socket)?;

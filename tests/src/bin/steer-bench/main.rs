@@ -15,6 +15,7 @@ mod program;
 mod rate;
 mod report;
 mod samples;
+mod scale;
 mod stall;
 mod syns;
 mod table;
@@ -29,7 +30,7 @@ use steer_tests::netns;
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask bench")]
 struct Arguments {
-    /// Which one to run [default: all but `idle`, which takes minutes]
+    /// Which one to run [default: all but `idle` and `scale`, which take minutes]
     #[arg(value_enum)]
     name: Option<Name>,
     /// Few and short rounds: shows that it runs, and no more
@@ -62,6 +63,8 @@ enum Name {
     Policy,
     /// What an idle daemon of many groups costs, and how long starting and taking over take
     Idle,
+    /// How what the daemon costs grows: with the host's sockets, with connections, with groups and with workers
+    Scale,
 }
 
 fn main() -> Result<ExitCode> {
@@ -79,7 +82,7 @@ fn main() -> Result<ExitCode> {
         Name::Policy,
     ];
     if arguments.quick {
-        all.push(Name::Idle);
+        all.extend([Name::Idle, Name::Scale]);
     }
     let wanted: Vec<Name> = arguments.name.map_or(all, |name| vec![name]);
     let mut reports = Vec::new();
@@ -93,6 +96,7 @@ fn main() -> Result<ExitCode> {
             Name::Stall => stall::run(namespace, arguments.quick),
             Name::Policy => policy::run(namespace, arguments.quick),
             Name::Idle => idle::run(namespace, arguments.quick, arguments.groups.map_or(100, usize::from)),
+            Name::Scale => scale::run(namespace, arguments.quick),
         })?;
         if !arguments.json {
             println!("{report}");

@@ -1,0 +1,239 @@
+//! One listen address of a group: its kernel group, and the members that the daemon knows of it.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    os::fd::{AsFd as _, OwnedFd},
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use server_common::{
+    counters::{Asked, SlotCounters},
+    limits::WORKERS_MAX,
+    quic::Owner,
+};
+
+use crate::{
+    daemon::settings::FlowSettings,
+    dataplane::{
+        error::DataplaneError,
+        kernel_group::{KernelGroup, ProgramKind, Shape},
+        looks::Looks,
+        publisher::Publisher,
+    },
+    engine::{
+        event::{GenerationId, Slot},
+        layout::Layout,
+    },
+    group::{observer::QueueLooks, record::SavedAddress},
+    sockets::{
+        address::{ListenAddress, Protocol},
+        listener::make_listener,
+        options,
+    },
+};
+
+use super::{anchor::Anchor, by_id::Activity, error::EndpointError, member::Member};
+
+/// The kernel cuts this down to `net.core.somaxconn`.
+const BACKLOG: i32 = i32::MAX;
+
+/// What an address is opened with, beside itself.
+#[derive(Debug, Clone)]
+pub(crate) struct Opening {
+    /// The user who owns the group's sockets, where that is not the daemon's.
+    pub(crate) owner: Option<u32>,
+    /// How many slots there are, where they are made here.
+    pub(crate) slots: u32,
+    /// How many sockets each slot has room for.
+    pub(crate) sockets: u32,
+    /// How UDP flows are remembered.
+    pub(crate) flows: FlowSettings,
+    /// Where program and maps are pinned, if they are.
+    pub(crate) pins: Option<PathBuf>,
+    /// How listeners are looked at, where the kernel tells exactly.
+    pub(crate) looks: Option<Arc<QueueLooks>>,
+}
+
+/// A listen address with everything of it that is in the kernel.
+#[derive(Debug)]
+pub(crate) struct Endpoint {
+    pub(super) address: ListenAddress,
+    pub(super) kernel: Arc<KernelGroup>,
+    publisher: Arc<Mutex<Publisher>>,
+    /// By slot, in their places.
+    pub(super) members: BTreeMap<Slot, Vec<Member>>,
+    /// What the program had counted for each slot in use before its listener came. Counters are never set back: to do so and to
+    /// keep what they said cannot be one step. Nothing is counted for a slot without a listener.
+    pub(super) counted_before: BTreeMap<Slot, SlotCounters>,
+    /// By slot in use, how many migrations to it were told of.
+    pub(super) told: BTreeMap<Slot, u64>,
+    pub(super) opening: Opening,
+    /// The first holding listener, made before the engine's first effect. Datagrams are not held.
+    pub(super) prepared: Option<OwnedFd>,
+    /// Of datagrams, the member that lookups meet first.
+    pub(super) anchor: Option<Anchor>,
+    /// By slot, how many datagrams have come lately by their connection ID.
+    pub(super) by_id: BTreeMap<Slot, Activity>,
+    pub(super) is_attached: bool,
+}
+
+impl Endpoint {
+    /// Takes the address: makes the first holding listener or the anchor (which finds a free port for port 0) and loads the program.
+    /// With a directory for pins, another daemon can go on with it. It blocks while the kernel verifies the program.
+    pub(crate) fn open(address: ListenAddress, opening: Opening) -> anyhow::Result<Self> {
+        let opening = Opening { flows: flows_of(address, opening.flows), ..opening };
+        let named = if address.protocol == Protocol::Udp { WORKERS_MAX as u32 } else { 1 };
+        let (slots, sockets, flows) = (opening.slots, opening.sockets, opening.flows.max);
+        let shape = Shape { slots, sockets, flows, named };
+        let first = make_listener(address, opening.owner, BACKLOG)?;
+        let bound = options::local_address(&first)?;
+        let (kernel, publisher) = match &opening.pins {
+            Some(directory) => KernelGroup::load_pinned(shape, directory)?,
+            None => KernelGroup::load(shape)?,
+        };
+        let address = ListenAddress { address: bound, ..address };
+        let mut endpoint = Self::with(address, kernel, publisher, opening);
+        match &mut endpoint.anchor {
+            Some(anchor) => anchor.set(first)?,
+            None => endpoint.prepared = Some(first),
+        }
+        Ok(endpoint)
+    }
+
+    /// Goes on with an address that another daemon had, and with none of its listeners yet.
+    pub(crate) fn take_over(saved: &SavedAddress, opening: Opening) -> Result<Self, DataplaneError> {
+        let opening = Opening { flows: flows_of(saved.address, opening.flows), ..opening };
+        let (kernel, publisher) = KernelGroup::open(&opening.pins.clone().unwrap_or_default())?;
+        let mut endpoint = Self::with(saved.address, kernel, publisher, opening);
+        endpoint.counted_before =
+            saved.counted.iter().map(|(&slot, &counted)| (slot, counted.into())).collect();
+        endpoint.told = saved.told.clone();
+        Ok(endpoint)
+    }
+
+    fn with(address: ListenAddress, kernel: KernelGroup, mut publisher: Publisher, opening: Opening) -> Self {
+        publisher.keep_flows(opening.flows.idle);
+        let is_udp = address.protocol == Protocol::Udp;
+        Self {
+            address,
+            kernel: Arc::new(kernel),
+            publisher: Arc::new(Mutex::new(publisher)),
+            members: BTreeMap::new(),
+            counted_before: BTreeMap::new(),
+            told: BTreeMap::new(),
+            prepared: None,
+            anchor: is_udp.then(|| Anchor::new(address, opening.owner)),
+            opening,
+            by_id: BTreeMap::new(),
+            is_attached: false,
+        }
+    }
+
+    /// What the next daemon has to know.
+    pub(super) fn saved(&self) -> SavedAddress {
+        let cookies = |members: &Vec<Member>| members.iter().map(|member| member.cookie).collect();
+        SavedAddress {
+            address: self.address,
+            listeners: self.members.iter().map(|(&slot, members)| (slot, cookies(members))).collect(),
+            counted: self.counted_before.iter().map(|(&slot, &counted)| (slot, counted.into())).collect(),
+            told: self.told.clone(),
+        }
+    }
+
+    /// Which of the two programs steers it.
+    pub(crate) fn program(&self) -> ProgramKind {
+        self.kernel.kind()
+    }
+
+    /// Whether it takes datagrams.
+    pub(super) fn is_udp(&self) -> bool {
+        self.address.protocol == Protocol::Udp
+    }
+
+    /// Makes a listener of the daemon's and puts it into a slot, where that has none yet.
+    pub(super) fn make(&mut self, slot: Slot) -> Result<(), EndpointError> {
+        if self.members.contains_key(&slot) {
+            return Ok(());
+        }
+        let listener = match self.prepared.take() {
+            Some(listener) => listener,
+            None => make_listener(self.address, self.opening.owner, BACKLOG)?,
+        };
+        self.put(slot, listener)
+    }
+
+    /// Puts a listener into a slot, in its next place.
+    pub(super) fn put(&mut self, slot: Slot, listener: OwnedFd) -> Result<(), EndpointError> {
+        let place = self.of(slot).len() as u32;
+        if place == 0 {
+            let counted = self.kernel.counters(slot)?;
+            self.told.insert(slot, counted.asked[Asked::Migration as usize]);
+            self.counted_before.insert(slot, counted);
+        }
+        self.kernel.put(slot, place, listener.as_fd())?;
+        let member = Member::new(listener, self.looks())?;
+        self.members.entry(slot).or_default().push(member);
+        if let Some(anchor) = &mut self.anchor {
+            anchor.member_came();
+        }
+        Ok(())
+    }
+
+    /// Takes in the next listener that a slot has had all along.
+    pub(super) fn adopt(&mut self, slot: Slot, listener: OwnedFd) -> Result<(), EndpointError> {
+        let member = Member::new(listener, self.looks())?;
+        self.members.entry(slot).or_default().push(member);
+        Ok(())
+    }
+
+    fn looks(&self) -> Option<&Looks> {
+        self.opening.looks.as_ref().map(|looks| looks.looks())
+    }
+
+    /// Has datagrams whose QUIC connection ID names a generation go to its slot.
+    pub(super) fn name(&self, slot: Slot, generation: GenerationId) {
+        self.kernel.route(Owner::new(generation.worker, generation.number), slot);
+    }
+
+    /// Whether a worker's slot has as many listeners as it is to have.
+    pub(super) fn is_complete(&self, slot: Slot) -> bool {
+        self.of(slot).len() >= self.kernel.sockets() as usize
+    }
+
+    /// A slot's members, in their places.
+    pub(super) fn of(&self, slot: Slot) -> &[Member] {
+        self.members.get(&slot).map_or(&[], Vec::as_slice)
+    }
+
+    /// All members, the anchor's among them.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Member> {
+        self.members.values().flatten().chain(self.anchor.iter().flat_map(Anchor::members))
+    }
+
+    /// The cookies of all sockets that are the group's.
+    pub(super) fn cookies(&self) -> HashSet<u64> {
+        let prepared = self.prepared.as_ref().and_then(|listener| options::socket_cookie(listener).ok());
+        self.all().map(|member| member.cookie).chain(prepared).collect()
+    }
+
+    /// Whether the group's sockets take no IPv4 traffic, where one is at hand to be asked: in what makes a group, they are all alike.
+    pub(super) fn is_v6_only(&self) -> Option<bool> {
+        let descriptors = self.all().filter_map(|member| member.descriptor.as_ref()).chain(&self.prepared);
+        descriptors.map(options::is_v6_only).find_map(Result::ok)
+    }
+
+    /// A function that publishes a layout, for a thread that may wait for the grace period.
+    pub(super) fn publication(
+        &self,
+        layout: Arc<Layout>,
+    ) -> impl FnOnce() -> Result<(), DataplaneError> + Send + 'static {
+        let publisher = self.publisher.clone();
+        move || publisher.lock().unwrap_or_else(PoisonError::into_inner).publish(&layout)
+    }
+}
+
+/// Only datagrams have flows to remember.
+fn flows_of(address: ListenAddress, flows: FlowSettings) -> FlowSettings {
+    if address.protocol == Protocol::Udp { flows } else { FlowSettings::NONE }
+}

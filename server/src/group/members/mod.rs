@@ -1,0 +1,563 @@
+//! The members of a group: its listen addresses with their kernel groups, and the listeners in them.
+
+mod anchor;
+mod by_id;
+mod cells;
+mod counts;
+mod endpoint;
+mod error;
+mod member;
+mod publication;
+mod reader;
+mod stopping;
+mod upkeep;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet},
+    io,
+    net::SocketAddr,
+    os::fd::OwnedFd,
+    sync::Arc,
+    time::Duration,
+};
+
+use server_common::{counters::SlotCounters, load::Shown};
+
+use crate::{
+    daemon::describe::describe,
+    dataplane::{cells::WorkerCell, error::DataplaneError, flow_table::FlowTable, looks::Watched},
+    engine::{
+        event::{GenerationId, Moved, Slot},
+        layout::Layout,
+    },
+    sockets::{address::ListenAddress, options::SocketError, pidfd},
+    threads::{Pool, Threads},
+    workers::{
+        discover::{Discovered, Membership},
+        process::Process,
+    },
+};
+
+use super::{
+    message::{Inbox, Message},
+    neighbours::Neighbours,
+    observer::QueueLooks,
+    record::SavedAddress,
+};
+
+use self::{cells::CellPublisher, publication::Publication};
+pub(crate) use self::{
+    counts::Seen,
+    endpoint::{Endpoint, Opening},
+    error::EndpointError,
+    reader::Reader,
+    upkeep::{CLEARED, Upkeep},
+};
+
+/// How old a look may be by which listeners are supervised: groups look at the same instants, and share one.
+const LOOK_AGE_MAX: Duration = Duration::from_millis(4);
+
+/// What each slot's listeners show, address by address.
+pub(crate) type SeenAt = Vec<(ListenAddress, Vec<(Slot, Seen)>)>;
+
+/// A group's members.
+#[derive(Debug)]
+pub(crate) struct Members {
+    endpoints: Vec<Endpoint>,
+    cells: CellPublisher,
+    publishing: Pool,
+    inbox: Inbox,
+    looks: Option<Arc<QueueLooks>>,
+    /// Whether the kernel migrates what a listener holds that closes: then no duplicate of a worker's is kept.
+    migrates: bool,
+    /// Whether the last look at what others can take away was at the odd slots.
+    was_at_odd: bool,
+}
+
+/// What a worker that binds its listeners itself has not bound yet at one address.
+#[derive(Debug)]
+pub(crate) struct Wanting {
+    /// The place of the address in the group's list.
+    pub(crate) address: usize,
+    pub(crate) membership: Membership,
+    /// The cookies of the listeners that are known already.
+    pub(crate) known: HashSet<u64>,
+    /// How many more there are to be.
+    pub(crate) count: usize,
+}
+
+/// What is looked at for one slot at one TCP address.
+#[derive(Debug, Clone)]
+pub(crate) struct Target {
+    pub(crate) address: ListenAddress,
+    /// The slot's listeners, by cookie.
+    pub(crate) cookies: Vec<u64>,
+    /// What exact looks know them by; fewer than the cookies where they are not to be had.
+    pub(crate) watched: Vec<Arc<Watched>>,
+}
+
+impl Members {
+    pub(crate) fn new(
+        endpoints: Vec<Endpoint>,
+        threads: &Threads,
+        inbox: Inbox,
+        looks: Option<Arc<QueueLooks>>,
+        migrates: bool,
+    ) -> Self {
+        let cells = endpoints.iter().map(|endpoint| endpoint.kernel.cells()).collect();
+        Self {
+            endpoints,
+            cells: CellPublisher::new(cells, threads.publishing.clone()),
+            publishing: threads.publishing.clone(),
+            inbox,
+            looks,
+            migrates,
+            was_at_odd: false,
+        }
+    }
+
+    /// The listen addresses, in their order.
+    pub(crate) fn addresses(&self) -> impl Iterator<Item = ListenAddress> {
+        self.endpoints.iter().map(|endpoint| endpoint.address)
+    }
+
+    /// The first TCP address, where there is one.
+    pub(crate) fn first_tcp(&self) -> Option<SocketAddr> {
+        Some(self.endpoints.iter().find(|endpoint| !endpoint.is_udp())?.address.address)
+    }
+
+    /// What others read that is counted and shown of these members.
+    pub(crate) fn readers(&self) -> Vec<Reader> {
+        self.endpoints.iter().map(Reader::of).collect()
+    }
+
+    /// What the next daemon has to know, in the addresses' order.
+    pub(crate) fn saved(&self) -> Vec<SavedAddress> {
+        self.endpoints.iter().map(Endpoint::saved).collect()
+    }
+
+    /// Makes the daemon's own holding listeners for a slot. Of datagrams none is held: they would never migrate. Returns them, by the
+    /// place of their address, for the keeper.
+    pub(crate) fn make_hold(&mut self, slot: Slot) -> Result<Vec<(usize, OwnedFd)>, EndpointError> {
+        let mut made = Vec::new();
+        for (index, endpoint) in self.endpoints.iter_mut().enumerate().filter(|(_, it)| !it.is_udp()) {
+            endpoint.make(slot)?;
+            for member in endpoint.of(slot) {
+                if let Some(descriptor) = &member.descriptor {
+                    made.push((index, descriptor.try_clone().map_err(duplicate)?));
+                }
+            }
+        }
+        Ok(made)
+    }
+
+    /// Whether a slot has a holding listener at every TCP address.
+    pub(crate) fn has_hold(&self, slot: Slot) -> bool {
+        self.endpoints
+            .iter()
+            .filter(|endpoint| !endpoint.is_udp())
+            .all(|endpoint| !endpoint.of(slot).is_empty())
+    }
+
+    /// Whether a slot has a listener at an address.
+    pub(crate) fn has_listener(&self, address: usize, slot: Slot) -> bool {
+        !self.endpoints[address].of(slot).is_empty()
+    }
+
+    /// Makes a generation's listeners and puts them into its slot; returns what is to be passed to its process, with names.
+    pub(crate) fn make(
+        &mut self,
+        slot: Slot,
+        generation: GenerationId,
+    ) -> Result<Vec<(OwnedFd, String)>, EndpointError> {
+        let mut passed = Vec::new();
+        for endpoint in &mut self.endpoints {
+            endpoint.make(slot)?;
+            endpoint.name(slot, generation);
+            if let Some(descriptor) = endpoint.of(slot).first().and_then(|member| member.descriptor.as_ref())
+            {
+                passed.push((descriptor.try_clone().map_err(duplicate)?, endpoint.address.to_string()));
+            }
+        }
+        Ok(passed)
+    }
+
+    /// Notes that a process was passed a slot's listeners, from this descriptor on.
+    pub(crate) fn note_passed(&mut self, slot: Slot, process: &Process, first: i32) {
+        for (endpoint, descriptor) in self.endpoints.iter_mut().zip(first..) {
+            if let Some(member) = endpoint.members.get_mut(&slot).and_then(|members| members.first_mut()) {
+                member.note_place(process, descriptor);
+            }
+        }
+    }
+
+    /// Takes in a listener that a generation has bound itself.
+    pub(crate) fn take_in(
+        &mut self,
+        address: usize,
+        slot: Slot,
+        generation: GenerationId,
+        found: Discovered,
+    ) -> Result<(), EndpointError> {
+        let endpoint = &mut self.endpoints[address];
+        // Somebody else may have put it in meanwhile: a second look at the same worker.
+        if endpoint.is_complete(slot) || endpoint.cookies().contains(&found.cookie) {
+            return Ok(());
+        }
+        endpoint.put(slot, found.listener)?;
+        endpoint.name(slot, generation);
+        if let (Some(member), Ok(process)) = (
+            endpoint.members.get_mut(&slot).and_then(|members| members.last_mut()),
+            Process::open(found.pid, None),
+        ) {
+            member.note_place(&process, found.descriptor);
+        }
+        Ok(())
+    }
+
+    /// Takes in a listener that a slot has had all along, at an address.
+    pub(crate) fn adopt(
+        &mut self,
+        address: usize,
+        slot: Slot,
+        listener: OwnedFd,
+    ) -> Result<(), EndpointError> {
+        self.endpoints[address].adopt(slot, listener)
+    }
+
+    /// Goes on with the anchor that was kept of an address.
+    pub(crate) fn adopt_anchor(&mut self, address: usize, kept: impl FnOnce() -> Option<OwnedFd>) {
+        if let Some(anchor) = &mut self.endpoints[address].anchor {
+            anchor.adopt(kept());
+        }
+    }
+
+    /// Closes the descriptors of a generation's listeners that are not needed any more now that it serves: a duplicate would have
+    /// connections come to them after the worker's death. Where the kernel migrates nothing it is what keeps them alive. They also stay
+    /// where they could not be taken from the process again, and those of UDP: what nobody has read is counted by them.
+    pub(crate) fn let_go(&mut self, slot: Slot, process: Option<&Process>) {
+        if !self.migrates || !process.is_some_and(|process| pidfd::may_take(process.pidfd())) {
+            return;
+        }
+        for endpoint in self.endpoints.iter_mut().filter(|endpoint| !endpoint.is_udp()) {
+            endpoint.members.get_mut(&slot).into_iter().flatten().for_each(member::Member::let_go);
+        }
+    }
+
+    /// The anchors that the keeper is to have, by the place of their address.
+    pub(crate) fn anchors_to_keep(&mut self) -> Vec<(usize, OwnedFd)> {
+        let anchors = self.endpoints.iter_mut().enumerate();
+        anchors
+            .filter_map(|(index, endpoint)| Some((index, endpoint.anchor.as_mut()?.for_keeper()?)))
+            .collect()
+    }
+
+    /// Whether a worker's slot has all its listeners, at every address.
+    pub(crate) fn is_complete(&self, slot: Slot) -> bool {
+        self.endpoints.iter().all(|endpoint| endpoint.is_complete(slot))
+    }
+
+    /// The first address at which a slot lacks listeners.
+    pub(crate) fn incomplete(&self, slot: Slot) -> Option<ListenAddress> {
+        self.endpoints.iter().find(|endpoint| !endpoint.is_complete(slot)).map(|endpoint| endpoint.address)
+    }
+
+    /// How many of a slot's listeners there are at each address that lacks some.
+    pub(crate) fn lacking(&self, slot: Slot) -> Vec<(ListenAddress, usize)> {
+        let lacking = self.endpoints.iter().filter(|endpoint| !endpoint.is_complete(slot));
+        lacking.map(|endpoint| (endpoint.address, endpoint.of(slot).len())).collect()
+    }
+
+    /// What a worker is still to bind for its slot; its sockets are to be this user's.
+    pub(crate) fn wanting(&self, slot: Slot, owner_uid: u32) -> Vec<Wanting> {
+        let wanting = self.endpoints.iter().enumerate().filter(|(_, endpoint)| !endpoint.is_complete(slot));
+        wanting
+            .map(|(address, endpoint)| Wanting {
+                address,
+                membership: Membership {
+                    address: endpoint.address,
+                    owner_uid,
+                    v6_only: endpoint.is_v6_only(),
+                },
+                known: endpoint.cookies(),
+                count: endpoint.kernel.sockets() as usize - endpoint.of(slot).len(),
+            })
+            .collect()
+    }
+
+    /// Has a layout be published on every address; the task is told. What it is told at once, where that cannot be begun, is
+    /// returned.
+    pub(crate) fn publish(&mut self, layout: Layout) -> Option<Message> {
+        let publication = Publication::new(layout.epoch, self.endpoints.len(), self.inbox.clone());
+        let layout = Arc::new(layout);
+        // Side by side: each waits for a grace period of its own.
+        let mut told = None;
+        for endpoint in &self.endpoints {
+            let at_once = publication.hand_in(&self.publishing, endpoint.publication(layout.clone()));
+            told = at_once.or(told);
+        }
+        told
+    }
+
+    /// Attaches the programs, where they are not yet; `hold` is the holding listener's slot.
+    pub(crate) fn attach(&mut self, hold: Option<Slot>) -> Result<(), DataplaneError> {
+        self.endpoints.iter_mut().try_for_each(|endpoint| endpoint.attach(hold))
+    }
+
+    /// Shuts down a slot's listeners; false where some are out of hand and have to be taken from the processes that hold them.
+    pub(crate) fn shut(&self, slot: Slot) -> bool {
+        let mut are_all_reached = true;
+        for endpoint in &self.endpoints {
+            match endpoint.shut(slot) {
+                Ok(reached) => are_all_reached &= reached,
+                Err(error) => tracing::error!("{}: {}", endpoint.address, describe(&error)),
+            }
+        }
+        are_all_reached
+    }
+
+    /// Shuts down listeners of a slot that were taken from the processes that hold them.
+    pub(crate) fn shut_taken(&self, listeners: &[OwnedFd]) {
+        for listener in listeners {
+            if let Err(error) = stopping::shut(listener) {
+                tracing::error!("{}", describe(&error));
+            }
+        }
+    }
+
+    /// The inodes of a slot's TCP listeners.
+    pub(crate) fn inodes(&self, slot: Slot) -> Vec<u64> {
+        let endpoints = self.endpoints.iter().filter(|endpoint| !endpoint.is_udp());
+        endpoints.flat_map(|endpoint| endpoint.of(slot)).map(|member| member.inode).collect()
+    }
+
+    /// The inodes of all of a slot's listeners.
+    pub(crate) fn all_inodes(&self, slot: Slot) -> Vec<u64> {
+        self.endpoints.iter().flat_map(|endpoint| endpoint.of(slot)).map(|member| member.inode).collect()
+    }
+
+    /// Whether a descriptor of any of a slot's listeners is kept, so that it stays open without its worker.
+    pub(crate) fn keeps(&self, slot: Slot) -> bool {
+        self.endpoints.iter().flat_map(|endpoint| endpoint.of(slot)).any(|member| member.descriptor.is_some())
+    }
+
+    /// What the kernel has migrated since this was asked last, by the slot that received it.
+    pub(crate) fn moved(&mut self) -> Moved {
+        let mut moved = Moved::new();
+        for endpoint in self.endpoints.iter_mut().filter(|endpoint| !endpoint.is_udp()) {
+            match endpoint.moved() {
+                Ok(part) => {
+                    part.into_iter().for_each(|(slot, count)| *moved.entry(slot).or_default() += count)
+                }
+                Err(error) => tracing::error!("{}: {}", endpoint.address, describe(&error)),
+            }
+        }
+        moved
+    }
+
+    /// Wakes who serves a slot's listeners: kernels with CVE-2026-46015 forget to, after a migration. False where some are out of
+    /// hand.
+    pub(crate) fn wake(&self, slot: Slot) -> bool {
+        let woken = |endpoint: &Endpoint| match endpoint.wake(slot) {
+            Ok(reached) => reached,
+            Err(error) => {
+                tracing::warn!("{}: {}", endpoint.address, describe(&error));
+                true
+            }
+        };
+        self.endpoints.iter().filter(|endpoint| !endpoint.is_udp()).all(woken)
+    }
+
+    /// Takes out and counts the datagrams that nobody will read any more from a slot's sockets.
+    pub(crate) fn unread(&self, slot: Slot) -> u64 {
+        let counted = self.endpoints.iter().map(|endpoint| {
+            endpoint.unread(slot).unwrap_or_else(|error| {
+                tracing::warn!("{}: {}", endpoint.address, describe(&error));
+                0
+            })
+        });
+        counted.sum()
+    }
+
+    /// Takes out and resets what waits at a slot's listeners that no table has named: probes.
+    pub(crate) fn discard_unaccepted(&self, slot: Slot) {
+        self.endpoints
+            .iter()
+            .filter(|endpoint| !endpoint.is_udp())
+            .for_each(|endpoint| endpoint.discard_unaccepted(slot));
+    }
+
+    /// What waits at a slot's listeners of which descriptors are at hand.
+    pub(crate) fn waiting(&self, slot: Slot) -> u64 {
+        self.endpoints
+            .iter()
+            .filter(|endpoint| !endpoint.is_udp())
+            .map(|endpoint| endpoint.waiting(slot))
+            .sum()
+    }
+
+    /// Clears a slot and forgets its listeners; what was counted for it.
+    pub(crate) fn forget(&mut self, slot: Slot) -> SlotCounters {
+        let mut sum = SlotCounters::default();
+        for endpoint in &mut self.endpoints {
+            match endpoint.forget(slot) {
+                Ok(counted) => sum = sum.plus(&counted),
+                Err(error) => tracing::error!("{}: {}", endpoint.address, describe(&error)),
+            }
+        }
+        sum
+    }
+
+    /// What the listeners of each slot show, address by address.
+    pub(crate) fn seen(&self) -> Result<SeenAt, SocketError> {
+        let look = self.looks.as_ref().and_then(|looks| looks.recent(LOOK_AGE_MAX));
+        let seen = |endpoint: &Endpoint| Ok((endpoint.address, endpoint.seen(look.as_deref())?));
+        self.endpoints.iter().map(seen).collect()
+    }
+
+    /// What waits at the listeners of each slot.
+    pub(crate) fn queues(&self) -> Result<BTreeMap<Slot, u64>, SocketError> {
+        let mut queues = BTreeMap::new();
+        for (slot, seen) in self.seen()?.into_iter().flat_map(|(_, seen)| seen) {
+            *queues.entry(slot).or_default() += seen.unaccepted;
+        }
+        Ok(queues)
+    }
+
+    /// How many runs of the program the slot was selected in for new connections, so far.
+    pub(crate) fn selected(&self, slot: Slot) -> u64 {
+        let asked = server_common::counters::Asked::Connection as usize;
+        self.endpoints.iter().filter_map(|it| it.kernel.counters(slot).ok()).map(|it| it.asked[asked]).sum()
+    }
+
+    /// Shows the programs what the kernel shows of a slot's listeners.
+    pub(crate) fn show(&self, slot: Slot, shown: Shown) {
+        self.endpoints.iter().for_each(|endpoint| endpoint.kernel.show(slot, shown));
+    }
+
+    /// Has a slot's worker be known by its cell, or by none.
+    pub(crate) fn put_cell(&self, slot: Slot, cell: Option<Arc<WorkerCell>>) {
+        self.cells.put(slot, cell);
+    }
+
+    /// The slot's TCP listeners, for looks at their queues.
+    pub(crate) fn targets(&self, slot: Slot) -> Vec<Target> {
+        let target = |endpoint: &Endpoint| Target {
+            address: endpoint.address,
+            cookies: endpoint.of(slot).iter().map(|member| member.cookie).collect(),
+            watched: endpoint.of(slot).iter().filter_map(|member| member.watched.clone()).collect(),
+        };
+        self.endpoints.iter().filter(|endpoint| !endpoint.is_udp()).map(target).collect()
+    }
+
+    /// How many datagrams have come to a slot lately by their QUIC connection ID, and how many of its sockets have unread ones.
+    pub(crate) fn datagrams(&mut self, slot: Slot) -> Result<(u64, u64), DataplaneError> {
+        let (mut by_id, mut unread) = (0, 0);
+        for endpoint in self.endpoints.iter_mut().filter(|endpoint| endpoint.is_udp()) {
+            by_id += endpoint.by_id(slot)?;
+            // A socket of which nothing can be read is not waited for.
+            let seen = endpoint.seen(None).unwrap_or_default();
+            unread += seen.iter().find(|(of, _)| *of == slot).map_or(0, |(_, seen)| seen.unaccepted);
+        }
+        Ok((by_id, unread))
+    }
+
+    /// The UDP flows of each address, with the time that one can be idle: to be counted on another thread.
+    pub(crate) fn flow_tables(&self) -> Vec<(Arc<FlowTable>, Duration)> {
+        let udp = self.endpoints.iter().filter(|endpoint| endpoint.is_udp());
+        udp.map(|endpoint| (endpoint.kernel.flows_shared(), endpoint.opening.flows.idle)).collect()
+    }
+
+    /// Puts right what others can take away: pins, programs, and half of the slots, of which the next look has the others.
+    pub(crate) fn look_after(
+        &mut self,
+        hold: Option<Slot>,
+        ending: &BTreeSet<Slot>,
+    ) -> Vec<(ListenAddress, Upkeep)> {
+        self.was_at_odd = !self.was_at_odd;
+        let parity = Slot::from(self.was_at_odd);
+        let mut found = Vec::new();
+        for endpoint in &mut self.endpoints {
+            match endpoint.look_after(parity, hold, ending) {
+                Ok(upkeep) => found.push((endpoint.address, upkeep)),
+                Err(error) => tracing::warn!("cannot look after {}: {}", endpoint.address, describe(&error)),
+            }
+        }
+        found
+    }
+
+    /// Puts listeners that were taken back into their slot; the addresses where it had been cleared.
+    pub(crate) fn refill(&self, slot: Slot, mut taken: Vec<OwnedFd>) -> Vec<ListenAddress> {
+        let mut filled = Vec::new();
+        for endpoint in &self.endpoints {
+            for (place, listener) in endpoint.sort_taken(slot, &mut taken) {
+                match endpoint.fill(slot, place, &listener) {
+                    Ok(true) => filled.push(endpoint.address),
+                    Ok(false) => {}
+                    Err(error) => {
+                        tracing::warn!("cannot look after {}: {}", endpoint.address, describe(&error))
+                    }
+                }
+            }
+        }
+        filled
+    }
+
+    /// Whether everybody who listens at the addresses is a member, listens, and has nothing waiting: by the walk that all groups
+    /// share, which may be a second old.
+    pub(crate) fn is_at_rest(&self, neighbours: &Neighbours) -> bool {
+        let is_at_rest = |endpoint: &Endpoint| {
+            let Some(look) = neighbours.seen(endpoint.address) else { return false };
+            let mut missing = endpoint.cookies();
+            let mut found = look.at(endpoint.address.address);
+            found.all(|other| other.unaccepted == 0 && missing.remove(&other.cookie)) && missing.is_empty()
+        };
+        self.endpoints.iter().all(is_at_rest)
+    }
+
+    /// The addresses, each with the cookies of its members: to look for others by.
+    pub(crate) fn known(&self) -> Vec<(ListenAddress, HashSet<u64>)> {
+        self.endpoints.iter().map(|endpoint| (endpoint.address, endpoint.cookies())).collect()
+    }
+
+    /// Gives the group to the kernel's own hash, whole or not at all: anchors leave and programs are detached, each through a listener
+    /// that was taken or is at hand.
+    pub(crate) fn release(
+        &mut self,
+        taken: &mut Vec<OwnedFd>,
+    ) -> Result<(), Box<(ListenAddress, DataplaneError)>> {
+        for index in 0..self.endpoints.len() {
+            let endpoint = &mut self.endpoints[index];
+            let slots: Vec<Slot> = endpoint.members.keys().copied().collect();
+            let through =
+                slots.into_iter().find_map(|slot| endpoint.sort_taken(slot, taken).into_values().next());
+            if let Err(error) = endpoint.detach(through.as_ref()) {
+                let failed = (endpoint.address, error);
+                // Those before it are managed again.
+                for endpoint in &mut self.endpoints[..index] {
+                    if let Err(error) = endpoint.attach(None) {
+                        tracing::error!("{} is not steered: {}", endpoint.address, describe(&error));
+                    }
+                }
+                return Err(Box::new(failed));
+            }
+        }
+        let anchors = self.endpoints.iter_mut().filter_map(|endpoint| endpoint.anchor.as_mut());
+        anchors.for_each(anchor::Anchor::release);
+        Ok(())
+    }
+
+    /// The slots that have TCP members of which no descriptor is at hand, one for each address: to reach their kernel groups by.
+    pub(crate) fn slots(&self) -> BTreeSet<Slot> {
+        self.endpoints.iter().flat_map(|endpoint| endpoint.members.keys().copied()).collect()
+    }
+}
+
+/// The sum of what was counted.
+pub(crate) fn sum(parts: impl IntoIterator<Item = SlotCounters>) -> SlotCounters {
+    parts.into_iter().fold(SlotCounters::default(), |sum, part| sum.plus(&part))
+}
+
+fn duplicate(source: io::Error) -> EndpointError {
+    EndpointError::Socket(SocketError { operation: "duplicate the listener", source })
+}

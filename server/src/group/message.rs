@@ -1,0 +1,169 @@
+//! What a group's task is told and asked.
+
+use std::{
+    io,
+    os::fd::OwnedFd,
+    panic::{AssertUnwindSafe, catch_unwind},
+};
+
+use tokio::{
+    net::TcpStream,
+    sync::{mpsc, oneshot},
+};
+
+use crate::{
+    control::api::{Fault, Response},
+    engine::{
+        effect::Effect,
+        event::{Command, Event, GenerationId, Millis, Slot},
+        plan::{Change, Plan},
+    },
+    threads::{Pool, message_of},
+    workers::{
+        discover::{Discovered, Refusal},
+        notify::Notification,
+        process::Exit,
+        spawn::{Forked, SpawnError},
+    },
+};
+
+use super::reload::Proposal;
+
+/// Messages that wait for one group's task; who sends one more waits for room, and none of the daemon's loops sends.
+const ROOM: usize = 1024;
+
+/// One message.
+#[derive(Debug)]
+pub(crate) enum Message {
+    /// Somebody asks for a change.
+    Command(Ask),
+    /// Somebody asks for another policy or weight.
+    Tune(Tune),
+    /// Another configuration is to be taken over.
+    Propose(Box<Proposal>),
+    /// Somebody wants the group to be given back to the kernel.
+    Release(oneshot::Sender<Result<Response, Fault>>),
+    /// What has come of an effect.
+    Event(Event),
+    /// Something of the group's parts has changed that the next daemon has to know.
+    Changed,
+    /// An effect that could not be executed before, once more.
+    Again(Effect),
+    /// A record is written, or could not be.
+    Recorded { number: u64, result: Result<(), String> },
+    /// A process was made for a generation, or could not be.
+    Forked { generation: GenerationId, result: Result<Forked, SpawnError> },
+    /// A generation's program runs, or this was in the way.
+    Executed { generation: GenerationId, failure: Option<SpawnError> },
+    /// A generation's process has ended: how, and as which user.
+    Exited { generation: GenerationId, exit: Result<Exit, String> },
+    /// What a generation has left behind was killed: these processes.
+    LeftBehind { generation: GenerationId, killed: Vec<u32> },
+    /// A table is published on every listen address, or could not be on one.
+    Published { epoch: u64, result: Result<(), String> },
+    /// The keeper has a holding listener, or could not take it.
+    HoldKept { slot: Slot, result: Result<(), String> },
+    /// Descriptors of a slot's listeners were taken from its processes: those that were found.
+    Taken { slot: Slot, purpose: Purpose, listeners: Vec<OwnedFd> },
+    /// Listeners that a starting worker has bound itself were looked for at the addresses, in their order.
+    Discovered { generation: GenerationId, found: Vec<Found> },
+    /// Whether none of a generation's processes holds a listener of its own any more that a duplicate keeps open.
+    Unattended { generation: GenerationId, is_unattended: bool },
+    /// Who listens beside the group was looked for.
+    Neighbours(Result<Vec<Stranger>, String>),
+    /// A process has written to the notification socket.
+    Notified(Notification),
+    /// A probe has connected, or could not.
+    Probed { generation: GenerationId, connected: io::Result<TcpStream> },
+}
+
+/// What a slot's descriptors are taken for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// To shut the listeners of a generation down.
+    Shut(GenerationId),
+    /// To wake who received what was migrated.
+    Wake,
+    /// To put them back into a slot that was cleared.
+    Refill,
+    /// To detach the program from their group.
+    Release,
+}
+
+/// What was found of a starting worker at one address.
+#[derive(Debug)]
+pub(crate) struct Found {
+    pub(crate) address: usize,
+    pub(crate) result: Result<Discovered, Refusal>,
+}
+
+/// A socket at the group's addresses that is in none of its slots.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Stranger {
+    pub(crate) cookie: u64,
+    /// The generation that holds it, where one does.
+    pub(crate) holder: Option<GenerationId>,
+}
+
+/// A change that somebody asks for, and who is told what comes of it.
+#[derive(Debug)]
+pub(crate) struct Ask {
+    pub(crate) command: Command,
+    pub(crate) answers: mpsc::Sender<Response>,
+    pub(crate) done: oneshot::Sender<Result<Response, Fault>>,
+}
+
+/// A change of policy or weight, planned and begun in one step.
+#[derive(Debug)]
+pub(crate) struct Tune {
+    pub(crate) change: Change,
+    /// Over how long a weight changes.
+    pub(crate) over: Option<Millis>,
+    /// What the change does to the table: told before it is begun.
+    pub(crate) planned: oneshot::Sender<Plan>,
+    pub(crate) done: oneshot::Sender<Result<Response, Fault>>,
+}
+
+/// Where a group's task is reached; cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Inbox {
+    sender: mpsc::Sender<Message>,
+}
+
+impl Inbox {
+    /// An inbox, and what the task reads it by.
+    pub(crate) fn new() -> (Self, mpsc::Receiver<Message>) {
+        let (sender, messages) = mpsc::channel(ROOM);
+        (Self { sender }, messages)
+    }
+
+    /// Tells the task something, from another task; false where it has ended.
+    pub(crate) async fn send(&self, message: Message) -> bool {
+        self.sender.send(message).await.is_ok()
+    }
+
+    /// Tells the task something, from a thread that may wait. Nothing comes of it where the task has ended: then the daemon ends.
+    pub(crate) fn tell(&self, message: Message) {
+        let _ = self.sender.blocking_send(message);
+    }
+
+    /// Waits until the task has ended.
+    pub(crate) async fn closed(&self) {
+        self.sender.closed().await;
+    }
+
+    /// Hands a job in whose result the task is told. Where there is no room for it, or it panics, the task is told `otherwise`, of the
+    /// reason; that message is returned where it has to be told at once, as the caller may not wait.
+    pub(crate) fn hand_in<J, O>(&self, pool: &Pool, otherwise: O, job: J) -> Option<Message>
+    where
+        J: FnOnce() -> Message + Send + 'static,
+        O: Fn(String) -> Message + Clone + Send + 'static,
+    {
+        let (inbox, failed) = (self.clone(), otherwise.clone());
+        let work = move || {
+            let result = catch_unwind(AssertUnwindSafe(job));
+            inbox.tell(result.unwrap_or_else(|panic| failed(message_of(&*panic).to_owned())));
+        };
+        pool.submit(work).err().map(|error| otherwise(error.to_string()))
+    }
+}

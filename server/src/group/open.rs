@@ -1,0 +1,299 @@
+//! Opens a group: everything that can be wrong with it is found here, before anything is started. It blocks: for the kernel's verifier,
+//! for files and for the keeper.
+
+use std::{cell::LazyCell, fs::File, io, os::fd::AsFd as _, sync::Arc};
+
+use anyhow::Context as _;
+use server_common::limits::slots;
+use thiserror::Error;
+use tokio::task::JoinHandle;
+
+use crate::{
+    daemon::{
+        rules::rules,
+        settings::{GroupSettings, Mode, WhenEmpty},
+        shared::Shared,
+    },
+    dataplane::kernel_group::ProgramKind,
+    engine::group::{Group, Rules},
+    sockets::{address::ListenAddress, diag::Diag, holder, procfs::Processes as AllProcesses},
+    workers::{notify::NotifySocket, spawn::require_program, user::ResolvedUser},
+};
+
+use super::{
+    host::{GroupHost, HostShared},
+    members::{Endpoint, Members, Opening},
+    message::{Inbox, Message},
+    pending_reply::PendingReplies,
+    processes::{Means, Processes},
+    record::{Record, Saved},
+    report::Board,
+    runtime::Runtime,
+    task::GroupTask,
+    totals::Totals,
+};
+
+/// Descriptors that a daemon needs for more than its groups' listeners and processes: clients, events, what it asks the kernel with.
+const ROOM_BESIDE: usize = 24;
+
+/// Somebody serves the address already, and would share it with us.
+#[derive(Debug, Error)]
+#[error(
+    "cannot take {address}: {holder} serves it already, and a group that is joined unasked is two owners' ruin"
+)]
+pub struct AddressServed {
+    address: ListenAddress,
+    holder: holder::Holder,
+}
+
+impl AddressServed {
+    /// The way out, for a `hint:` line.
+    pub fn hint(&self) -> String {
+        "stop it first, or choose another address".to_owned()
+    }
+}
+
+/// A group that is open, and how it is reached.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    pub(crate) task: GroupTask,
+    pub(crate) inbox: Inbox,
+    pub(crate) board: Board,
+    /// Which program steers it.
+    pub(crate) program: &'static str,
+}
+
+/// Opens a group, or takes it over from a daemon that is gone, as it was configured then. `processes` are looked at where a group is
+/// taken over, once for all groups.
+pub(crate) fn open(
+    configured: GroupSettings,
+    shared: &Shared,
+    processes: &LazyCell<AllProcesses>,
+) -> anyhow::Result<Opened> {
+    let lasting = shared.lasting.as_ref();
+    let record = lasting.map(|lasting| lasting.group(&configured.name)).transpose()?;
+    let saved = record.as_ref().map(Record::saved).transpose()?.flatten();
+    let assembled = assemble(configured, shared, record.as_ref(), saved.as_ref());
+    let (mut host, engine, messages, listening, program) = match assembled {
+        Ok(assembled) => assembled,
+        Err(error) => {
+            if let (Some(record), None) = (&record, &saved) {
+                record.undo();
+            }
+            return Err(error);
+        }
+    };
+    host.record = record;
+    let (inbox, board) = (host.shared.inbox.clone(), host.shared.board.clone());
+    if let Some(saved) = &saved {
+        require_room(saved)?;
+        host.restore(&engine, saved, processes);
+    }
+    let task = GroupTask::new(Runtime::new(engine, host), messages, listening, saved.is_some());
+    Ok(Opened { task, inbox, board, program })
+}
+
+/// Fails where there is no room for the descriptors of a group that is taken over: what cannot be opened would be taken for gone, and
+/// replaced.
+fn require_room(saved: &Saved) -> anyhow::Result<()> {
+    let listeners: usize = saved.addresses.iter().map(|address| address.listeners.len()).sum();
+    // Of a process, its pidfd and what waits for it; of a listener, what is taken and what is kept of it.
+    let count = 2 * (saved.processes.len() + listeners) + ROOM_BESIDE;
+    let null = File::open("/dev/null")?;
+    let taken: io::Result<Vec<File>> = (0..count).map(|_| null.try_clone()).collect();
+    taken.map(drop).with_context(|| {
+        format!("cannot take over the group {}: no room for {count} descriptors", saved.settings.name)
+    })
+}
+
+type Assembled = (GroupHost, Group, tokio::sync::mpsc::Receiver<Message>, JoinHandle<()>, &'static str);
+
+/// Puts together all of a group but its record, which is still to be told what was found.
+fn assemble(
+    configured: GroupSettings,
+    shared: &Shared,
+    record: Option<&Record>,
+    saved: Option<&Saved>,
+) -> anyhow::Result<Assembled> {
+    let settings = saved.map_or(configured, |saved| (*saved.settings).clone());
+    let user = settings.user.as_deref().map(ResolvedUser::resolve).transpose()?;
+    if let Some(command) = &settings.command {
+        let (directory, environment) = (settings.directory.as_deref(), &settings.environment);
+        require_program(settings.name.as_str(), command, directory, environment)?;
+    }
+    let notify = notify_socket(&settings, shared, record, saved.is_some())?;
+    let endpoints = endpoints(&settings, user.as_ref(), shared, record, saved)?;
+    let migrates = endpoints.iter().all(|endpoint| endpoint.program() == ProgramKind::SelectOrMigrate);
+    let settings = Arc::new(as_kernel_allows(settings, migrates));
+    let program = endpoints.first().map_or("none", |endpoint| endpoint.program().as_str());
+    let engine = match saved {
+        Some(saved) => (*saved.engine).clone(),
+        None => {
+            let seed = settings.seed.map_or_else(random_seed, Ok)?;
+            Group::new(Rules { migrates, ..rules(&settings, seed) })
+        }
+    };
+    let notify = Arc::new(notify);
+    let (inbox, messages) = Inbox::new();
+    let listening = listen_for_readiness(&shared.outside, notify.clone(), inbox.clone());
+    let threads = &shared.threads;
+    let means = Means {
+        user,
+        limits: shared.limits.clone(),
+        notify: notify.path().to_owned(),
+        output: shared.output.clone(),
+        are_lasting: record.is_some(),
+        threads: threads.clone(),
+        inbox: inbox.clone(),
+    };
+    let host = GroupHost {
+        processes: Processes::new(settings.clone(), means),
+        members: Members::new(endpoints, threads, inbox.clone(), shared.looks.clone(), migrates),
+        settings,
+        record: None,
+        replies: PendingReplies::default(),
+        totals: Totals::default(),
+        strangers: 0,
+        moved: Default::default(),
+        owed: Default::default(),
+        release: None,
+        lively_until: 0,
+        is_released: false,
+        later: Default::default(),
+        shared: HostShared {
+            clock: shared.clock,
+            journal: shared.journal.clone(),
+            observer: shared.observer.clone(),
+            neighbours: shared.neighbours.clone(),
+            threads: threads.clone(),
+            board: Board::default(),
+            inbox,
+            notify,
+        },
+    };
+    Ok((host, engine, messages, listening, program))
+}
+
+fn notify_socket(
+    settings: &GroupSettings,
+    shared: &Shared,
+    record: Option<&Record>,
+    is_taken_over: bool,
+) -> anyhow::Result<NotifySocket> {
+    // It is read there.
+    let _outside = shared.outside.enter();
+    let mut path = shared.socket.as_os_str().to_owned();
+    path.push(format!(".{}.notify", settings.name));
+    let kept = record.filter(|_| is_taken_over).and_then(Record::kept_notify);
+    let notify = match kept {
+        Some(socket) => NotifySocket::take_over(path, socket, &shared.closer)?,
+        None => NotifySocket::bind(path, &shared.closer)?,
+    };
+    let Some(record) = record else { return Ok(notify) };
+    let notify = notify.lasting();
+    record.keep_notify(notify.as_fd())?;
+    Ok(notify)
+}
+
+fn endpoints(
+    settings: &GroupSettings,
+    user: Option<&ResolvedUser>,
+    shared: &Shared,
+    record: Option<&Record>,
+    saved: Option<&Saved>,
+) -> anyhow::Result<Vec<Endpoint>> {
+    let opening = |address| Opening {
+        // The kernel lets only sockets of one owner into a group: where workers bind themselves, that is their user.
+        owner: user.filter(|_| settings.mode == Mode::Own).map(|user| user.uid),
+        slots: slots(settings.workers),
+        sockets: settings.sockets,
+        flows: settings.flows,
+        pins: record.map(|record| record.pins(address)),
+        looks: shared.looks.clone(),
+    };
+    match saved {
+        Some(saved) => {
+            let addresses = saved.addresses.iter().enumerate();
+            addresses
+                .map(|(index, address)| {
+                    let taken_over = Endpoint::take_over(address, opening(index));
+                    taken_over.with_context(|| format!("cannot take over {}", address.address))
+                })
+                .collect()
+        }
+        None => {
+            let addresses = settings.listen.iter().enumerate();
+            addresses
+                .map(|(index, &address)| {
+                    refuse_shared(address)?;
+                    Endpoint::open(address, opening(index))
+                })
+                .collect()
+        }
+    }
+}
+
+/// Without migration nothing that the holding listener took could leave it: the group refuses instead, and that is said.
+fn as_kernel_allows(settings: GroupSettings, migrates: bool) -> GroupSettings {
+    if migrates {
+        return settings;
+    }
+    let name = &settings.name;
+    tracing::warn!(
+        "{name}: this kernel cannot migrate connections: what a worker has not accepted is reset at a drain's deadline or \
+         when it crashes (hint: Linux 5.14 or later)"
+    );
+    if settings.when_empty == WhenEmpty::Refuse {
+        return settings;
+    }
+    tracing::warn!("{name}: it cannot hold connections either: they are refused while no worker works");
+    GroupSettings { when_empty: WhenEmpty::Refuse, ..settings }
+}
+
+/// Refuses an address that another's SO_REUSEPORT sockets serve: to bind beside them would take half of their
+/// connections, and to attach would steer the other half.
+fn refuse_shared(address: ListenAddress) -> anyhow::Result<()> {
+    if address.address.port() == 0 {
+        return Ok(());
+    }
+    let listeners = Diag::open()?.listeners(address)?;
+    let holder = listeners.first().map(|listener| holder::of(listener, true));
+    match holder {
+        // One that does not share it: the bind fails, and says why.
+        Some(holder) if holder.shares != Some(false) => Err(AddressServed { address, holder }.into()),
+        _ => Ok(()),
+    }
+}
+
+fn random_seed() -> anyhow::Result<[u64; 2]> {
+    let mut seed = [0_u64; 2];
+    for word in &mut seed {
+        let mut bytes = [0; 8];
+        rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
+        *word = u64::from_ne_bytes(bytes);
+    }
+    Ok(seed)
+}
+
+/// Reads the notification socket, in a task of the runtime where clients are served.
+fn listen_for_readiness(
+    outside: &tokio::runtime::Handle,
+    notify: Arc<NotifySocket>,
+    inbox: Inbox,
+) -> JoinHandle<()> {
+    outside.spawn(async move {
+        loop {
+            match notify.receive().await {
+                Ok(notification) => {
+                    if !inbox.send(Message::Notified(notification)).await {
+                        break;
+                    }
+                }
+                Err(error) => {
+                    tracing::error!("workers cannot say that they are ready any more: {error}");
+                    break;
+                }
+            }
+        }
+    })
+}

@@ -1,0 +1,123 @@
+//! A generation as it is for the daemon: its process, how far it is, and what is known of its load.
+
+use std::sync::{Arc, Mutex};
+
+use server_common::load::{Cell, Load, Shown};
+use tokio::net::{TcpSocket, TcpStream};
+
+use crate::{
+    daemon::settings::Readiness,
+    dataplane::cells::{WorkerCell, coarse_nanoseconds},
+    engine::event::{Millis, Slot},
+    group::observer::Subject,
+    workers::{
+        process::{Exit, Process},
+        spawn::Forked,
+    },
+};
+
+use super::stall::Tracker;
+
+/// A generation that has been started and is not forgotten.
+#[derive(Debug)]
+pub(crate) struct Generation {
+    pub(super) slot: Slot,
+    /// When it counts as ready: the group's later generations may be asked for something else.
+    pub(super) ready: Readiness,
+    pub(super) launch: Launch,
+    pub(super) process: Option<Process>,
+    /// Whether the process has ended.
+    pub(super) has_exited: bool,
+    /// Whether it was to be killed.
+    pub(super) is_killed: bool,
+    /// Whether it was told to stop: it need not beat nor take any more.
+    pub(super) is_stopping: bool,
+    /// Whether it has said that it is ready, where it is to say so.
+    pub(super) has_told: bool,
+    /// How far its probe is, where it is ready by probe.
+    pub(super) probe: ProbeState,
+    /// Whether the engine has been told that it is ready.
+    pub(super) is_ready: bool,
+    /// Whether its listeners are being looked for.
+    pub(super) is_searched: bool,
+    /// Where it can say how loaded it is; nothing where that memory could not be made.
+    pub(super) cell: Option<Arc<WorkerCell>>,
+    /// What its queue has been doing, while the policy wants to know.
+    pub(super) queue: Tracker,
+    /// The CPUs that it was last seen pinned to.
+    pub(super) cpus: Vec<usize>,
+    /// Whether it was last seen to take nothing.
+    pub(super) is_stalled: bool,
+    /// Whether it was told of sockets of its worker that are in no slot.
+    pub(super) has_unused: bool,
+    /// Since when its listener is seen with connections and without a process to accept them.
+    pub(super) unattended_since: Option<Millis>,
+    /// What is known of its connections while it drains.
+    pub(super) subject: Arc<Mutex<Subject>>,
+}
+
+/// How far the making of a generation's process is.
+#[derive(Debug)]
+pub(super) enum Launch {
+    /// It is being made, or could not be.
+    Forking,
+    /// It waits until a record names it.
+    Held(Box<Forked>),
+    /// It is on its way to its program. Where it ended on the way, how: what the program's start came to is told first.
+    Going { exit: Option<Result<Exit, String>> },
+    /// It runs its program.
+    Runs,
+}
+
+/// How far the probe of a generation is.
+#[derive(Debug, Default)]
+pub(super) enum ProbeState {
+    /// There is none, or it is over, or on its way.
+    #[default]
+    None,
+    /// It has its port, and waits for the table that has its flow.
+    Bound(TcpSocket),
+    /// It is connected, and waits for the worker to accept it.
+    Connected(TcpStream),
+}
+
+impl Generation {
+    pub(super) fn new(slot: Slot, ready: Readiness) -> Self {
+        Self {
+            slot,
+            ready,
+            launch: Launch::Forking,
+            process: None,
+            has_exited: false,
+            is_killed: false,
+            is_stopping: false,
+            has_told: false,
+            probe: ProbeState::None,
+            is_ready: false,
+            is_searched: false,
+            cell: None,
+            queue: Tracker::default(),
+            cpus: Vec::new(),
+            is_stalled: false,
+            has_unused: false,
+            unattended_since: None,
+            subject: Arc::default(),
+        }
+    }
+
+    /// Whether it has a process that may still run.
+    pub(super) fn runs(&self) -> bool {
+        self.process.is_some() && !self.has_exited
+    }
+
+    /// What the programs read that its worker says.
+    pub(super) fn cell_of_programs(&self) -> Option<Cell> {
+        self.cell.as_ref()?.read_by_programs()
+    }
+
+    /// Whether its worker has stopped beating and no program can see it yet.
+    pub(super) fn has_stopped_unseen(&self) -> bool {
+        let stopped = |cell: Cell| Load::of(Shown::default(), Some(cell), coarse_nanoseconds).is_bad;
+        self.cell_of_programs().is_none() && self.cell.as_ref().is_some_and(|cell| stopped(cell.read()))
+    }
+}

@@ -1,0 +1,122 @@
+//! When a generation is ready: it has its listeners, and has said or shown that it accepts.
+
+use std::cell::LazyCell;
+
+use crate::{
+    daemon::settings::Readiness,
+    engine::event::{GenerationId, Slot},
+    group::{
+        members::Wanting,
+        message::{Found, Message},
+    },
+    sockets::diag::Diag,
+    workers::discover::{Refusal, discover},
+};
+
+use super::{
+    Processes,
+    generation::{Generation, ProbeState},
+};
+
+/// What nobody tells of and is looked for while generations start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sign {
+    /// Listeners that a worker binds itself.
+    Listeners(GenerationId, Slot),
+    /// That a connected probe was accepted.
+    Accepted(GenerationId, Slot),
+}
+
+impl Processes {
+    /// A process has said that it is ready: the generation whose it is, or whose descendant, where that is news.
+    pub(crate) fn told(&mut self, belongs_to: impl Fn(u32) -> bool) -> Option<GenerationId> {
+        let is_it = |generation: &Generation| {
+            generation.process.as_ref().is_some_and(|process| belongs_to(process.pid()))
+        };
+        let (&id, generation) = self.generations.iter_mut().find(|(_, generation)| is_it(generation))?;
+        // Whoever says it over and over costs nothing more.
+        (!std::mem::replace(&mut generation.has_told, true)).then_some(id)
+    }
+
+    /// Whether a generation has become ready, now that it has its listeners or not; once.
+    pub(crate) fn becomes_ready(&mut self, id: GenerationId, has_listeners: bool) -> bool {
+        let Some(generation) = self.generations.get_mut(&id) else { return false };
+        let has_told = generation.has_told || generation.ready == Readiness::Listener;
+        let is_ready = has_told && has_listeners && !generation.is_ready;
+        if is_ready {
+            generation.is_ready = true;
+            // A worker that said so before it had accepted its probe: the connection is nobody's any more.
+            generation.end_probe();
+        }
+        is_ready
+    }
+
+    /// What is to be looked for now; nothing of a generation whose listeners are being looked for.
+    pub(crate) fn signs(&self) -> impl Iterator<Item = Sign> {
+        let binds = self.origin().binds();
+        let starting =
+            self.generations.iter().filter(|(_, it)| !it.is_ready && !it.has_exited && it.process.is_some());
+        starting.filter_map(move |(&id, generation)| match generation.probe {
+            ProbeState::Connected(_) => Some(Sign::Accepted(id, generation.slot)),
+            _ if binds && !generation.is_searched => Some(Sign::Listeners(id, generation.slot)),
+            _ => None,
+        })
+    }
+
+    /// Has the listeners that a generation is to bind itself be looked for, on a thread. The task is told what is found.
+    pub(crate) fn search(&mut self, id: GenerationId, wanting: Vec<Wanting>) -> Option<Message> {
+        let generation = self.generations.get_mut(&id)?;
+        let process = generation.process.clone()?;
+        generation.is_searched = true;
+        let failed = move |why: String| {
+            tracing::debug!("cannot look for the listeners of {id:?}: {why}");
+            Message::Discovered { generation: id, found: Vec::new() }
+        };
+        let job = move || {
+            let tree = LazyCell::new(|| process.tree());
+            let found = wanting.into_iter().flat_map(|wanting| find(wanting, &tree)).collect();
+            Message::Discovered { generation: id, found }
+        };
+        self.inbox.hand_in(&self.threads.processes, failed, job)
+    }
+
+    /// The look for a generation's listeners is over. Whether it still starts.
+    pub(crate) fn searched(&mut self, id: GenerationId) -> Option<Slot> {
+        let generation = self.generations.get_mut(&id)?;
+        generation.is_searched = false;
+        (!generation.is_ready && !generation.has_exited).then_some(generation.slot)
+    }
+
+    /// Notes that a generation has bound more sockets than its group takes in; whether that is news.
+    pub(crate) fn has_unused(&mut self, id: GenerationId) -> bool {
+        let Some(generation) = self.generations.get_mut(&id) else { return false };
+        generation.is_ready && !std::mem::replace(&mut generation.has_unused, true)
+    }
+}
+
+/// What a worker has bound of what is wanted at one address.
+fn find(wanting: Wanting, tree: &LazyCell<Vec<u32>, impl FnOnce() -> Vec<u32>>) -> Vec<Found> {
+    let Wanting { address, membership, mut known, count } = wanting;
+    let mut found = Vec::new();
+    let mut diag = match Diag::open() {
+        Ok(diag) => diag,
+        Err(source) => {
+            let refusal = Refusal::NotListed { address: membership.address, source };
+            return vec![Found { address, result: Err(refusal) }];
+        }
+    };
+    while found.len() < count {
+        match discover(&mut diag, &membership, tree, &known).transpose() {
+            None => break,
+            Some(Ok(discovered)) => {
+                known.insert(discovered.cookie);
+                found.push(Found { address, result: Ok(discovered) });
+            }
+            Some(Err(refusal)) => {
+                found.push(Found { address, result: Err(refusal) });
+                break;
+            }
+        }
+    }
+    found
+}

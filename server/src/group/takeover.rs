@@ -1,0 +1,192 @@
+//! Goes on with a group that another daemon had: finds its kernel groups, sockets and processes again.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    os::fd::OwnedFd,
+};
+
+use crate::{
+    daemon::describe::describe,
+    engine::{
+        event::{Event, GenerationId, Slot},
+        group::Group,
+        view::Stage,
+    },
+    sockets::{
+        address::ListenAddress,
+        diag::{Diag, ListenerInfo},
+        options, pidfd,
+        procfs::Processes as AllProcesses,
+    },
+    workers::process::Process,
+};
+
+use super::{host::GroupHost, record::Saved, task::GroupTask};
+
+impl GroupHost {
+    /// Everything that a group that begins has not: see [`Saved`]. It blocks: for `/proc` and netlink.
+    pub(super) fn restore(&mut self, engine: &Group, saved: &Saved, processes: &AllProcesses) {
+        self.totals = saved.totals.clone().into();
+        self.strangers = saved.strangers;
+        self.replies.count_from(saved.last_operation);
+        self.shared.journal.count_from(saved.last_event);
+        self.find_again(engine, saved, processes);
+        self.forget_what_is_nobodys(engine, saved);
+    }
+
+    /// Finds everything of a saved group that is not in the engine. To be followed by [`GroupTask::resume`].
+    fn find_again(&mut self, engine: &Group, saved: &Saved, processes: &AllProcesses) {
+        for (generation, slot, stage) in engine.stages() {
+            self.processes.find_again(generation, slot, stage != Stage::Starting, saved);
+        }
+        for (index, address) in saved.addresses.iter().enumerate() {
+            let record = self.record.as_ref();
+            self.members.adopt_anchor(index, || record?.kept_anchor(index));
+            for (&slot, cookies) in &address.listeners {
+                // All or nothing: of a worker that has lost a listener, none is taken over.
+                let find =
+                    |&cookie| self.find_listener(engine, (index, address.address), slot, cookie, processes);
+                let found: Option<Vec<OwnedFd>> = cookies.iter().map(find).collect();
+                for listener in found.into_iter().flatten() {
+                    self.adopt(index, slot, listener);
+                }
+            }
+            for slot in engine.hold_slots() {
+                let is_there = self.members.has_listener(index, slot);
+                let kept =
+                    self.record.as_ref().filter(|_| !is_there).and_then(|it| it.kept_hold(index, slot));
+                if let Some(listener) = kept.filter(|listener| options::listens(listener).unwrap_or(false)) {
+                    self.adopt(index, slot, listener);
+                }
+            }
+        }
+        for (generation, slot, stage) in engine.stages() {
+            if stage != Stage::Starting {
+                self.members.let_go(slot, self.processes.process(generation));
+            }
+        }
+    }
+
+    fn adopt(&mut self, address: usize, slot: Slot, listener: OwnedFd) {
+        if let Err(error) = self.members.adopt(address, slot, listener) {
+            tracing::warn!("a listener in slot {slot} is not taken over: {}", describe(&error));
+        }
+    }
+
+    /// The listener with this cookie: among those that are kept, or of the generation whose slot it is.
+    fn find_listener(
+        &self,
+        engine: &Group,
+        (index, address): (usize, ListenAddress),
+        slot: Slot,
+        cookie: u64,
+        processes: &AllProcesses,
+    ) -> Option<OwnedFd> {
+        let is_it = |listener: &OwnedFd| options::socket_cookie(listener).is_ok_and(|found| found == cookie);
+        let kept = self.record.as_ref().and_then(|record| record.kept_hold(index, slot));
+        if let Some(kept) = kept.filter(&is_it) {
+            return Some(kept);
+        }
+        let holder = engine.holder(slot)?;
+        let inode = u64::from(self.listener_inode(address, cookie)?);
+        let among = |tree: Vec<u32>| pidfd::find_listener(&tree, inode);
+        // Held by one that was started after the look that all groups share, or not at all: looked for once more.
+        let found = among(self.processes.tree_among(holder, processes))
+            .or_else(|| among(self.processes.process(holder)?.tree()));
+        let (pid, descriptor) = found?;
+        let holder = pidfd::open(pid).ok()?;
+        pidfd::take_fd(holder, descriptor).ok().filter(is_it)
+    }
+
+    /// The inode of the listener with this cookie; nothing where there is none, or where it cannot be seen.
+    fn listener_inode(&self, address: ListenAddress, cookie: u64) -> Option<u32> {
+        let is_it = |listener: &&ListenerInfo| listener.cookie == cookie;
+        let shared = self.shared.neighbours.look(address).ok();
+        let shared = shared.and_then(|look| look.at(address.address).find(is_it).map(|it| it.inode));
+        // The look that all groups share may be older than a listener.
+        shared.or_else(|| {
+            let mut diag = Diag::open().ok()?;
+            diag.listeners(address).ok()?.iter().find(is_it).map(|it| it.inode)
+        })
+    }
+
+    /// Clears the slots whose generations were forgotten, where the daemon before did not come to it, and counts what was counted
+    /// for them.
+    fn forget_what_is_nobodys(&mut self, engine: &Group, saved: &Saved) {
+        let taken = engine.taken_slots();
+        let holders: BTreeMap<Slot, GenerationId> = saved.holders.iter().copied().collect();
+        let slots: BTreeSet<Slot> =
+            saved.addresses.iter().flat_map(|address| address.listeners.keys().copied()).collect();
+        for slot in slots.difference(&taken) {
+            let counted = self.members.forget(*slot);
+            let sum = match holders.get(slot) {
+                Some(holder) => &mut self.totals.workers.entry(holder.worker).or_default().counters,
+                None => &mut self.totals.held,
+            };
+            *sum = sum.plus(&counted);
+        }
+    }
+}
+
+impl GroupTask {
+    /// Goes on: does again what was not answered, and tells the engine what has happened meanwhile.
+    pub(super) fn resume(&mut self) {
+        let now = self.runtime.host().shared.clock.now();
+        self.runtime.resume(now);
+        for slot in self.runtime.engine().hold_slots() {
+            if !self.runtime.host().members.has_hold(slot) {
+                self.runtime.take_in(now, Event::HoldLost { slot });
+            }
+        }
+        for (generation, slot, runs) in self.runtime.engine().generations() {
+            if let Some(event) = self.found(generation, slot, runs) {
+                self.runtime.take_in(now, event);
+            }
+        }
+        self.runtime.host_mut().keep_anchors();
+        self.runtime.take_in(now, Event::Tick);
+        let all: Vec<(GenerationId, Process)> =
+            self.runtime.host().processes.all().map(|(id, process)| (id, process.clone())).collect();
+        for (generation, process) in all {
+            if !process.has_ended() {
+                self.runtime.host().processes.watch(generation, process);
+            }
+            if self.runtime.engine().stage(generation) == Some(Stage::Starting) {
+                self.prepare_probe(generation);
+            }
+            self.ready_if_complete(generation);
+        }
+        let host = self.runtime.host_mut();
+        host.stay_lively();
+        let workers = host.processes.running();
+        let running = if workers == 1 { "process that runs" } else { "processes that run" };
+        host.journal("taken-over", None, format!("another daemon's, with {workers} {running}"));
+    }
+
+    /// What became of a generation while there was no daemon.
+    fn found(&self, generation: GenerationId, slot: Slot, runs: bool) -> Option<Event> {
+        if !runs {
+            return None;
+        }
+        let host = self.runtime.host();
+        let process = host.processes.process(generation);
+        if let Some(exit) = process.and_then(Process::unreaped) {
+            return Some(Event::Exited { generation, exit: exit.to_string() });
+        }
+        match (process, self.runtime.engine().stage(generation)?) {
+            // The daemon died before it had forked, or before the process had been let go.
+            (None, Stage::Starting) => Some(Event::StartFailed {
+                generation,
+                why: "could not be started: the daemon that was about to was ended".to_owned(),
+            }),
+            (None, _) => Some(Event::Exited { generation, exit: "exit unknown".to_owned() }),
+            (Some(process), Stage::Starting) => Some(Event::Started { generation, pid: process.pid() }),
+            (Some(_), Stage::Serving) => {
+                let lost = host.members.incomplete(slot)?;
+                let why = format!("its listener on {lost} was gone when the daemon took over");
+                Some(Event::ListenerLost { generation, why })
+            }
+            (Some(_), Stage::Ending) => None,
+        }
+    }
+}

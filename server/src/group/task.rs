@@ -1,0 +1,475 @@
+//! One group's task: hears what it is told and asked, and wakes the engine when time has passed.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{
+    sync::mpsc,
+    task::JoinHandle,
+    time::{Instant, Interval},
+};
+
+use crate::{
+    daemon::{describe::describe, settings::GroupSettings},
+    engine::{
+        event::{Command, Event, GenerationId},
+        plan::Change,
+    },
+    policy::Policy,
+    sockets::address::ListenAddress,
+    workers::notify,
+};
+
+use super::{
+    host::GroupHost,
+    message::{Ask, Found, Message, Purpose, Tune},
+    processes::{Ended, Sign, Started},
+    reload::{Approval, Proposal},
+    runtime::Runtime,
+};
+
+/// How often the group looks for what nobody tells, lost listeners and an occupied hold, while something happens in it.
+const SUPERVISION: Duration = Duration::from_millis(250);
+
+/// How often it looks in any case: for that, for strangers, and whether somebody has undone what it did in the kernel.
+const UPKEEP: Duration = Duration::from_secs(1);
+
+/// How often it looks for signs of readiness that nobody sends, while a worker is starting.
+const READINESS: Duration = Duration::from_millis(5);
+
+/// How often it samples the queues for the policy `least-loaded`: together with the window of the judgement of stalls, often
+/// enough for 50 ms.
+const SAMPLING: Duration = Duration::from_millis(8);
+
+/// How many messages are heard before anything else of the daemon has its turn.
+const BATCH: usize = 64;
+
+/// A group that can run.
+#[derive(Debug)]
+pub(crate) struct GroupTask {
+    pub(super) runtime: Runtime<GroupHost>,
+    messages: mpsc::Receiver<Message>,
+    /// The task that reads the notification socket.
+    listening: JoinHandle<()>,
+    /// Whether it goes on with what another daemon had.
+    is_taken_over: bool,
+}
+
+/// The group's clocks.
+struct Ticks {
+    supervision: Interval,
+    upkeep: Interval,
+    sampling: Interval,
+}
+
+impl GroupTask {
+    pub(super) fn new(
+        runtime: Runtime<GroupHost>,
+        messages: mpsc::Receiver<Message>,
+        listening: JoinHandle<()>,
+        is_taken_over: bool,
+    ) -> Self {
+        Self { runtime, messages, listening, is_taken_over }
+    }
+
+    /// How the group is configured.
+    pub(crate) fn settings(&self) -> &Arc<GroupSettings> {
+        &self.runtime.host().settings
+    }
+
+    /// The group's listen addresses, for people.
+    pub(crate) fn addresses(&self) -> String {
+        let addresses =
+            self.runtime.host().members.addresses().map(|address: ListenAddress| address.to_string());
+        addresses.collect::<Vec<_>>().join(", ")
+    }
+
+    /// Runs until the group has been stopped or given back.
+    pub(crate) async fn run(mut self) {
+        let clock = self.runtime.host().shared.clock;
+        let [supervision, upkeep, sampling] =
+            [SUPERVISION, UPKEEP, SAMPLING].map(|period| clock.ticks(period));
+        let mut ticks = Ticks { supervision, upkeep, sampling };
+        if self.is_taken_over {
+            self.resume();
+        } else {
+            self.take_in(Event::Tick);
+        }
+        loop {
+            self.runtime.settle();
+            if self.is_over() {
+                break;
+            }
+            match self.runtime.host_mut().later.pop_front() {
+                Some(message) => self.hear_all(message).await,
+                None => self.wait(&mut ticks).await,
+            }
+        }
+        self.end().await;
+    }
+
+    fn is_over(&self) -> bool {
+        let host = self.runtime.host();
+        let is_stopped =
+            self.runtime.engine().is_stopped() && self.runtime.is_settled() && !host.replies.are_owed();
+        is_stopped || host.is_released
+    }
+
+    /// Hears a message, and those that are there already, up to a bound.
+    async fn hear_all(&mut self, first: Message) {
+        let mut next = Some(first);
+        for _ in 0..BATCH {
+            let Some(message) = next else { return };
+            match message {
+                // The one that waits: for all other groups to have answered, which takes each as long as one event.
+                Message::Propose(proposal) => self.consider(*proposal).await,
+                message => self.hear(message),
+            }
+            let host = self.runtime.host_mut();
+            next = host.later.pop_front().or_else(|| self.messages.try_recv().ok());
+        }
+        self.runtime.host_mut().later.extend(next);
+        tokio::task::yield_now().await;
+    }
+
+    async fn wait(&mut self, ticks: &mut Ticks) {
+        let (clock, far) = (self.runtime.host().shared.clock, Instant::now() + Duration::from_secs(3600));
+        let now = clock.now();
+        let wake = self.runtime.engine().wakes_at(now).map(|at| Instant::from_std(clock.instant(at)));
+        let host = self.runtime.host();
+        let expiry = host.record.as_ref().and_then(|record| record.expires_at()).map(Instant::from_std);
+        let looks = host.processes.signs().next().is_some();
+        let samples = matches!(self.runtime.engine().policy(), Policy::LeastLoaded { .. });
+        let is_lively = now < host.lively_until;
+        tokio::select! {
+            // The group's end drops the sender with the daemon's books: there is always one.
+            message = self.messages.recv() => if let Some(message) = message { self.hear_all(message).await },
+            () = tokio::time::sleep_until(wake.unwrap_or(far)) => self.take_in(Event::Tick),
+            () = tokio::time::sleep_until(expiry.unwrap_or(far)) => self.give_record_up(),
+            () = tokio::time::sleep(READINESS), if looks => self.look_for_signs(),
+            _ = ticks.sampling.tick(), if samples => self.runtime.host_mut().sample_loads(),
+            _ = ticks.supervision.tick(), if is_lively => self.supervise(),
+            _ = ticks.upkeep.tick() => self.look_around(),
+        }
+    }
+
+    pub(super) fn take_in(&mut self, event: Event) {
+        let now = self.runtime.host().shared.clock.now();
+        // Nothing has happened where time has passed or a look was taken.
+        if !matches!(event, Event::Tick | Event::Observed { .. }) {
+            self.runtime.host_mut().stay_lively();
+        }
+        self.runtime.take_in(now, event);
+    }
+
+    fn hear(&mut self, message: Message) {
+        match message {
+            Message::Command(Ask { command, answers, done }) => {
+                let operation = self.runtime.host_mut().replies.add(answers, done);
+                self.take_in(Event::Command { operation, command });
+            }
+            Message::Tune(tune) => self.tune(tune),
+            // Its wait is the caller's.
+            Message::Propose(_) => {}
+            Message::Release(done) => self.release(done),
+            Message::Event(event) => self.take_in(event),
+            Message::Changed => self.runtime.changed(),
+            Message::Again(effect) => {
+                let (engine, host) = self.runtime.parts();
+                host.carry_out(engine, effect);
+            }
+            Message::Recorded { number, result } => self.recorded(number, result),
+            Message::Forked { generation, result } => self.forked(generation, result),
+            Message::Executed { generation, failure } => self.executed(generation, failure.as_ref()),
+            Message::Exited { generation, exit } => {
+                if let Some(ended) = self.runtime.host_mut().processes.exited(generation, exit) {
+                    self.exited(generation, ended);
+                }
+            }
+            Message::LeftBehind { generation, killed } => {
+                self.runtime.host_mut().left_behind(generation, &killed)
+            }
+            Message::Published { epoch, result } => {
+                let (engine, host) = self.runtime.parts();
+                host.published(engine, epoch, result);
+            }
+            Message::HoldKept { slot, result } => self.runtime.host_mut().hold_kept(slot, result),
+            Message::Taken { slot, purpose, listeners } => self.taken(slot, purpose, listeners),
+            Message::Discovered { generation, found } => self.discovered(generation, found),
+            Message::Neighbours(found) => self.runtime.host_mut().strangers_found(found),
+            Message::Unattended { generation, is_unattended } => self.unattended(generation, is_unattended),
+            Message::Notified(said) => {
+                if said.messages.contains(&notify::Message::Ready) {
+                    self.told(|leader| said.is_from(leader));
+                }
+            }
+            Message::Probed { generation, connected } => self.probed(generation, connected),
+        }
+    }
+
+    /// Plans a change of policy or weight, and begins it in the same step.
+    fn tune(&mut self, Tune { change, over, planned, done }: Tune) {
+        if change == Change::Policy(Policy::Cpu) {
+            // The table that first decides by them is to know them.
+            self.look_at_cpus(|_| true);
+        }
+        match self.runtime.engine().plan(&change) {
+            Ok(plan) => drop(planned.send(plan)),
+            Err(failure) => {
+                let fault = self.runtime.host().fault(failure);
+                return drop(done.send(Err(fault)));
+            }
+        }
+        let command = match change {
+            Change::Policy(policy) => Command::SetPolicy(policy),
+            Change::Weight { worker, weight } => Command::SetWeight { worker, weight, over },
+        };
+        // No receipts come on the way.
+        self.hear(Message::Command(Ask { command, answers: mpsc::channel(1).0, done }));
+    }
+
+    /// Answers a proposal and does nothing else until the verdict has come: what was said of this instant stays so.
+    async fn consider(&mut self, Proposal { settings, user, change, answer, verdict }: Proposal) {
+        let can = self.runtime.engine().check_reconfiguration(&change);
+        let can = can.map_err(|failure| self.runtime.host().fault(failure));
+        let is_possible = can.is_ok();
+        if answer.send(can).is_err() || !is_possible {
+            return;
+        }
+        let Ok(Approval { answers, done }) = verdict.await else { return };
+        let host = self.runtime.host_mut();
+        host.settings = Arc::new(settings);
+        host.processes.reconfigure(host.settings.clone(), user);
+        self.hear(Message::Command(Ask { command: Command::Reconfigure(Box::new(change)), answers, done }));
+    }
+
+    fn recorded(&mut self, number: u64, result: Result<(), String>) {
+        let host = self.runtime.host_mut();
+        if let Some(record) = &mut host.record {
+            let (is_outdated, news) = record.recorded(number, result);
+            host.tell_of_record(news);
+            if is_outdated {
+                self.runtime.changed();
+            }
+        }
+        self.runtime.recorded(number);
+    }
+
+    fn give_record_up(&mut self) {
+        let host = self.runtime.host_mut();
+        let expired = host.record.as_mut().and_then(|record| record.expired(std::time::Instant::now()));
+        if let Some((number, news)) = expired {
+            host.tell_of_record(news);
+            self.runtime.recorded(number);
+        }
+    }
+
+    fn forked(
+        &mut self,
+        id: GenerationId,
+        result: Result<crate::workers::spawn::Forked, crate::workers::spawn::SpawnError>,
+    ) {
+        let host = self.runtime.host_mut();
+        match host.processes.forked(id, result) {
+            None => {}
+            Some(Err(why)) => self.take_in(Event::StartFailed { generation: id, why }),
+            Some(Ok(process)) => {
+                if !host.processes.origin().binds()
+                    && let Some(slot) = host.processes.slot(id)
+                {
+                    host.members.note_passed(slot, &process, crate::workers::command::LISTEN_FDS_START);
+                }
+                self.runtime.forked(id);
+            }
+        }
+    }
+
+    fn executed(&mut self, id: GenerationId, failure: Option<&crate::workers::spawn::SpawnError>) {
+        match self.runtime.host_mut().processes.executed(id, failure) {
+            None => {}
+            Some((Started::Failed(why), _)) => self.take_in(Event::StartFailed { generation: id, why }),
+            Some((Started::Runs(pid), exit)) => {
+                self.take_in(Event::Started { generation: id, pid });
+                match exit {
+                    Some(exit) => self.hear(Message::Exited { generation: id, exit }),
+                    None => self.prepare_probe(id),
+                }
+            }
+        }
+    }
+
+    pub(super) fn prepare_probe(&mut self, id: GenerationId) {
+        let (engine, host) = self.runtime.parts();
+        let seed = engine.seed();
+        let event = host.prepare_probe(&seed, id);
+        event.into_iter().for_each(|event| self.take_in(event));
+    }
+
+    fn exited(&mut self, id: GenerationId, ended: Ended) {
+        let host = self.runtime.host_mut();
+        let Ended { mut exit, user_before_ready } = ended;
+        let owner = host.processes.owner();
+        // The kernel has refused its bind with EADDRINUSE, of which the worker can only say that somebody listens.
+        if let Some(user) = user_before_ready.filter(|user| *user != owner)
+            && host.processes.origin().binds()
+        {
+            exit += &format!(
+                "; it ran as user {user}, whose sockets cannot join those of user {owner}: run it as user {owner}, \
+                 or the group with --user {user}"
+            );
+        }
+        if let Some(slot) = host.processes.end_probe(id) {
+            host.members.discard_unaccepted(slot);
+        }
+        // The kernel has closed its listeners, and migrated what they held.
+        let moved = host.moved();
+        host.moved.insert(id, moved);
+        self.take_in(Event::Exited { generation: id, exit });
+    }
+
+    fn taken(&mut self, slot: u16, purpose: Purpose, listeners: Vec<std::os::fd::OwnedFd>) {
+        let host = self.runtime.host_mut();
+        match purpose {
+            Purpose::Shut(id) => {
+                host.members.shut_taken(&listeners);
+                host.listener_shut(id);
+            }
+            Purpose::Wake => {
+                for listener in &listeners {
+                    if let Err(error) = crate::sockets::options::wake_receivers(listener) {
+                        tracing::warn!("{}", describe(&error));
+                    }
+                }
+            }
+            Purpose::Refill => {
+                for address in host.members.refill(slot, listeners) {
+                    host.repaired(address, super::members::CLEARED);
+                }
+            }
+            Purpose::Release => self.release_through(listeners),
+        }
+    }
+
+    /// A process has said that it is ready: it, or its parent, is a generation's.
+    fn told(&mut self, belongs_to: impl Fn(u32) -> bool) {
+        if let Some(id) = self.runtime.host_mut().processes.told(belongs_to) {
+            self.runtime.changed();
+            self.ready_if_complete(id);
+        }
+    }
+
+    /// Tells the engine that a generation is ready, once it has a listener at every address and has said what it was
+    /// to say.
+    pub(super) fn ready_if_complete(&mut self, id: GenerationId) {
+        let host = self.runtime.host_mut();
+        let Some(slot) = host.processes.slot(id) else { return };
+        if !host.processes.becomes_ready(id, host.members.is_complete(slot)) {
+            return;
+        }
+        host.members.let_go(slot, host.processes.process(id));
+        if self.runtime.engine().policy() == Policy::Cpu {
+            self.look_at_cpus(|other| other == id);
+        }
+        self.take_in(Event::Ready { generation: id });
+    }
+
+    fn look_for_signs(&mut self) {
+        let host = self.runtime.host_mut();
+        let (signs, owner): (Vec<Sign>, u32) = (host.processes.signs().collect(), host.processes.owner());
+        for sign in signs {
+            let host = self.runtime.host_mut();
+            match sign {
+                Sign::Listeners(id, slot) => {
+                    let wanting = host.members.wanting(slot, owner);
+                    let at_once = host.processes.search(id, wanting);
+                    host.later.extend(at_once);
+                }
+                // Nothing else can have reached its queue.
+                Sign::Accepted(id, slot) => {
+                    if host.members.waiting(slot) == 0 {
+                        host.processes.probe_accepted(id);
+                        self.runtime.changed();
+                        self.ready_if_complete(id);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes in what was found of a worker that binds its listeners itself.
+    fn discovered(&mut self, id: GenerationId, found: Vec<Found>) {
+        use crate::workers::discover::Refusal;
+        let host = self.runtime.host_mut();
+        let Some(slot) = host.processes.searched(id) else { return };
+        for Found { address, result } in found {
+            let refused = match result {
+                Ok(discovered) => match host.members.take_in(address, slot, id, discovered) {
+                    Ok(()) => continue,
+                    Err(error) => (describe(&error), error.hint()),
+                },
+                // The process may be between `socket` and `setsockopt`, or about to end: only what cannot change any
+                // more is a refusal.
+                Err(Refusal::NotTaken { .. } | Refusal::NotListed { .. }) => continue,
+                Err(refusal) => (describe(&refusal), refusal.hint()),
+            };
+            let hint = refused.1.map(|hint| format!(" (hint: {hint})")).unwrap_or_default();
+            let why = format!("{}{hint}", refused.0);
+            return self.take_in(Event::ListenerLost { generation: id, why });
+        }
+        host.keep_anchors();
+        self.ready_if_complete(id);
+    }
+
+    fn probed(&mut self, id: GenerationId, connected: std::io::Result<tokio::net::TcpStream>) {
+        let host = self.runtime.host_mut();
+        let again = match connected {
+            Ok(connection) => {
+                host.processes.probe_connected(id, connection);
+                false
+            }
+            Err(error) => {
+                tracing::debug!("the probe of {id:?} did not connect: {error}");
+                true
+            }
+        };
+        self.take_in(Event::ProbeEnded { generation: id });
+        if again {
+            self.prepare_probe(id);
+        }
+    }
+
+    /// Looks at the CPUs that some generations' processes may run on.
+    pub(super) fn look_at_cpus(&mut self, which: impl Fn(GenerationId) -> bool) {
+        for (generation, cpus) in self.runtime.host_mut().processes.look_at_cpus(which) {
+            self.take_in(Event::Pinned { generation, cpus });
+        }
+    }
+
+    /// Gives up a group that never ran, and leaves behind what was there before it and nothing else. It waits for files and the
+    /// keeper.
+    pub(crate) async fn abandon(self) {
+        let host = self.runtime.host();
+        if let (Some(record), false) = (&host.record, self.is_taken_over) {
+            host.shared.notify.remove();
+            record.undo();
+        }
+        self.close().await;
+    }
+
+    /// The group has ended: removes what made it outlive the daemon.
+    async fn end(self) {
+        let host = self.runtime.host();
+        if let Some(record) = &host.record {
+            host.shared.notify.remove();
+            record.remove().await;
+        }
+        self.close().await;
+    }
+
+    /// Lets everything go: once this is over, another group can have its name and its addresses.
+    async fn close(mut self) {
+        // It holds the notification socket, whose path goes with it.
+        self.listening.abort();
+        // Its error is that it was aborted.
+        let _ = (&mut self.listening).await;
+    }
+}
