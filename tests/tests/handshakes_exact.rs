@@ -77,7 +77,7 @@ fn sixty_silent_clients_of_a_server_that_defers_accepts_are_sixty_handshakes() {
             assert!(!restart.is_finished(), "the drain has not waited");
             clients.iter_mut().for_each(Client::ask);
             let answered: Vec<String> =
-                clients.into_iter().map(|client| client.answered_header("X-Pid")).collect();
+                clients.into_iter().map(|client| client.answered_header("x-pid:")).collect();
             (restart.join().expect("the command ends"), answered)
         });
         let receipt = receipt_of(&output.succeeded());

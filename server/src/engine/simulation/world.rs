@@ -250,11 +250,28 @@ impl World {
                     self.recording = Some((number, snapshot, self.ledger.clone()));
                     self.plan_soon(Happening::Recorded(number));
                 }
-                Wish::LetGo(id) => self.plan_soon(Happening::Launch(id)),
-                Wish::Effect(effect) => self.carry_out(*effect)?,
+                Wish::LetGo(id) => {
+                    self.check_recorded(id)?;
+                    self.plan_soon(Happening::Launch(id));
+                }
+                Wish::Effect(effect) => {
+                    if let Effect::Start { generation, .. } = *effect {
+                        self.check_recorded(generation)?;
+                    }
+                    self.carry_out(*effect)?;
+                }
             }
         }
         Ok(())
+    }
+
+    /// A process that no record names would be nobody's after the daemon's death. One that is forgotten already ends by itself.
+    fn check_recorded(&self, id: GenerationId) -> Checked {
+        let names = |group: &Group| group.generations().iter().any(|(named, ..)| *named == id);
+        match names(&self.recorded.0) || !names(self.group()) {
+            true => Ok(()),
+            false => Err(format!("{id:?} is started before a record names it")),
+        }
     }
 
     /// A record is written: what was decided before it may be done.

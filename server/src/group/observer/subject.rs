@@ -6,8 +6,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How many times as long as it took a count of connections serves, while the generation cannot be at its end.
-const SERVES: u32 = 50;
+/// How many times as long as it took a count of connections serves at least, while the generation cannot be at its end: 2 % of a CPU,
+/// which is what a drain may take that has begun.
+const SERVES_MIN: u32 = 50;
+/// And at most, however long the drain lasts: 0.25 %.
+const SERVES_MAX: u32 = 400;
 
 /// The client's and the own address of a handshake.
 type Ends = (SocketAddr, SocketAddr);
@@ -16,6 +19,8 @@ type Ends = (SocketAddr, SocketAddr);
 #[derive(Debug, Default)]
 pub(crate) struct Subject {
     connections: Option<Counted>,
+    /// When they were counted first.
+    since: Option<Instant>,
     /// The handshakes at its addresses that were half-open at its first instant and have been since: only where the kernel does not
     /// tell whose they are.
     half_open: Option<BTreeSet<Ends>>,
@@ -56,7 +61,10 @@ impl Subject {
             return Need::Yes;
         }
         let is_known = counted.is_final || !queue_is_empty;
-        let is_old = now.saturating_duration_since(counted.at) >= counted.took * SERVES;
+        // Half as long as the drain has lasted: its end is seen late only by a part of what it has taken.
+        let lasted = now.saturating_duration_since(self.since.unwrap_or(now));
+        let serves = (lasted / 2).clamp(counted.took * SERVES_MIN, counted.took * SERVES_MAX);
+        let is_old = now.saturating_duration_since(counted.at) >= serves;
         match (is_known, is_old) {
             (false, _) => Need::Yes,
             // Connections only become fewer: none is none.
@@ -75,6 +83,7 @@ impl Subject {
         queue_was_empty: bool,
         is_dead: bool,
     ) {
+        self.since.get_or_insert(at);
         self.connections = Some(Counted { count, at, took, is_final: queue_was_empty, was_dead: is_dead });
     }
 
@@ -105,7 +114,15 @@ mod tests {
         assert_eq!(subject.need(false, false, begin), Need::First);
         subject.counted(7, begin, TOOK, false, false);
         assert_eq!(subject.need(false, false, begin + TOOK), Need::No(7));
-        assert_eq!(subject.need(false, false, begin + TOOK * SERVES), Need::Wanted(7));
+        assert_eq!(subject.need(false, false, begin + TOOK * SERVES_MIN), Need::Wanted(7));
+        let later = begin + TOOK * SERVES_MAX;
+        subject.counted(7, later, TOOK, false, false);
+        assert_eq!(
+            subject.need(false, false, later + TOOK * SERVES_MIN),
+            Need::No(7),
+            "the drain has lasted"
+        );
+        assert_eq!(subject.need(false, false, later + TOOK * SERVES_MAX), Need::Wanted(7));
         // What was in the queue may be open by now.
         assert_eq!(subject.need(true, false, begin + TOOK), Need::Yes);
         subject.counted(8, begin, TOOK, true, false);
