@@ -63,8 +63,8 @@ pub(crate) struct Endpoint {
     publisher: Arc<Mutex<Publisher>>,
     /// By slot, in their places.
     pub(super) members: BTreeMap<Slot, Vec<Member>>,
-    /// What the program had counted for each slot in use before its listener came. Counters are never set back: to do so and to
-    /// keep what they said cannot be one step. Nothing is counted for a slot without a listener.
+    /// What the program had counted for each slot when it was forgotten last. Counters are never set back: to do so and to keep what they
+    /// said cannot be one step. Nothing is counted for a slot without a listener.
     pub(super) counted_before: BTreeMap<Slot, SlotCounters>,
     /// By slot in use, how many migrations to it were told of.
     pub(super) told: BTreeMap<Slot, u64>,
@@ -169,7 +169,6 @@ impl Endpoint {
         if place == 0 {
             let counted = self.kernel.counters(slot)?;
             self.told.insert(slot, counted.asked[Asked::Migration as usize]);
-            self.counted_before.insert(slot, counted);
         }
         self.kernel.put(slot, place, listener.as_fd())?;
         let member = Member::new(listener, self.looks())?;

@@ -86,13 +86,14 @@ impl Endpoint {
     /// Clears a slot and forgets its members. Returns what was counted for it.
     pub(super) fn forget(&mut self, slot: Slot) -> Result<SlotCounters, DataplaneError> {
         let counted = self.counters(slot)?;
+        // Now, and not when the slot is used again: whoever adds what was counted to its totals records both at once.
+        self.counted_before.insert(slot, self.kernel.counters(slot)?);
         self.kernel.clear(slot)?;
         self.kernel.unroute(slot);
         // Before another worker has the slot.
         self.kernel.flows().sweep(self.opening.flows.idle, Some(slot));
         self.kernel.show(slot, Shown::default());
         self.members.remove(&slot);
-        self.counted_before.remove(&slot);
         self.told.remove(&slot);
         self.by_id.remove(&slot);
         Ok(counted)
