@@ -34,12 +34,13 @@ fn fill_queues(steer: &Steer<'_>, site: Site, workers: &[u32], owners: &Owners) 
 }
 
 /// No migration failed and nobody was reset; in the program's counters and the kernel's.
-fn check_counters(steer: &Steer<'_>, migrated: u64) {
+/// `further` are the runs that may have taken a further choice: at a worker's death the table still names it.
+fn check_counters(steer: &Steer<'_>, migrated: u64, further: u64) {
     let group = group_of(steer);
     assert_eq!((group.counters.asked.connection, group.counters.asked.migration), (80, migrated));
     let outcome = &group.counters.outcome;
     assert_eq!(outcome.first_choice + outcome.further_choice, group.counters.runs);
-    assert!(outcome.further_choice <= migrated, "{outcome:?}");
+    assert!(outcome.further_choice <= further, "{outcome:?}");
     assert_eq!((tcp_counter("TCPMigrateReqSuccess"), tcp_counter("TCPMigrateReqFailure")), (migrated, 0));
     assert_eq!(connections_reset(), 0);
 }
@@ -77,7 +78,7 @@ fn at_the_deadline_of_a_handover_they_migrate_to_the_new_generation() {
                     own[0]
                 ))
             );
-            check_counters(&steer, own[0]);
+            check_counters(&steer, own[0], 0);
             println!("{:?}: connections: 80, migrated: {}, failed: 0", site.listen, own[0]);
         });
     }
@@ -135,7 +136,7 @@ fn at_the_deadline_of_a_scale_down_they_migrate_to_those_that_stay() {
                 assert_eq!((receipt.migrated, &receipt.migrated_to), (*own, &whom));
             }
             answers(clients, |client| Answer { worker: after.of(client), generation: 1 });
-            check_counters(&steer, own.iter().sum());
+            check_counters(&steer, own.iter().sum(), 0);
             println!("{:?}: connections: 80, migrated: {own:?}, failed: 0", site.listen);
         });
     }
@@ -169,7 +170,7 @@ fn at_a_sigkill_they_migrate_at_once_to_the_others() {
                 };
                 assert!(is_expected && answer.generation == 1, "{answer:?}: {owner}, {further:?}, {next}");
             }
-            check_counters(&steer, own[0]);
+            check_counters(&steer, own[0], own[0]);
             wait::until("its receipt is written", SOON, || match group_of(&steer).workers[0].migrated_out {
                 out if out == own[0] => Ok(()),
                 out => Err(format!("{out} have moved")),

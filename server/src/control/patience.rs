@@ -14,7 +14,7 @@ use super::api::Request;
 /// Between two attempts to connect to a socket whose backlog is full: there is no event to wait for.
 const FULL_PAUSE: Duration = Duration::from_millis(20);
 
-/// What every varlink service answers by itself, whoever asks.
+/// A method that every varlink service answers by itself, and allows everybody.
 const PROBE: &str = "org.varlink.service.GetInfo";
 
 /// How long a client waits.

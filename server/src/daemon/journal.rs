@@ -63,7 +63,7 @@ impl Journal {
         self.add_of_process(kind, group, worker, generation, &AboutProcess::default(), detail);
     }
 
-    /// Adds an event of which something is known about a process.
+    /// Adds an event that names a process.
     pub(crate) fn add_of_process(
         &self,
         kind: &str,

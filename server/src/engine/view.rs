@@ -251,7 +251,7 @@ impl Group {
         generation.is_some_and(|generation| matches!(generation.phase, Phase::Draining(_)))
     }
 
-    /// Whose generation a slot is. Whoever asks for many has [`holders`](Self::holders).
+    /// The generation that has a slot. For many slots, [`holders`](Self::holders) walks the generations once.
     pub fn holder(&self, slot: Slot) -> Option<GenerationId> {
         self.each_generation().find(|(_, generation)| generation.slot == slot).map(|(id, _)| id)
     }

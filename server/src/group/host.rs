@@ -1,4 +1,5 @@
-//! What carries a group's effects out: its parts, none of which sees another, and what goes between them.
+//! The host executes a group's effects. It owns the parts (members, processes, record, report) and passes results between them; no part
+//! sees another.
 
 use std::{
     collections::{BTreeMap, VecDeque},

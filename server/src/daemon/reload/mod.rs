@@ -132,7 +132,7 @@ impl Daemon {
         Ok(Reloading { began, files, daemon, reloaded, under_way })
     }
 
-    /// Refuses groups of which one with the same name still ends.
+    /// Refuses a group while an earlier one of its name is still ending.
     fn require_ended(&self, added: &[GroupSettings]) -> Result<(), Fault> {
         let Some(settings) = added.iter().find(|settings| self.require(&settings.name).is_ok()) else {
             return Ok(());

@@ -29,7 +29,7 @@ impl Seen {
 }
 
 impl Endpoint {
-    /// What the listeners of each slot show: by a look, else by asking those of which a descriptor is at hand.
+    /// The state of each slot's listeners, from a look. Without a look it is read from the listeners whose descriptors the daemon has.
     pub(super) fn seen(&self, look: Option<&TimedLook>) -> Result<Vec<(Slot, Seen)>, SocketError> {
         let together = |members: &Vec<Member>| {
             let all = members.iter().filter_map(|member| self.seen_of(member, look).transpose());
@@ -59,7 +59,7 @@ impl Endpoint {
         }
     }
 
-    /// What waits at a slot's listeners, as those say themselves of which a descriptor is at hand.
+    /// The unaccepted connections of a slot's listeners, read from those whose descriptors the daemon has.
     pub(super) fn waiting(&self, slot: Slot) -> u64 {
         let at_hand = self.of(slot).iter().filter_map(|member| member.descriptor.as_ref());
         let said = at_hand.filter_map(|listener| options::listening(listener.as_fd()).ok());

@@ -43,7 +43,7 @@ impl Member {
         Ok(Self { cookie, inode, descriptor: Some(descriptor), watched, place: None })
     }
 
-    /// Closes the descriptor where the socket can be seen without. Whoever serves it has another.
+    /// Closes the daemon's descriptor where looks show the socket without it. The worker has a descriptor of its own.
     pub(super) fn let_go(&mut self) {
         if self.watched.is_some() {
             self.descriptor = None;
