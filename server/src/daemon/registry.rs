@@ -157,9 +157,10 @@ impl Daemon {
         let groups = self.groups();
         groups.members.get(name).cloned().ok_or_else(|| {
             let known: Vec<&str> = groups.members.keys().map(GroupName::as_str).collect();
+            let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
             Fault {
                 kind: FaultKind::NoSuch,
-                message: format!("there is no group {name}; this daemon has: {}", known.join(", ")),
+                message: format!("there is no group {name}; this daemon has: {known}"),
                 hint: Some("`steer status` lists the groups and their workers".to_owned()),
             }
         })
