@@ -73,12 +73,17 @@ pub fn run(groups: Vec<GroupSettings>, setup: Setup) -> anyhow::Result<ExitCode>
     let limits = raise_descriptor_limit();
     memory::return_large();
     let [inside, outside] = [runtime()?, runtime()?];
-    let (starting, ended) = (Starting { groups, setup, limits, access }, oneshot::channel());
+    let starting = Starting { groups, setup, limits, access };
     let (groups_runtime, clients_runtime) = (inside.handle().clone(), outside.handle().clone());
-    let (sender, ended) = ended;
     let opened = open_groups(starting, &groups_runtime, &clients_runtime, &inside)?;
-    threads::start("clients", move || drop(sender.send(outside.block_on(serve_clients(opened)))))?;
-    // The groups run here for as long as clients are served; the clients' runtime ends first, with all that is in it.
+    let (sender, ended) = oneshot::channel();
+    threads::start("clients", move || {
+        let result = outside.block_on(serve_clients(opened));
+        // Before the process may end: its tasks hold sockets, whose files go with them.
+        drop(outside);
+        let _ = sender.send(result);
+    })?;
+    // The groups run here for as long as clients are served.
     inside.block_on(ended).context("the thread that serves clients has ended by a fault of this program")?
 }
 
