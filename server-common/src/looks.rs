@@ -1,4 +1,5 @@
-//! The shapes that the look programs and the daemon share: queue cells, connection records, field offsets.
+//! The shapes that the look programs and the daemon share: queue cells, records of connections and processes, field
+//! offsets.
 //!
 //! The programs read kernel structures. Field offsets differ between kernels, and Rust emits no CO-RE relocations, so
 //! the daemon reads the [`Offsets`] from the running kernel's BTF and freezes them in the program's read-only data.
@@ -72,6 +73,22 @@ pub struct HeldConnection {
 
 const _: () = assert!(size_of::<HeldConnection>() == 32);
 
+/// A process, as the iterator writes it. The numbers are those of the initial pid namespace.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ProcessRecord {
+    /// The process.
+    pub pid: u32,
+    /// Its parent.
+    pub parent: u32,
+    /// Its session: the pid of the session's leader, which may have ended.
+    pub session: u32,
+    /// Not 0 once it has ended, while it waits to be reaped.
+    pub exit_state: u32,
+}
+
+const _: () = assert!(size_of::<ProcessRecord>() == 16);
+
 /// The offsets of the fields that the programs read, in bytes from the start of each structure.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -108,6 +125,20 @@ pub struct Offsets {
     pub net: u32,
     /// `net.ns.inum`: u32.
     pub net_number: u32,
+    /// `task_struct.pid`: i32.
+    pub task_thread: u32,
+    /// `task_struct.tgid`: i32.
+    pub task_group: u32,
+    /// `task_struct.real_parent`: a pointer.
+    pub task_parent: u32,
+    /// `task_struct.exit_state`: i32.
+    pub task_exit_state: u32,
+    /// `task_struct.signal`: a pointer.
+    pub task_signal: u32,
+    /// `signal_struct.pids[PIDTYPE_SID]`: a pointer.
+    pub signal_session: u32,
+    /// `pid.numbers[0].nr`: i32, the number in the initial pid namespace.
+    pub pid_number: u32,
     /// Not 0 if the kernel has network namespaces, and with them [`net`](Self::net).
     pub has_net: u32,
     /// Not 0 if the kernel has IPv6, and with it [`address_v6`](Self::address_v6).
@@ -116,7 +147,7 @@ pub struct Offsets {
     pub reads_memory: u32,
 }
 
-const _: () = assert!(size_of::<Offsets>() == 19 * 4);
+const _: () = assert!(size_of::<Offsets>() == 26 * 4);
 
 // SAFETY: `repr(C)`, whole words and bytes without padding between them, and any bit pattern is a value.
 #[cfg(feature = "aya")]

@@ -1,4 +1,4 @@
-//! Two iterators: the queues of watched listeners, and the open connections of a process. They are an object of their
+//! Three iterators: the queues of watched listeners, the open connections of a process, the processes. They are an object of their
 //! own, because the daemon loads them once and the steering program once for each address.
 //!
 //! All loads but one are typed (see `kernel.rs`), so the programs load under `lockdown=confidentiality`.
@@ -8,6 +8,7 @@
 mod connections;
 mod kernel;
 mod listeners;
+mod processes;
 
 #[cfg(not(test))]
 #[panic_handler]

@@ -22,7 +22,7 @@ pub mod setup;
 pub(crate) mod shared;
 pub mod systemd;
 
-use std::{cell::LazyCell, process::ExitCode};
+use std::{cell::LazyCell, process::ExitCode, sync::Arc};
 
 use anyhow::Context as _;
 use tokio::{
@@ -40,7 +40,10 @@ use crate::{
     },
     group::{Neighbours, Observer, Opened, QueueLooks, open},
     metrics::MetricsListener,
-    sockets::{passed::Closer, procfs::Processes},
+    sockets::{
+        passed::Closer,
+        processes::{self, Processes},
+    },
     threads::{self, Threads},
     workers::{
         limits::{Limit, Resource},
@@ -142,6 +145,7 @@ fn open_groups(
     let output = OutputSink::to_stderr(setup.log_format);
     let lasting = Lasting::new(&setup, &threads)?;
     let looks = QueueLooks::open().inspect_err(estimated).ok();
+    list_processes_by(looks.as_ref());
     let shared = Shared {
         clock: Clock::new(),
         journal: Journal::new(),
@@ -198,6 +202,17 @@ fn open_groups(
     // Only a daemon that is being stopped gives them back.
     let _ = daemon.run(opened);
     Ok(Serving { control, metrics, daemon, access, output, lasting, closer, reloads, is_stopped })
+}
+
+/// Has processes be listed by a look where that can be.
+fn list_processes_by(looks: Option<&Arc<QueueLooks>>) {
+    let Some(looks) = looks.cloned() else { return };
+    match looks.looks().without_processes() {
+        Some(reason) => tracing::debug!("processes are listed by /proc: {}", describe::describe(reason)),
+        None => processes::list_by(Box::new(move || {
+            looks.looks().processes().inspect_err(|error| tracing::debug!("/proc is read: {error}")).ok()
+        })),
+    }
 }
 
 /// Says that looks are estimates here.

@@ -12,7 +12,7 @@ use crate::{
     control::api::{Fault, FaultKind},
     group::{Connections, QueueLooks, View},
     names::GroupName,
-    sockets::procfs::Processes,
+    sockets::processes::Processes,
     threads::Pool,
 };
 

@@ -1,6 +1,9 @@
 //! Publishing a table: written aside, swapped whole, and waited for.
 
-use std::time::Duration;
+use std::{
+    sync::{LazyLock, Mutex, PoisonError},
+    time::Duration,
+};
 
 use aya::maps::{Array, ArrayOfMaps, MapData};
 use server_common::table::Table;
@@ -8,6 +11,13 @@ use server_common::table::Table;
 use crate::engine::layout::Layout;
 
 use super::{error::DataplaneError, flow_table::idle_units, object::names};
+
+/// Where tables are written before they are copied into the kernel: too large for a stack, and for every group to keep one.
+/// A new one each time would be mapped, zeroed and unmapped, which takes longer than to write it.
+static SCRATCH: LazyLock<Mutex<Box<Table>>> = LazyLock::new(|| {
+    // SAFETY: `Table` is `repr(C)` of integers: all zeroes is a value.
+    Mutex::new(unsafe { Box::<Table>::new_zeroed().assume_init() })
+});
 
 /// Owns the two tables of one kernel group, of which one is published.
 pub struct Publisher {
@@ -55,12 +65,13 @@ impl Publisher {
         let error = |operation| move |source| DataplaneError::Map { operation, map: names::TABLE, source };
         let next = 1 - self.published;
         self.epoch = layout.epoch;
-        // Too large for a stack, and for every group to keep one.
-        // SAFETY: `Table` is `repr(C)` of integers: all zeroes is a value.
-        let mut table = unsafe { Box::<Table>::new_zeroed().assume_init() };
-        layout.write(&mut table);
-        table.flow_idle = self.flow_idle;
-        self.tables[next].set(0, table.as_ref(), 0).map_err(error("write a table for"))?;
+        {
+            // Every write is of the whole table, whatever a panic has left there.
+            let mut table = SCRATCH.lock().unwrap_or_else(PoisonError::into_inner);
+            layout.write(&mut table);
+            table.flow_idle = self.flow_idle;
+            self.tables[next].set(0, table.as_ref(), 0).map_err(error("write a table for"))?;
+        }
         self.outer.set(0, &self.tables[next], 0).map_err(error("publish in"))?;
         self.published = next;
         Ok(())

@@ -56,16 +56,22 @@ impl Layout {
 /// The different slots of a layout: the working ones first, then what its buckets name beyond them.
 struct Named {
     slots: Vec<Slot>,
-    /// By slot, the place in `slots`.
+    /// By slot, the place in `slots`; as far as there are slots, which are few and low.
     places: Vec<u16>,
+    /// The place of [`NO_SLOT`].
+    nobody: u16,
 }
 
 impl Named {
     fn of(layout: &Layout) -> Self {
         const UNKNOWN: u16 = u16::MAX;
-        let mut named = Self { slots: Vec::new(), places: vec![UNKNOWN; usize::from(Slot::MAX) + 1] };
+        let mut named = Self { slots: Vec::new(), places: Vec::new(), nobody: UNKNOWN };
         for &slot in layout.working.iter().chain(layout.buckets.iter()) {
-            let place = &mut named.places[usize::from(slot)];
+            let index = usize::from(slot);
+            if slot != NO_SLOT && index >= named.places.len() {
+                named.places.resize(index + 1, UNKNOWN);
+            }
+            let place = if slot == NO_SLOT { &mut named.nobody } else { &mut named.places[index] };
             if *place == UNKNOWN {
                 *place = named.slots.len() as u16;
                 named.slots.push(slot);
@@ -75,7 +81,7 @@ impl Named {
     }
 
     fn index(&self, slot: Slot) -> usize {
-        usize::from(self.places[usize::from(slot)])
+        usize::from(if slot == NO_SLOT { self.nobody } else { self.places[usize::from(slot)] })
     }
 }
 

@@ -145,7 +145,7 @@ impl Group {
             hold: self.last_resort(),
             probe: self.probe(),
             working: self.working_slots().into_iter().map(|(_, slot)| slot).collect(),
-            buckets: self.buckets().into(),
+            buckets: self.buckets(),
         }
     }
 
@@ -161,7 +161,7 @@ impl Group {
     }
 
     /// The slot of each bucket, by who has which.
-    pub(super) fn buckets(&self) -> Vec<Slot> {
+    pub(super) fn buckets(&self) -> Arc<[Slot]> {
         let (slots, hold) = (self.working_slots(), self.last_resort());
         let nobody = if slots.is_empty() { hold.unwrap_or(NO_SLOT) } else { NO_SLOT };
         // Found by index: there are 64 times as many buckets as there can be workers.
@@ -170,12 +170,13 @@ impl Group {
         slots.iter().for_each(|&(index, slot)| by_owner[index as usize] = slot);
         let slot_of = |owner: &u32| by_owner.get(*owner as usize).copied().unwrap_or(nobody);
         let owners = &self.publication.owners;
-        let mut buckets: Vec<Slot> = owners.iter().map(slot_of).collect();
+        let mut buckets: Arc<[Slot]> = owners.iter().map(slot_of).collect();
         for (canary, trial) in self.canaries() {
             let Some(slot) = self.generation(canary).map(|generation| generation.slot) else { continue };
             let own = (0..BUCKETS).filter(|&bucket| owners[bucket] == canary.worker).collect();
+            let all = Arc::make_mut(&mut buckets);
             for bucket in choose_part(own, trial.canary.permille) {
-                buckets[bucket] = slot;
+                all[bucket] = slot;
             }
         }
         buckets

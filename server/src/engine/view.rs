@@ -151,7 +151,7 @@ impl Group {
     }
 
     /// The slot of each bucket in the table that is published, or about to be; nothing before the first.
-    pub fn slots(&self) -> Option<Vec<Slot>> {
+    pub fn slots(&self) -> Option<Arc<[Slot]>> {
         (self.publication.last > 0).then(|| self.buckets())
     }
 

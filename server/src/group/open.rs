@@ -16,7 +16,7 @@ use crate::{
     },
     dataplane::kernel_group::ProgramKind,
     engine::group::{Group, Rules},
-    sockets::{address::ListenAddress, diag::Diag, holder, procfs::Processes as AllProcesses},
+    sockets::{address::ListenAddress, diag::Diag, holder, processes::Processes as AllProcesses},
     workers::{notify::NotifySocket, spawn::require_program, user::ResolvedUser},
 };
 

@@ -9,10 +9,7 @@ use crate::{
     daemon::describe::describe,
     dataplane::cells::monotonic_nanoseconds,
     engine::event::{Event, GenerationId, Millis, Slot},
-    sockets::{
-        diag::Diag,
-        procfs::{self, Processes as AllProcesses},
-    },
+    sockets::{diag::Diag, processes::Processes as AllProcesses, procfs},
     workers::process::Process,
 };
 

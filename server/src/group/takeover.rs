@@ -16,7 +16,7 @@ use crate::{
         address::ListenAddress,
         diag::{Diag, ListenerInfo},
         options, pidfd,
-        procfs::Processes as AllProcesses,
+        processes::Processes as AllProcesses,
     },
     workers::process::Process,
 };

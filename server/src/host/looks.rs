@@ -43,10 +43,14 @@ pub(super) fn probe() -> Probe {
         }
         Err(error) => return estimate(&error),
     };
+    let listed = match looks.without_processes() {
+        None => "; the processes of the host".to_owned(),
+        Some(reason) => format!("; the processes of the host by /proc ({})", describe(reason)),
+    };
     Probe::ok(
         NAME,
         format!(
-            "exact: {CONNECTIONS} of {CONNECTIONS} connections are counted at their listener, unaccepted{by}"
+            "exact: {CONNECTIONS} of {CONNECTIONS} connections are counted at their listener, unaccepted{by}{listed}"
         ),
     )
 }

@@ -8,4 +8,5 @@ pub mod netns;
 pub mod options;
 pub mod passed;
 pub mod pidfd;
+pub mod processes;
 pub mod procfs;

@@ -1,4 +1,4 @@
-//! What `/proc` says of processes: who descends from whom, who holds which socket.
+//! What `/proc` says of processes: what each is, who holds which socket.
 //!
 //! Everything here is a snapshot: a process can end, or fork, between two reads. What has gone is left out, never
 //! an error. Processes of other users show no descriptors without CAP_SYS_PTRACE.
@@ -6,13 +6,9 @@
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 
-use std::{
-    collections::{HashMap, HashSet},
-    fs, io,
-    os::fd::RawFd,
-    sync::{Arc, Mutex, PoisonError},
-    time::Instant,
-};
+use std::{collections::HashSet, fs, io, os::fd::RawFd};
+
+use server_common::looks::ProcessRecord;
 
 /// The part of `/proc/PID/stat` that is used here.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,6 +33,12 @@ impl Stat {
     /// Whether it is dead already and only waits to be reaped.
     pub fn is_dead(&self) -> bool {
         matches!(self.state, 'Z' | 'X' | 'x')
+    }
+
+    /// The same as a look has it.
+    pub(super) fn record(&self) -> ProcessRecord {
+        let Self { pid, parent, session, .. } = *self;
+        ProcessRecord { pid, parent, session, exit_state: u32::from(self.is_dead()) }
     }
 }
 
@@ -81,78 +83,9 @@ fn parse_user(text: &str) -> Option<u32> {
 }
 
 /// The pids of all processes that this one can see.
-fn pids() -> Vec<u32> {
+pub(super) fn pids() -> Vec<u32> {
     let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
     entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
-}
-
-/// Every living process whose session is the leader's or that descends from it, itself included, by pid.
-///
-/// A process that has left the session and whose parents have ended belongs to nobody any more and is missed.
-/// The caller makes sure that the number still is the leader's, see [`start_time`].
-pub fn process_tree(leader: u32) -> Vec<u32> {
-    Processes::now().tree(leader)
-}
-
-/// All processes that this one can see, as they were at one look: for the trees of many workers. A look reads a file for
-/// each process of the host.
-#[derive(Debug, Clone, Default)]
-pub struct Processes {
-    by_pid: HashMap<u32, Stat>,
-    children: HashMap<u32, Vec<u32>>,
-    sessions: HashMap<u32, Vec<u32>>,
-}
-
-/// The last look that somebody else can make do with, and when it began.
-static LAST: Mutex<Option<(Instant, Arc<Processes>)>> = Mutex::new(None);
-
-impl Processes {
-    /// Looks.
-    pub fn now() -> Self {
-        Self::of(pids().into_iter().filter_map(stat))
-    }
-
-    /// A look that has begun at this time or later, for whoever has to see what was there after something had happened. Where the last
-    /// one did, that is it: of many processes that end at once not each takes a look of its own. It can block, as a look does.
-    pub fn since(time: Instant) -> Arc<Self> {
-        // A look is whole, whoever panicked; and who comes while one is taken waits for it.
-        let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((began, look)) = &*last
-            && *began >= time
-        {
-            return look.clone();
-        }
-        let began = Instant::now();
-        let look = Arc::new(Self::now());
-        *last = Some((began, look.clone()));
-        look
-    }
-
-    fn of(all: impl IntoIterator<Item = Stat>) -> Self {
-        let mut processes = Self::default();
-        for process in all {
-            processes.children.entry(process.parent).or_default().push(process.pid);
-            processes.sessions.entry(process.session).or_default().push(process.pid);
-            processes.by_pid.insert(process.pid, process);
-        }
-        processes
-    }
-
-    /// [`process_tree`] at that look.
-    pub fn tree(&self, leader: u32) -> Vec<u32> {
-        let mut found = HashSet::new();
-        let mut unseen = vec![leader];
-        unseen.extend(self.sessions.get(&leader).into_iter().flatten());
-        while let Some(pid) = unseen.pop() {
-            if found.insert(pid) {
-                unseen.extend(self.children.get(&pid).into_iter().flatten());
-            }
-        }
-        let lives = |pid: &u32| self.by_pid.get(pid).is_some_and(|process| !process.is_dead());
-        let mut tree: Vec<u32> = found.into_iter().filter(lives).collect();
-        tree.sort_unstable();
-        tree
-    }
 }
 
 /// The process, its session, its parents and their sessions: the leader of a worker that the process belongs to
@@ -219,34 +152,6 @@ mod tests {
 
     use super::*;
 
-    fn process(pid: u32, parent: u32, session: u32, state: char) -> Stat {
-        Stat { pid, command: "x".to_owned(), state, parent, session, start_time: 1, status: 0 }
-    }
-
-    #[test]
-    fn a_look_serves_those_who_asked_for_it_before_it_began_and_no_others() {
-        let before = Instant::now();
-        let (first, second) = (Processes::since(before), Processes::since(before));
-        // Another test may have looked in between, and later.
-        assert!(
-            first.by_pid.contains_key(&std::process::id()) && second.by_pid.contains_key(&std::process::id())
-        );
-        let child = std::process::Command::new("/bin/sleep").arg("60").spawn().unwrap();
-        let (pid, started) = (child.id(), Instant::now());
-        let _killed = Killed(child);
-        assert!(Processes::since(started).by_pid.contains_key(&pid), "it began before {pid} was there");
-    }
-
-    /// Killed, whatever becomes of the test.
-    struct Killed(std::process::Child);
-
-    impl Drop for Killed {
-        fn drop(&mut self) {
-            let _ = self.0.kill();
-            let _ = self.0.wait();
-        }
-    }
-
     #[test]
     fn a_hostile_name_does_not_move_the_fields() {
         let text = "4242 (a) S 1 (b)) R) S 17 4242 4242 0 -1 4194560 132 0 0 0 1 2 0 0 20 0 1 0 987654 \
@@ -271,27 +176,9 @@ mod tests {
     }
 
     #[test]
-    fn a_tree_is_the_session_and_the_descendants() {
-        let all = [
-            process(1, 0, 1, 'S'),
-            process(10, 1, 10, 'S'),  // the leader
-            process(11, 10, 10, 'S'), // its child
-            process(12, 11, 12, 'S'), // a grandchild with a session of its own
-            process(13, 1, 10, 'S'),  // an orphan of the session
-            process(14, 10, 10, 'Z'), // dead
-            process(20, 1, 20, 'S'),  // somebody else
-        ];
-        let tree = |leader, all: &[Stat]| Processes::of(all.to_vec()).tree(leader);
-        assert_eq!(tree(10, &all), [10, 11, 12, 13]);
-        assert_eq!(tree(10, &all[2..]), [11, 12, 13], "the leader has ended");
-        assert_eq!(tree(99, &all), [] as [u32; 0]);
-    }
-
-    #[test]
     fn this_process_is_seen() {
         let pid = std::process::id();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        assert!(process_tree(pid).contains(&pid));
         assert_eq!(lineage(pid)[0], pid);
         assert!(
             lineage(pid).contains(&std::os::unix::process::parent_id())

@@ -15,10 +15,7 @@ use rustix::{
 use thiserror::Error;
 use tokio::io::{Interest, unix::AsyncFd};
 
-use crate::sockets::{
-    pidfd,
-    procfs::{self, Processes},
-};
+use crate::sockets::{pidfd, processes::Processes, procfs};
 
 /// How long whoever reaps orphans may take to do so.
 const REAPED_BY_OTHERS: Duration = Duration::from_millis(500);
@@ -221,7 +218,7 @@ impl Process {
     /// stays here after its end.
     pub fn tree(&self) -> Vec<u32> {
         match self.is_still_its_pid() {
-            true => procfs::process_tree(self.inner.pid),
+            true => Processes::now().tree(self.inner.pid),
             false => Vec::new(),
         }
     }

@@ -26,7 +26,7 @@ use crate::{
     engine::event::{Command, Millis},
     group::{Approval, Message, Opened, Proposal, open},
     names::GroupName,
-    sockets::procfs::Processes,
+    sockets::processes::Processes,
     threads::JobError,
 };
 

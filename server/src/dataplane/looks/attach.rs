@@ -15,6 +15,8 @@ use super::{
 
 /// The iterator over the sockets that have a value in a socket storage map.
 pub(super) const SK_STORAGE_MAP: &str = "bpf_sk_storage_map";
+/// The iterator over threads.
+pub(super) const TASK: &str = "task";
 /// The iterator over open descriptors.
 pub(super) const TASK_FILE: &str = "task_file";
 
@@ -24,7 +26,7 @@ pub(super) fn iterators(btf: &Btf) -> Result<AyaBtf, LooksError> {
         let function = format!("bpf_iter_{iterator}");
         Some((btf.find(Kind::Func, &function).ok()?, function))
     };
-    let functions = [SK_STORAGE_MAP, TASK_FILE].into_iter().filter_map(number).collect();
+    let functions = [SK_STORAGE_MAP, TASK, TASK_FILE].into_iter().filter_map(number).collect();
     AyaBtf::parse(&only(&functions), Endianness::default()).map_err(LooksError::Iterators)
 }
 

@@ -76,6 +76,9 @@ pub enum LooksError {
     /// The kernel cannot list the connections of one process.
     #[error("this kernel cannot list the connections of one process")]
     NoConnections(#[source] Arc<LooksError>),
+    /// The kernel cannot list the processes, or lists them by other numbers than this process knows them by.
+    #[error("a look cannot list the processes here")]
+    NoProcesses(#[source] Arc<LooksError>),
 }
 
 impl LooksError {
@@ -89,6 +92,7 @@ impl LooksError {
             Self::NoConnections(_) => {
                 "use Linux 6.1 or later; /proc and sock_diag tell the same at a higher cost"
             }
+            Self::NoProcesses(_) => "/proc tells the same at a higher cost",
             Self::Full { .. } | Self::Unwatchable { .. } => {
                 "sock_diag tells its queues, with an estimate of half-open handshakes"
             }

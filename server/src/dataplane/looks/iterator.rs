@@ -15,6 +15,8 @@ pub(super) enum Over<'a> {
     Map(BorrowedFd<'a>),
     /// The descriptors of one process (Linux 6.1). Earlier kernels refuse it with E2BIG.
     Process(u32),
+    /// All threads of the reader's pid namespace (Linux 5.8).
+    Threads,
 }
 
 /// A linked program. Closing the descriptor ends it.
@@ -35,12 +37,15 @@ impl Link {
                 process = [0, pid, 0];
                 &process
             }
+            Over::Threads => &[],
         };
         let mut attributes = zeroed();
         attributes.link_create.__bindgen_anon_1.prog_fd = program.as_raw_fd() as u32;
         attributes.link_create.attach_type = BPF_TRACE_ITER as u32;
-        attributes.link_create.__bindgen_anon_3.__bindgen_anon_1.iter_info = info.as_ptr() as u64;
-        attributes.link_create.__bindgen_anon_3.__bindgen_anon_1.iter_info_len = size_of_val(info) as u32;
+        if !info.is_empty() {
+            attributes.link_create.__bindgen_anon_3.__bindgen_anon_1.iter_info = info.as_ptr() as u64;
+            attributes.link_create.__bindgen_anon_3.__bindgen_anon_1.iter_info_len = size_of_val(info) as u32;
+        }
         bpf(bpf_cmd::BPF_LINK_CREATE, &mut attributes).map(Self)
     }
 

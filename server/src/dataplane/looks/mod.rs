@@ -1,4 +1,5 @@
-//! Exact looks: the kernel's own counts of each watched listener's queues, and the open connections of a process.
+//! Exact looks: the kernel's own counts of each watched listener's queues, the open connections of a process, and the
+//! processes of the host.
 //!
 //! Each watched listener has an entry in a socket storage map, and a BPF iterator visits only the sockets in that
 //! map. A look therefore costs microseconds and grows with the watched listeners only. sock_diag walks the host's
@@ -21,6 +22,7 @@ mod iterator;
 mod look;
 mod object;
 mod offsets;
+mod processes;
 mod queues;
 mod watched;
 
@@ -30,9 +32,12 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+pub use server_common::looks::ProcessRecord;
 use server_common::looks::WATCHED_MAX;
 
-use self::{connections::Connections, indices::Indices, object::Object, queues::Queues};
+use self::{
+    connections::Connections, indices::Indices, object::Object, processes::ProcessList, queues::Queues,
+};
 pub use self::{
     connections::OpenConnection,
     error::LooksError,
@@ -46,6 +51,7 @@ pub struct Looks {
     queues: Mutex<Queues>,
     indices: Arc<Mutex<Indices>>,
     connections: Result<Mutex<Connections>, Arc<LooksError>>,
+    processes: Result<Mutex<ProcessList>, Arc<LooksError>>,
     reads_memory: bool,
 }
 
@@ -53,6 +59,7 @@ impl std::fmt::Debug for Looks {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Looks")
             .field("without_connections", &self.without_connections())
+            .field("without_processes", &self.without_processes())
             .finish_non_exhaustive()
     }
 }
@@ -68,6 +75,7 @@ impl Looks {
             queues: Mutex::new(Queues::new(&mut object)?),
             indices: Arc::new(Mutex::new(Indices::new(WATCHED_MAX, 0))),
             connections: Connections::new(&mut object).map(Mutex::new).map_err(Arc::new),
+            processes: ProcessList::new(&mut object).map(Mutex::new).map_err(Arc::new),
             reads_memory: object.reads_memory,
         })
     }
@@ -128,6 +136,22 @@ impl Looks {
         match &self.connections {
             Ok(connections) => locked(connections).look(pids, ports),
             Err(reason) => Err(LooksError::NoConnections(Arc::clone(reason))),
+        }
+    }
+
+    /// The reason why [`processes`](Self::processes) does not work here; `None` if it does.
+    pub fn without_processes(&self) -> Option<&LooksError> {
+        self.processes.as_ref().err().map(Arc::as_ref)
+    }
+
+    /// All processes of the host: those that live throughout the look are in it once. The cost grows with the host's
+    /// threads, about 0.1 us each; `/proc` takes 20 to 30 us for each process.
+    ///
+    /// Needs the initial pid namespace.
+    pub fn processes(&self) -> Result<Vec<ProcessRecord>, LooksError> {
+        match &self.processes {
+            Ok(processes) => locked(processes).look(),
+            Err(reason) => Err(LooksError::NoProcesses(Arc::clone(reason))),
         }
     }
 }

@@ -10,7 +10,7 @@ use aya::{
 use server_common::looks::Offsets;
 
 use super::{
-    attach::{self, SK_STORAGE_MAP, TASK_FILE},
+    attach::{self, SK_STORAGE_MAP, TASK, TASK_FILE},
     btf::{self, Btf},
     error::LooksError,
     offsets::offsets,
@@ -26,6 +26,8 @@ pub(super) mod names {
     pub(crate) const LISTENERS: &str = "listeners";
     /// The program that visits the descriptors of a process.
     pub(crate) const CONNECTIONS: &str = "connections";
+    /// The program that visits processes.
+    pub(crate) const PROCESSES: &str = "processes";
     /// The watched sockets.
     pub(crate) const WATCHED: &str = "WATCHED";
     /// Their queue cells.
@@ -38,7 +40,7 @@ pub(super) mod names {
     pub(super) const OFFSETS: &str = "OFFSETS";
 }
 
-/// The loaded object. The `listeners` program is loaded with it, `connections` on demand.
+/// The loaded object. The `listeners` program is loaded with it, the others on demand.
 pub(super) struct Object {
     ebpf: Ebpf,
     iterators: AyaBtf,
@@ -73,6 +75,12 @@ impl Object {
     pub(super) fn connections(&mut self) -> Result<ProgramFd, LooksError> {
         load_program(&mut self.ebpf, names::CONNECTIONS, TASK_FILE, &self.iterators)?;
         descriptor(program(&mut self.ebpf, names::CONNECTIONS)?, names::CONNECTIONS)
+    }
+
+    /// Loads the `processes` program.
+    pub(super) fn processes(&mut self) -> Result<ProgramFd, LooksError> {
+        load_program(&mut self.ebpf, names::PROCESSES, TASK, &self.iterators)?;
+        descriptor(program(&mut self.ebpf, names::PROCESSES)?, names::PROCESSES)
     }
 
     /// Takes a map out.

@@ -4,6 +4,9 @@ use server_common::looks::Offsets;
 
 use super::btf::{Btf, BtfError};
 
+/// `PIDTYPE_SID` of `enum pid_type`, the same since Linux 4.19.
+const SESSION: u32 = 3;
+
 /// Finds all offsets in BTF.
 pub(super) fn offsets(btf: &Btf) -> Result<Offsets, BtfError> {
     let sock = btf.structure("sock")?;
@@ -14,6 +17,7 @@ pub(super) fn offsets(btf: &Btf) -> Result<Offsets, BtfError> {
         .and_then(|offset| btf.structure("udp6_sock").map(|_| offset));
     // CONFIG_NET_NS.
     let net = sock.offset("__sk_common.skc_net.net");
+    let task = btf.structure("task_struct")?;
     Ok(Offsets {
         state: sock.offset("__sk_common.skc_state")?,
         family: sock.offset("__sk_common.skc_family")?,
@@ -33,6 +37,13 @@ pub(super) fn offsets(btf: &Btf) -> Result<Offsets, BtfError> {
         has_net: u32::from(net.is_ok()),
         net: net.unwrap_or_default(),
         net_number: btf.structure("net")?.offset("ns.inum")?,
+        task_thread: task.offset("pid")?,
+        task_group: task.offset("tgid")?,
+        task_parent: task.offset("real_parent")?,
+        task_exit_state: task.offset("exit_state")?,
+        task_signal: task.offset("signal")?,
+        signal_session: btf.structure("signal_struct")?.offset("pids")? + SESSION * size_of::<u64>() as u32,
+        pid_number: btf.structure("pid")?.offset("numbers")? + btf.structure("upid")?.offset("nr")?,
         reads_memory: 0,
     })
 }

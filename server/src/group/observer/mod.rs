@@ -24,7 +24,7 @@ use crate::{
         effect::Effect,
         event::{Event, GenerationId, Millis, Observation, Slot},
     },
-    sockets::{address::ListenAddress, diag::Diag, procfs::Processes},
+    sockets::{address::ListenAddress, diag::Diag, processes::Processes},
     threads::ThreadError,
     workers::process::Process,
 };

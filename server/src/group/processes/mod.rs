@@ -20,7 +20,7 @@ use crate::{
     daemon::settings::GroupSettings,
     dataplane::cells::WorkerCell,
     engine::event::{GenerationId, Slot},
-    sockets::procfs::Processes as AllProcesses,
+    sockets::processes::Processes as AllProcesses,
     threads::Threads,
     workers::{
         limits::{Limit, Resource},

@@ -25,7 +25,7 @@ use crate::{
         totals::{migrated_in, selected},
     },
     policy::Policy,
-    sockets::{address::ListenAddress, diag::Diag, procfs::Processes as AllProcesses},
+    sockets::{address::ListenAddress, diag::Diag, processes::Processes as AllProcesses},
 };
 
 use super::{View, unreadable};

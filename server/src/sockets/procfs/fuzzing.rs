@@ -1,7 +1,7 @@
 //! Any text as a file of `/proc`: those of a process of another user's choice are not to be trusted.
 
 use super::*;
-use crate::metrics::kernel::KernelCounters;
+use crate::{metrics::kernel::KernelCounters, sockets::processes::Processes};
 
 /// What is understood is written as the kernel does and understood as the same; trees of processes are trees whatever they say.
 pub fn check(bytes: &[u8]) {
@@ -30,14 +30,14 @@ fn written(stat: &Stat) -> String {
 }
 
 fn check_trees(all: Vec<Stat>) {
-    let processes = Processes::of(all.iter().cloned());
+    let processes = Processes::of(all.iter().map(Stat::record));
     for leader in all.iter().flat_map(|stat| [stat.pid, stat.parent, stat.session]) {
         let tree = processes.tree(leader);
         assert!(tree.is_sorted_by(|one, next| one < next), "{tree:?}");
         for pid in &tree {
-            assert!(!processes.by_pid[pid].is_dead(), "{pid} is dead");
+            assert!(processes.lives(*pid), "{pid} is dead");
         }
-        if processes.by_pid.get(&leader).is_some_and(|leader| !leader.is_dead()) {
+        if processes.lives(leader) {
             assert!(tree.contains(&leader), "{leader} is not in its own tree");
         }
     }
