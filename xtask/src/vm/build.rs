@@ -28,8 +28,28 @@ struct Selected {
 
 /// What tells kernels apart. The other targets' tests count in tens of thousands of connections, which takes hours
 /// under emulation.
-const SELECTED: [Selected; 3] = [
+const SELECTED: [Selected; 6] = [
     Selected { target: "matrix", tests: &[], needs_migration: false },
+    Selected {
+        target: "looks",
+        tests: &[
+            "frozen_handshakes_are_counted_at_the_listener_that_they_are_of",
+            "clients_that_a_deferring_listener_waits_for_are_half_open",
+            "unread_datagrams_are_counted_in_both_of_a_sockets_queues",
+            "a_closed_listener_is_seen_while_handshakes_of_it_are_half_open_and_then_no_more",
+        ],
+        needs_migration: false,
+    },
+    Selected {
+        target: "looks_processes",
+        tests: &["a_look_has_what_proc_says_of_each_process"],
+        needs_migration: false,
+    },
+    Selected {
+        target: "handshakes_exact",
+        tests: &["a_receipt_counts_what_is_half_open_at_its_own_listeners_under_each_policy"],
+        needs_migration: false,
+    },
     Selected {
         target: "own_mode",
         tests: &["an_ipv4_server_serves_through_changes"],

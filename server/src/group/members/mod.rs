@@ -9,23 +9,17 @@ mod error;
 mod member;
 mod publication;
 mod reader;
+mod readings;
 mod stopping;
 mod upkeep;
 
-use std::{
-    collections::{BTreeMap, BTreeSet, HashSet},
-    io,
-    net::SocketAddr,
-    os::fd::OwnedFd,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashSet, io, net::SocketAddr, os::fd::OwnedFd, sync::Arc};
 
 use server_common::{counters::SlotCounters, load::Shown};
 
 use crate::{
     daemon::describe::describe,
-    dataplane::{cells::WorkerCell, error::DataplaneError, flow_table::FlowTable, looks::Watched},
+    dataplane::{cells::WorkerCell, error::DataplaneError},
     engine::{
         event::{GenerationId, Moved, Slot},
         layout::Layout,
@@ -40,7 +34,6 @@ use crate::{
 
 use super::{
     message::{Inbox, Message},
-    neighbours::Neighbours,
     observer::QueueLooks,
     record::SavedAddress,
 };
@@ -51,14 +44,9 @@ pub(crate) use self::{
     endpoint::{Endpoint, Opening},
     error::EndpointError,
     reader::Reader,
+    readings::{SeenAt, Target},
     upkeep::{CLEARED, Upkeep},
 };
-
-/// How old a look may be by which listeners are supervised: groups look at the same instants, and share one.
-const LOOK_AGE_MAX: Duration = Duration::from_millis(4);
-
-/// What each slot's listeners show, address by address.
-pub(crate) type SeenAt = Vec<(ListenAddress, Vec<(Slot, Seen)>)>;
 
 /// A group's members.
 #[derive(Debug)]
@@ -84,16 +72,6 @@ pub(crate) struct Wanting {
     pub(crate) known: HashSet<u64>,
     /// How many more there are to be.
     pub(crate) count: usize,
-}
-
-/// What is looked at for one slot at one TCP address.
-#[derive(Debug, Clone)]
-pub(crate) struct Target {
-    pub(crate) address: ListenAddress,
-    /// The slot's listeners, by cookie.
-    pub(crate) cookies: Vec<u64>,
-    /// What exact looks know them by; fewer than the cookies where they are not to be had.
-    pub(crate) watched: Vec<Arc<Watched>>,
 }
 
 impl Members {
@@ -325,22 +303,6 @@ impl Members {
         }
     }
 
-    /// The inodes of a slot's TCP listeners.
-    pub(crate) fn inodes(&self, slot: Slot) -> Vec<u64> {
-        let endpoints = self.endpoints.iter().filter(|endpoint| !endpoint.is_udp());
-        endpoints.flat_map(|endpoint| endpoint.of(slot)).map(|member| member.inode).collect()
-    }
-
-    /// The inodes of all of a slot's listeners.
-    pub(crate) fn all_inodes(&self, slot: Slot) -> Vec<u64> {
-        self.endpoints.iter().flat_map(|endpoint| endpoint.of(slot)).map(|member| member.inode).collect()
-    }
-
-    /// Whether a descriptor of any of a slot's listeners is kept, so that it stays open without its worker.
-    pub(crate) fn keeps(&self, slot: Slot) -> bool {
-        self.endpoints.iter().flat_map(|endpoint| endpoint.of(slot)).any(|member| member.descriptor.is_some())
-    }
-
     /// What the kernel has migrated since this was asked last, by the slot that received it.
     pub(crate) fn moved(&mut self) -> Moved {
         let mut moved = Moved::new();
@@ -387,15 +349,6 @@ impl Members {
             .for_each(|endpoint| endpoint.discard_unaccepted(slot));
     }
 
-    /// What waits at a slot's listeners of which descriptors are at hand.
-    pub(crate) fn waiting(&self, slot: Slot) -> u64 {
-        self.endpoints
-            .iter()
-            .filter(|endpoint| !endpoint.is_udp())
-            .map(|endpoint| endpoint.waiting(slot))
-            .sum()
-    }
-
     /// Clears a slot and forgets its listeners; what was counted for it.
     pub(crate) fn forget(&mut self, slot: Slot) -> SlotCounters {
         let mut sum = SlotCounters::default();
@@ -408,28 +361,6 @@ impl Members {
         sum
     }
 
-    /// What the listeners of each slot show, address by address.
-    pub(crate) fn seen(&self) -> Result<SeenAt, SocketError> {
-        let look = self.looks.as_ref().and_then(|looks| looks.recent(LOOK_AGE_MAX));
-        let seen = |endpoint: &Endpoint| Ok((endpoint.address, endpoint.seen(look.as_deref())?));
-        self.endpoints.iter().map(seen).collect()
-    }
-
-    /// What waits at the listeners of each slot.
-    pub(crate) fn queues(&self) -> Result<BTreeMap<Slot, u64>, SocketError> {
-        let mut queues = BTreeMap::new();
-        for (slot, seen) in self.seen()?.into_iter().flat_map(|(_, seen)| seen) {
-            *queues.entry(slot).or_default() += seen.unaccepted;
-        }
-        Ok(queues)
-    }
-
-    /// How many runs of the program the slot was selected in for new connections, so far.
-    pub(crate) fn selected(&self, slot: Slot) -> u64 {
-        let asked = server_common::counters::Asked::Connection as usize;
-        self.endpoints.iter().filter_map(|it| it.kernel.counters(slot).ok()).map(|it| it.asked[asked]).sum()
-    }
-
     /// Shows the programs what the kernel shows of a slot's listeners.
     pub(crate) fn show(&self, slot: Slot, shown: Shown) {
         self.endpoints.iter().for_each(|endpoint| endpoint.kernel.show(slot, shown));
@@ -438,86 +369,6 @@ impl Members {
     /// Has a slot's worker be known by its cell, or by none.
     pub(crate) fn put_cell(&self, slot: Slot, cell: Option<Arc<WorkerCell>>) {
         self.cells.put(slot, cell);
-    }
-
-    /// The slot's TCP listeners, for looks at their queues.
-    pub(crate) fn targets(&self, slot: Slot) -> Vec<Target> {
-        let target = |endpoint: &Endpoint| Target {
-            address: endpoint.address,
-            cookies: endpoint.of(slot).iter().map(|member| member.cookie).collect(),
-            watched: endpoint.of(slot).iter().filter_map(|member| member.watched.clone()).collect(),
-        };
-        self.endpoints.iter().filter(|endpoint| !endpoint.is_udp()).map(target).collect()
-    }
-
-    /// How many datagrams have come to a slot lately by their QUIC connection ID, and how many of its sockets have unread ones.
-    pub(crate) fn datagrams(&mut self, slot: Slot) -> Result<(u64, u64), DataplaneError> {
-        let (mut by_id, mut unread) = (0, 0);
-        for endpoint in self.endpoints.iter_mut().filter(|endpoint| endpoint.is_udp()) {
-            by_id += endpoint.by_id(slot)?;
-            // A socket of which nothing can be read is not waited for.
-            let seen = endpoint.seen(None).unwrap_or_default();
-            unread += seen.iter().find(|(of, _)| *of == slot).map_or(0, |(_, seen)| seen.unaccepted);
-        }
-        Ok((by_id, unread))
-    }
-
-    /// The UDP flows of each address, with the time that one can be idle: to be counted on another thread.
-    pub(crate) fn flow_tables(&self) -> Vec<(Arc<FlowTable>, Duration)> {
-        let udp = self.endpoints.iter().filter(|endpoint| endpoint.is_udp());
-        udp.map(|endpoint| (endpoint.kernel.flows_shared(), endpoint.opening.flows.idle)).collect()
-    }
-
-    /// Puts right what others can take away: pins, programs, and half of the slots, of which the next look has the others.
-    pub(crate) fn look_after(
-        &mut self,
-        hold: Option<Slot>,
-        ending: &BTreeSet<Slot>,
-    ) -> Vec<(ListenAddress, Upkeep)> {
-        self.was_at_odd = !self.was_at_odd;
-        let parity = Slot::from(self.was_at_odd);
-        let mut found = Vec::new();
-        for endpoint in &mut self.endpoints {
-            match endpoint.look_after(parity, hold, ending) {
-                Ok(upkeep) => found.push((endpoint.address, upkeep)),
-                Err(error) => tracing::warn!("cannot look after {}: {}", endpoint.address, describe(&error)),
-            }
-        }
-        found
-    }
-
-    /// Puts listeners that were taken back into their slot; the addresses where it had been cleared.
-    pub(crate) fn refill(&self, slot: Slot, mut taken: Vec<OwnedFd>) -> Vec<ListenAddress> {
-        let mut filled = Vec::new();
-        for endpoint in &self.endpoints {
-            for (place, listener) in endpoint.sort_taken(slot, &mut taken) {
-                match endpoint.fill(slot, place, &listener) {
-                    Ok(true) => filled.push(endpoint.address),
-                    Ok(false) => {}
-                    Err(error) => {
-                        tracing::warn!("cannot look after {}: {}", endpoint.address, describe(&error))
-                    }
-                }
-            }
-        }
-        filled
-    }
-
-    /// Whether everybody who listens at the addresses is a member, listens, and has nothing waiting: by the walk that all groups
-    /// share, which may be a second old.
-    pub(crate) fn is_at_rest(&self, neighbours: &Neighbours) -> bool {
-        let is_at_rest = |endpoint: &Endpoint| {
-            let Some(look) = neighbours.seen(endpoint.address) else { return false };
-            let mut missing = endpoint.cookies();
-            let mut found = look.at(endpoint.address.address);
-            found.all(|other| other.unaccepted == 0 && missing.remove(&other.cookie)) && missing.is_empty()
-        };
-        self.endpoints.iter().all(is_at_rest)
-    }
-
-    /// The addresses, each with the cookies of its members: to look for others by.
-    pub(crate) fn known(&self) -> Vec<(ListenAddress, HashSet<u64>)> {
-        self.endpoints.iter().map(|endpoint| (endpoint.address, endpoint.cookies())).collect()
     }
 
     /// Gives the group to the kernel's own hash, whole or not at all: anchors leave and programs are detached, each through a listener
@@ -545,11 +396,6 @@ impl Members {
         let anchors = self.endpoints.iter_mut().filter_map(|endpoint| endpoint.anchor.as_mut());
         anchors.for_each(anchor::Anchor::release);
         Ok(())
-    }
-
-    /// The slots that have TCP members of which no descriptor is at hand, one for each address: to reach their kernel groups by.
-    pub(crate) fn slots(&self) -> BTreeSet<Slot> {
-        self.endpoints.iter().flat_map(|endpoint| endpoint.members.keys().copied()).collect()
     }
 }
 

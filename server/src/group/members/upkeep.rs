@@ -2,9 +2,14 @@
 
 use std::{collections::BTreeSet, os::fd::AsFd as _, os::fd::OwnedFd};
 
-use crate::{dataplane::error::DataplaneError, engine::event::Slot, sockets::options};
+use crate::{
+    daemon::describe::describe,
+    dataplane::error::DataplaneError,
+    engine::event::Slot,
+    sockets::{address::ListenAddress, options},
+};
 
-use super::{endpoint::Endpoint, error::EndpointError};
+use super::{Members, endpoint::Endpoint, error::EndpointError};
 
 /// What was found at a look at what others can take away.
 #[derive(Debug, Default)]
@@ -13,6 +18,43 @@ pub(crate) struct Upkeep {
     pub(crate) repaired: Vec<&'static str>,
     /// Slots whose listeners have to be taken from their processes to be looked after.
     pub(crate) out_of_hand: Vec<Slot>,
+}
+
+impl Members {
+    /// Puts right what others can take away: pins, programs, and half of the slots, of which the next look has the others.
+    pub(crate) fn look_after(
+        &mut self,
+        hold: Option<Slot>,
+        ending: &BTreeSet<Slot>,
+    ) -> Vec<(ListenAddress, Upkeep)> {
+        self.was_at_odd = !self.was_at_odd;
+        let parity = Slot::from(self.was_at_odd);
+        let mut found = Vec::new();
+        for endpoint in &mut self.endpoints {
+            match endpoint.look_after(parity, hold, ending) {
+                Ok(upkeep) => found.push((endpoint.address, upkeep)),
+                Err(error) => tracing::warn!("cannot look after {}: {}", endpoint.address, describe(&error)),
+            }
+        }
+        found
+    }
+
+    /// Puts listeners that were taken back into their slot; the addresses where it had been cleared.
+    pub(crate) fn refill(&self, slot: Slot, mut taken: Vec<OwnedFd>) -> Vec<ListenAddress> {
+        let mut filled = Vec::new();
+        for endpoint in &self.endpoints {
+            for (place, listener) in endpoint.sort_taken(slot, &mut taken) {
+                match endpoint.fill(slot, place, &listener) {
+                    Ok(true) => filled.push(endpoint.address),
+                    Ok(false) => {}
+                    Err(error) => {
+                        tracing::warn!("cannot look after {}: {}", endpoint.address, describe(&error))
+                    }
+                }
+            }
+        }
+        filled
+    }
 }
 
 impl Endpoint {
