@@ -5,7 +5,7 @@ use std::{
     os::{fd::AsFd, unix::fs::MetadataExt},
     process::Command,
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe};
@@ -14,6 +14,9 @@ use crate::{process, wait};
 
 /// The prefix of which every address can be bound and connected to on the namespace's `lo`, as all of `127.0.0.0/8` can.
 pub const IPV6_PREFIX: &str = "fd00:57ee:7::/64";
+
+/// How long a process may take to end that was told to before the test was over.
+const ENDING: Duration = Duration::from_secs(5);
 
 /// A network namespace without a name: nothing is left in `/run/netns`, and it ends with its last process and socket.
 #[derive(Debug)]
@@ -133,16 +136,28 @@ impl Namespace {
         })
     }
 
-    /// The processes that will be there until somebody ends them. One that is ending has no memory any more, and is still in
-    /// its namespace for a moment.
-    fn lasting(&self) -> Vec<u32> {
-        wait::until("no process is ending", Duration::from_secs(10), || {
-            let (ending, mut lasting): (Vec<u32>, Vec<u32>) =
-                self.processes().into_iter().partition(|pid| process::is_in_exec(*pid));
-            // One that has ended between the two looks is in nothing any more, and no more in exec.
-            lasting.retain(|pid| process::is_there(*pid));
-            if ending.is_empty() { Ok(lasting) } else { Err(process::describe(&ending)) }
-        })
+    /// The processes that will be there until somebody ends them, in words. One that is ending is in its namespace for a moment more
+    /// and shows no sign of it: it may have been sent SIGKILL and not have run since. So all get time to go.
+    fn left(&self) -> Option<String> {
+        let is_ending = |began: Instant| !thread::panicking() && began.elapsed() < wait::patient(ENDING);
+        let began = Instant::now();
+        let mut is_first = true;
+        loop {
+            // Before it is over, so that the last look comes after it.
+            let may_end = is_ending(began);
+            let left = self.processes();
+            if left.is_empty() {
+                return None;
+            }
+            let description = process::describe(&left);
+            if !may_end {
+                return Some(description);
+            }
+            if std::mem::take(&mut is_first) {
+                println!("after the test there still are {description}");
+            }
+            thread::sleep(Duration::from_millis(2));
+        }
     }
 
     fn holds_this_thread(&self) -> bool {
@@ -154,11 +169,7 @@ impl Namespace {
 
 impl Drop for Namespace {
     fn drop(&mut self) {
-        let left = if thread::panicking() { self.processes() } else { self.lasting() };
-        if left.is_empty() {
-            return;
-        }
-        let description = process::describe(&left);
+        let Some(description) = self.left() else { return };
         process::kill_all("ending what a test left in its namespace", || self.processes());
         let message = format!("processes were left in network namespace {}: {description}", self.name);
         if thread::panicking() { eprintln!("{message}") } else { panic!("{message}") }

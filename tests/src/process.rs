@@ -41,11 +41,6 @@ pub fn is_in_exec(pid: u32) -> bool {
     fs::read(format!("/proc/{pid}/environ")).is_ok_and(|environment| environment.is_empty())
 }
 
-/// Whether there is a process of this number, a zombie or not.
-pub fn is_there(pid: u32) -> bool {
-    Path::new(&format!("/proc/{pid}")).exists()
-}
-
 /// Whether the child runs; leaves one that has ended to be waited for.
 pub fn has_not_ended(child: &Child) -> bool {
     let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
