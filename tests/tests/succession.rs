@@ -1,6 +1,12 @@
 //! The daemon is killed, at any instant and at each of its effects; the next goes on with everything, and no connection is lost.
 
-use std::{env, fs, process::Command, thread, time::Duration};
+use std::{
+    env, fs,
+    os::unix::process::ExitStatusExt,
+    process::{Command, Stdio},
+    thread,
+    time::Duration,
+};
 
 use rustix::process::Signal;
 use steer::control::api::GroupStatus;
@@ -290,7 +296,6 @@ fn nothing_is_lost_when_the_daemon_ends_at_any_of_its_effects() {
                     let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| steer.wait(SOON)));
                     changes.end();
                     let ended = ended.unwrap_or_else(|_| panic!("{point}: the daemon does not come to it"));
-                    use std::os::unix::process::ExitStatusExt;
                     assert_eq!(ended.signal(), Some(9), "{point}: {ended}");
                 });
                 steer.environment.clear();
@@ -317,5 +322,40 @@ fn nothing_is_lost_when_the_daemon_ends_at_any_of_its_effects() {
             1,
             "the lock alone is left"
         );
+    });
+}
+
+/// What a worker says is in its socket's queue until a record says it: whichever of the two the next daemon finds, it knows.
+#[test]
+fn a_worker_is_ready_that_said_so_as_the_daemon_ended() {
+    netns::run("succession-ready", |namespace| {
+        let mut steer = Steer::configured(namespace, &configuration(1, "ready = \"notify\"", ""));
+        let load = Load::start(pool(64, 16), 16);
+        for (number, point) in (1..).zip(["before:ready:1", "before:consume:1"]) {
+            steer.kill();
+            steer.environment = vec![("STEER_CRASH_AT".to_owned(), point.into())];
+            steer.start_daemon();
+            steer.until_working();
+            let mut restart = Command::new(binary());
+            restart.arg("--socket").arg(steer.socket()).args(["restart", "web/0"]);
+            let mut restart = restart.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it runs");
+            let ended = steer.wait(SOON);
+            restart.wait().expect("it ends with the daemon");
+            assert_eq!(ended.signal(), Some(9), "{point}: {ended}");
+            steer.environment.clear();
+            steer.start_daemon();
+            // One that is not heard is taken for one that is never ready: it ends when its time for that is over.
+            let what = format!("{point}: the worker that was started works");
+            steer.until(&what, SOON, |status| {
+                let worker = &status.groups[0].workers[0];
+                // And the drain of the one before is over, so that the next restart can begin.
+                worker.generation == 1 + number
+                    && worker.state == "working"
+                    && worker.drains.drained == number
+            });
+        }
+        let tally = load.end();
+        assert_nothing_lost(&tally);
+        steer.stop(SOON);
     });
 }

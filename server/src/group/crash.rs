@@ -2,8 +2,8 @@
 //! becomes of the rest.
 //!
 //! `STEER_CRASH_AT` is `before:KIND:N` or `after:KIND:N`: the process kills itself at the Nth effect of that kind, such as
-//! `publish` or `shut-listener`. With `panic:KIND:N` the task that is about to carry it out panics. Without the variable this
-//! does nothing.
+//! `publish` or `shut-listener`. With `panic:KIND:N` the task that is about to carry it out panics. [`Moment`]s that are no effects
+//! have a kind each. Without the variable this does nothing.
 
 use std::sync::{
     OnceLock,
@@ -44,6 +44,26 @@ fn parse(text: &str) -> Option<Point> {
     };
     let (kind, count) = (parts.next()?.to_owned(), parts.next()?.parse().ok()?);
     Some(Point { how, kind, left: AtomicU64::new(count) })
+}
+
+/// A moment between two effects.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Moment {
+    /// A worker has said that it is ready, and no record says so.
+    Ready,
+    /// A record says so, and the worker's datagram is still in the queue.
+    Consume,
+}
+
+/// Ends the process, should it be to end at this moment.
+pub(super) fn at(moment: Moment) {
+    if let Some(point) = point().filter(|point| point.how != How::KillAfter) {
+        let kind = match moment {
+            Moment::Ready => "ready",
+            Moment::Consume => "consume",
+        };
+        count(point, kind);
+    }
 }
 
 /// Ends the process, should it be to end before this effect.

@@ -6,6 +6,8 @@ use std::{
     sync::Arc,
 };
 
+use tokio::sync::oneshot;
+
 use crate::{
     daemon::{clock::Clock, journal::Journal, settings::GroupSettings},
     engine::{
@@ -76,6 +78,8 @@ pub(crate) struct HostShared {
 }
 
 impl Host for GroupHost {
+    type Acknowledgement = oneshot::Sender<()>;
+
     fn execute(&mut self, engine: &Group, effect: Effect) {
         super::crash::before(&effect);
         let after = super::crash::after(&effect);
@@ -86,6 +90,11 @@ impl Host for GroupHost {
     fn let_go(&mut self, generation: GenerationId) {
         let message = self.processes.let_go(generation);
         self.later.extend(message);
+    }
+
+    fn acknowledge(&mut self, acknowledgement: oneshot::Sender<()>) {
+        // Who waits for it is gone where the group is being closed.
+        let _ = acknowledgement.send(());
     }
 
     fn record(&mut self, number: u64, engine: &Arc<Group>) -> Recording {

@@ -71,8 +71,8 @@ pub(crate) enum Message {
     Unattended { generation: GenerationId, is_unattended: bool },
     /// Who listens beside the group was looked for.
     Neighbours(Result<Vec<Stranger>, String>),
-    /// A process has written to the notification socket.
-    Notified(Notification),
+    /// A process has written to the notification socket. It stays there until that is acknowledged.
+    Notified { said: Notification, acknowledgement: oneshot::Sender<()> },
     /// A probe has connected, or could not.
     Probed { generation: GenerationId, connected: io::Result<TcpStream> },
 }

@@ -10,6 +10,7 @@ mod crash;
 mod ended;
 mod execute;
 mod host;
+mod listening;
 mod members;
 mod message;
 mod neighbours;

@@ -22,6 +22,7 @@ use crate::{
 
 use super::{
     host::{GroupHost, HostShared},
+    listening,
     members::{Endpoint, Members, Opening},
     message::{Inbox, Message},
     pending_reply::PendingReplies,
@@ -135,7 +136,7 @@ fn assemble(
     };
     let notify = Arc::new(notify);
     let (inbox, messages) = Inbox::new();
-    let listening = listen_for_readiness(&shared.outside, notify.clone(), inbox.clone());
+    let listening = listening::begin(&shared.outside, notify.clone(), inbox.clone());
     let threads = &shared.threads;
     let means = Means {
         user,
@@ -273,27 +274,4 @@ fn random_seed() -> anyhow::Result<[u64; 2]> {
         *word = u64::from_ne_bytes(bytes);
     }
     Ok(seed)
-}
-
-/// Reads the notification socket, in a task of the runtime where clients are served.
-fn listen_for_readiness(
-    outside: &tokio::runtime::Handle,
-    notify: Arc<NotifySocket>,
-    inbox: Inbox,
-) -> JoinHandle<()> {
-    outside.spawn(async move {
-        loop {
-            match notify.receive().await {
-                Ok(notification) => {
-                    if !inbox.send(Message::Notified(notification)).await {
-                        break;
-                    }
-                }
-                Err(error) => {
-                    tracing::error!("workers cannot say that they are ready any more: {error}");
-                    break;
-                }
-            }
-        }
-    })
 }

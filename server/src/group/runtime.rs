@@ -6,7 +6,7 @@
 //! and many events share one. What comes of an effect is a later event, as in the engine's simulation, which drives this same
 //! runtime.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{collections::VecDeque, fmt::Debug, sync::Arc};
 
 use crate::engine::{
     effect::Effect,
@@ -16,6 +16,12 @@ use crate::engine::{
 
 /// What a runtime has others do. Nothing here may wait.
 pub(crate) trait Host {
+    /// What goes to who has brought something and keeps it until a record says what came of it.
+    type Acknowledgement: Debug;
+
+    /// Gives an acknowledgement.
+    fn acknowledge(&mut self, acknowledgement: Self::Acknowledgement);
+
     /// Begins an effect; what comes of it is told as an event, later.
     fn execute(&mut self, engine: &Group, effect: Effect);
 
@@ -40,18 +46,19 @@ pub(crate) enum Recording {
 
 /// What waits for a record.
 #[derive(Debug)]
-enum Held {
+enum Held<A> {
     Effect(Box<Effect>),
     LetGo(GenerationId),
+    Acknowledgement(A),
 }
 
 /// The engine of one group, what carries its effects out, and what lies between them.
 #[derive(Debug)]
-pub(crate) struct Runtime<H> {
+pub(crate) struct Runtime<H: Host> {
     engine: Group,
     host: H,
     /// In order, each with the number of the record that has to be written first.
-    held: VecDeque<(u64, Held)>,
+    held: VecDeque<(u64, Held<H::Acknowledgement>)>,
     /// The number of the newest record that was begun.
     begun: u64,
     /// The number of the newest record that is over.
@@ -127,6 +134,14 @@ impl<H: Host> Runtime<H> {
         self.changed();
     }
 
+    /// What was just taken in came from outside, where it is kept: it is acknowledged once a record says what has come of it. A record
+    /// that cannot be written or takes too long keeps nobody: it is over, here as for effects.
+    pub(crate) fn acknowledge(&mut self, acknowledgement: H::Acknowledgement) {
+        // In order: only with something unrecorded does anything wait for a record that is not begun.
+        let number = self.begun + u64::from(self.is_unrecorded);
+        self.held.push_back((number, Held::Acknowledgement(acknowledgement)));
+    }
+
     /// Something of the host has changed that the record and those who look have to know.
     pub(crate) fn changed(&mut self) {
         self.is_unrecorded = true;
@@ -190,6 +205,7 @@ impl<H: Host> Runtime<H> {
                     self.host.execute(&self.engine, *effect);
                 }
                 Some((_, Held::LetGo(generation))) => self.host.let_go(generation),
+                Some((_, Held::Acknowledgement(acknowledgement))) => self.host.acknowledge(acknowledgement),
                 None => {}
             }
         }

@@ -20,11 +20,12 @@ use crate::{
 };
 
 use super::{
+    crash::{self, Moment},
     host::GroupHost,
     message::{Ask, Found, Message, Purpose, Tune},
     processes::{Ended, Sign, Started},
     reload::{Approval, Proposal},
-    runtime::Runtime,
+    runtime::{Host as _, Runtime},
 };
 
 /// How often the group looks for what nobody tells, lost listeners and an occupied hold, while something happens in it.
@@ -197,9 +198,13 @@ impl GroupTask {
             Message::Discovered { generation, found } => self.discovered(generation, found),
             Message::Neighbours(found) => self.runtime.host_mut().strangers_found(found),
             Message::Unattended { generation, is_unattended } => self.unattended(generation, is_unattended),
-            Message::Notified(said) => {
-                if said.messages.contains(&notify::Message::Ready) {
-                    self.told(|leader| said.is_from(leader));
+            Message::Notified { said, acknowledgement } => {
+                let is_ready = said.messages.contains(&notify::Message::Ready);
+                if is_ready && self.told(|leader| said.is_from(leader)) {
+                    self.runtime.acknowledge(acknowledgement);
+                } else {
+                    // Nothing comes of it that the next daemon would have to know.
+                    self.runtime.host_mut().acknowledge(acknowledgement);
                 }
             }
             Message::Probed { generation, connected } => self.probed(generation, connected),
@@ -349,12 +354,13 @@ impl GroupTask {
         }
     }
 
-    /// A process has said that it is ready: it, or its parent, is a generation's.
-    fn told(&mut self, belongs_to: impl Fn(u32) -> bool) {
-        if let Some(id) = self.runtime.host_mut().processes.told(belongs_to) {
-            self.runtime.changed();
-            self.ready_if_complete(id);
-        }
+    /// A process has said that it is ready: it, or its parent, is a generation's. Whether that is news.
+    fn told(&mut self, belongs_to: impl Fn(u32) -> bool) -> bool {
+        let Some(id) = self.runtime.host_mut().processes.told(belongs_to) else { return false };
+        self.runtime.changed();
+        self.ready_if_complete(id);
+        crash::at(Moment::Ready);
+        true
     }
 
     /// Tells the engine that a generation is ready, once it has a listener at every address and has said what it was

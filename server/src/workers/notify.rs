@@ -18,7 +18,7 @@ use thiserror::Error;
 use tokio::{io::Interest, net::UnixDatagram};
 
 use crate::sockets::{
-    passed::{self, ClosedElsewhere, Closer, Received},
+    passed::{self, ClosedElsewhere, Closer},
     procfs,
 };
 
@@ -99,8 +99,8 @@ pub struct NotifySocket {
     path: PathBuf,
     is_lasting: bool,
     socket: UnixDatagram,
-    /// How many datagrams were received.
-    received: AtomicU32,
+    /// How many datagrams were peeked.
+    peeked: AtomicU32,
     /// After the socket, whose last close is its.
     last: ClosedElsewhere,
 }
@@ -127,7 +127,7 @@ impl NotifySocket {
         socket2::SockRef::from(&socket).set_passcred(true).map_err(failed("set up"))?;
         let last = ClosedElsewhere::new(&socket, closer.sender()).map_err(failed("set up"))?;
         let socket = UnixDatagram::from_std(socket).map_err(failed("set up"))?;
-        Ok(Self { path, is_lasting: false, socket, received: AtomicU32::new(0), last })
+        Ok(Self { path, is_lasting: false, socket, peeked: AtomicU32::new(0), last })
     }
 
     /// Goes on with a socket that another daemon made at `path`, and with what was written to it meanwhile.
@@ -140,7 +140,7 @@ impl NotifySocket {
         let failed = |source| NotifyError { operation: "go on with", path: path.clone(), source };
         let last = ClosedElsewhere::new(&socket, closer.sender()).map_err(&failed)?;
         let socket = UnixDatagram::from_std(StdDatagram::from(socket)).map_err(failed)?;
-        Ok(Self { path, is_lasting: true, socket, received: AtomicU32::new(0), last })
+        Ok(Self { path, is_lasting: true, socket, peeked: AtomicU32::new(0), last })
     }
 
     /// Has the path stay when this is dropped: a duplicate of the socket is kept elsewhere.
@@ -159,30 +159,44 @@ impl NotifySocket {
         &self.path
     }
 
-    /// The next notification that says something we act on; everything else is ignored. Cancelling loses nothing.
+    /// The next notification that says something we act on; everything else is taken out of the queue. Cancelling loses nothing.
+    ///
+    /// It stays in the queue until it is [consumed](Self::consume), also when this process is killed: a duplicate of the socket that is
+    /// kept elsewhere has the same queue. One task alone may read the socket: what is consumed is then what was peeked.
     ///
     /// Every process that reaches the path may write there, and whose it is has to be read from `/proc`: so only so many datagrams
     /// are taken in a time, and who writes more waits, or finds the queue full.
-    pub async fn receive(&self) -> Result<Notification, NotifyError> {
+    pub async fn peek(&self) -> Result<Notification, NotifyError> {
         loop {
-            if self.received.fetch_add(1, Relaxed) % BATCH == BATCH - 1 {
+            if self.peeked.fetch_add(1, Relaxed) % BATCH == BATCH - 1 {
                 tokio::time::sleep(PAUSE).await;
             }
-            self.last.sender().has_room().await;
-            let received = self.socket.async_io(Interest::READABLE, || receive(self.socket.as_fd())).await;
-            let received = received.map_err(|source| NotifyError {
-                operation: "read",
-                path: self.path.clone(),
-                source,
-            })?;
-            let notification = understand(&received);
-            // Only now are the descriptors closed that came along: `systemd-notify` waits for that with BARRIER=1,
-            // so as to live until it is known whose child it is.
-            self.last.sender().close(received.descriptors);
-            if let Some(notification) = notification {
+            let datagram = self.socket.async_io(Interest::READABLE, || peek(self.socket.as_fd())).await;
+            let datagram = datagram.map_err(|source| self.unreadable(source))?;
+            if let Some(notification) = understand(&datagram) {
                 return Ok(notification);
             }
+            self.consume().await?;
         }
+    }
+
+    /// Takes what was peeked out of the queue.
+    ///
+    /// Only now are the descriptors closed that came along: `systemd-notify` waits for that with BARRIER=1, so as to live until it is
+    /// known whose child it is.
+    pub async fn consume(&self) -> Result<(), NotifyError> {
+        self.last.sender().has_room().await;
+        match passed::receive(&self.socket, &mut []) {
+            Ok(received) => self.last.sender().close(received.descriptors),
+            // To wait would be to take the next one, which nobody has peeked.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(source) => return Err(self.unreadable(source)),
+        }
+        Ok(())
+    }
+
+    fn unreadable(&self, source: io::Error) -> NotifyError {
+        NotifyError { operation: "read", path: self.path.clone(), source }
     }
 }
 
@@ -244,18 +258,17 @@ struct Datagram {
     bytes: Vec<u8>,
     /// Of the sender; nothing where the datagram is too long, or the sender cannot be told.
     sender: Option<(u32, u32)>,
-    descriptors: Vec<OwnedFd>,
 }
 
-/// Receives one datagram.
-fn receive(socket: BorrowedFd<'_>) -> io::Result<Datagram> {
+/// Reads the next datagram and leaves it where it is.
+fn peek(socket: BorrowedFd<'_>) -> io::Result<Datagram> {
     let mut bytes = vec![0_u8; DATAGRAM_MAX];
-    let Received { length, is_cut, sender, descriptors } = passed::receive(socket, &mut bytes)?;
-    bytes.truncate(length);
+    let peeked = passed::peek(socket, &mut bytes)?;
+    bytes.truncate(peeked.length);
     // A sender in a pid namespace that cannot be seen from here has pid 0.
-    let sender = sender.filter(|sender| sender.pid > 0 && !is_cut);
+    let sender = peeked.sender.filter(|sender| sender.pid > 0 && !peeked.is_cut);
     let sender = sender.map(|sender| (sender.pid.unsigned_abs(), sender.uid));
-    Ok(Datagram { bytes, sender, descriptors })
+    Ok(Datagram { bytes, sender })
 }
 
 #[cfg(test)]
@@ -291,12 +304,35 @@ mod tests {
         sender.send(&[0xff; 100]).unwrap();
         sender.send(&[b"READY=1\n".as_slice(), &[b'x'; DATAGRAM_MAX]].concat()).unwrap();
         sender.send(b"STATUS=here").unwrap();
-        let notification = notify.receive().await.unwrap();
+        let notification = notify.peek().await.unwrap();
         assert_eq!(notification.messages, [Message::Status("here".to_owned())]);
         assert_eq!(notification.pid, std::process::id());
         assert_eq!(notification.uid, rustix::process::geteuid().as_raw());
         assert!(notification.is_from(std::process::id()));
         assert!(!notification.is_from(1));
+    }
+
+    /// As a daemon is that is killed after it has read what a worker said, and its successor, who has the socket from the keeper.
+    #[tokio::test]
+    async fn what_was_peeked_and_not_consumed_is_there_for_who_takes_over() {
+        let notify = socket("peeked").lasting();
+        let kept = notify.as_fd().try_clone_to_owned().unwrap();
+        let sender = StdDatagram::unbound().unwrap();
+        sender.connect(notify.path()).unwrap();
+        sender.send(b"READY=1").unwrap();
+        sender.send(b"STATUS=after").unwrap();
+        let before = notify.peek().await.unwrap();
+        assert_eq!(before.messages, [Message::Ready]);
+        let path = notify.path().to_owned();
+        drop(notify);
+        let next = NotifySocket::take_over(path, kept, &Closer::start().unwrap()).unwrap();
+        assert_eq!(next.peek().await.unwrap(), before);
+        next.consume().await.unwrap();
+        assert_eq!(next.peek().await.unwrap().messages, [Message::Status("after".to_owned())]);
+        next.consume().await.unwrap();
+        // One that nobody has peeked is not waited for.
+        next.consume().await.unwrap();
+        next.remove();
     }
 
     /// As `systemd-notify` is: a child of the worker that lives only for the message and waits for its barrier.
@@ -316,7 +352,8 @@ mod tests {
             .stdin(Stdio::null())
             .spawn()
             .unwrap();
-        let notification = notify.receive().await.unwrap();
+        let notification = notify.peek().await.unwrap();
+        notify.consume().await.unwrap();
         assert_eq!(notification.messages, [Message::Ready]);
         assert_ne!(notification.pid, worker.id());
         assert!(notification.is_from(worker.id()), "{notification:?}");
@@ -341,8 +378,9 @@ mod tests {
                 sender.send(b"STOPPING=1").unwrap();
             }
         }
-        assert_eq!(notify.receive().await.unwrap().messages, [Message::Ready]);
-        assert_eq!(notify.receive().await.unwrap().messages, [Message::Stopping]);
+        assert_eq!(notify.peek().await.unwrap().messages, [Message::Ready]);
+        notify.consume().await.unwrap();
+        assert_eq!(notify.peek().await.unwrap().messages, [Message::Stopping]);
         drop(notify);
         assert!(began.elapsed() < LINGER / 3, "{:?}", began.elapsed());
     }

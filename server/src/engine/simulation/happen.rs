@@ -37,6 +37,7 @@ impl World {
             Happening::Datagram(flow) => return self.datagram(flow),
             Happening::Close(connection) => self.close(connection),
             Happening::Recorded(number) => return self.record_written(number),
+            Happening::Peek => return self.peek(),
             Happening::Fork(id) => return self.fork(id),
             Happening::Launch(id) => return self.launch(id),
             Happening::Ready(id) => self.become_ready(id),

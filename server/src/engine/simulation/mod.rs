@@ -2,7 +2,7 @@
 //! arriving; after every event what the engine promises is checked.
 //!
 //! [`script`] is what proptest draws, [`world`] the time and the agenda, [`kernel`] sockets and tables, [`process`] the
-//! workers, [`happen`] the daemon and the clients, [`flows`] those of datagrams; [`ledger`] and [`tables`] know what must hold of
+//! workers, [`happen`] the daemon and the clients, [`notifications`] their socket, [`flows`] those of datagrams; [`ledger`] and [`tables`] know what must hold of
 //! effects alone, so that they serve [`replay`] too. A failing case prints its log of events.
 
 mod act;
@@ -13,6 +13,7 @@ mod flows;
 mod happen;
 mod kernel;
 mod ledger;
+mod notifications;
 mod process;
 mod regressions;
 mod replay;

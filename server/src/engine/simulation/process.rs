@@ -31,6 +31,13 @@ pub(super) struct Process {
     pub(super) open: BTreeSet<ConnectionId>,
 }
 
+impl Process {
+    /// Whether it has stopped to accept without being told to.
+    pub(super) fn has_gone_deaf(&self) -> bool {
+        self.listener.is_some() && !self.accepts && !self.was_told
+    }
+}
+
 impl World {
     pub(super) fn start(&mut self, id: GenerationId, slot: Slot) -> Checked {
         let runs = |(other, process): (&GenerationId, &Process)| {
@@ -119,7 +126,11 @@ impl World {
             let listener = self.kernel.listen(Holder::Generation(id), slot);
             self.process(id).listener = Some(listener);
         }
-        self.plan_soon(Happening::Tell(Event::Ready { generation: id }));
+        if is_probed(id) {
+            self.plan_soon(Happening::Tell(Event::Ready { generation: id }));
+        } else {
+            self.notify(id);
+        }
         if afterwards != Afterwards::Stays {
             let delay = self.entropy.below(64) as u64 * 8;
             self.plan(delay, Happening::Fault(id));
@@ -242,7 +253,7 @@ impl World {
 }
 
 /// Every other generation of a worker says nothing of its readiness.
-fn is_probed(id: GenerationId) -> bool {
+pub(super) fn is_probed(id: GenerationId) -> bool {
     id.number.is_multiple_of(2)
 }
 

@@ -9,7 +9,7 @@ use super::{
         worker::Phase,
     },
     ledger::Checked,
-    process::Process,
+    process::{Process, is_probed},
     world::{Happening, Wishes, World},
 };
 
@@ -43,7 +43,9 @@ impl World {
         self.ledger.succeed();
         self.runtime.resume(self.now);
         self.settle()?;
-        self.find_out()
+        self.find_out()?;
+        self.read_from_the_start();
+        Ok(())
     }
 
     fn drop_the_daemons(&mut self) -> Checked {
@@ -51,6 +53,7 @@ impl World {
             match happening {
                 Happening::Tell(_)
                 | Happening::Recorded(_)
+                | Happening::Peek
                 | Happening::MakeHold(_)
                 | Happening::ShutHold(_)
                 | Happening::ShutListener(_)
@@ -101,15 +104,15 @@ impl World {
 }
 
 fn found_of(generation: GenerationId, process: &Process, starts: bool, runs: bool) -> Option<Event> {
-    let has_gone_deaf = process.listener.is_some() && !process.accepts && !process.was_told;
     match process {
         _ if !runs => None,
         Process { has_ended: true, is_running: false, .. } => {
             Some(Event::StartFailed { generation, why: "was not started".into() })
         }
         Process { has_ended: true, .. } => Some(Event::Exited { generation, exit: "unknown".into() }),
-        Process { accepts: true, .. } if starts => Some(Event::Ready { generation }),
-        _ if has_gone_deaf && !starts => {
+        // It was probed. One that says so is heard where it has said it.
+        Process { accepts: true, .. } if starts && is_probed(generation) => Some(Event::Ready { generation }),
+        _ if process.has_gone_deaf() && !starts => {
             Some(Event::ListenerLost { generation, why: "nobody accepts".into() })
         }
         _ => None,

@@ -52,6 +52,7 @@ pub(super) struct Tally {
     pub(super) successions: u64,
     pub(super) records: u64,
     pub(super) forgotten: u64,
+    pub(super) left_unread: u64,
     pub(super) flows: u64,
     pub(super) kept: u64,
     pub(super) flows_waited_for: u64,
@@ -60,7 +61,7 @@ pub(super) struct Tally {
 
 impl Tally {
     pub(super) fn add(&mut self, other: &Self) {
-        let pairs: [(&mut u64, u64); 48] = [
+        let pairs: [(&mut u64, u64); 49] = [
             (&mut self.cases, other.cases),
             (&mut self.executed, other.executed),
             (&mut self.skipped, other.skipped),
@@ -105,6 +106,7 @@ impl Tally {
             (&mut self.successions, other.successions),
             (&mut self.records, other.records),
             (&mut self.forgotten, other.forgotten),
+            (&mut self.left_unread, other.left_unread),
             (&mut self.flows, other.flows),
             (&mut self.kept, other.kept),
             (&mut self.flows_waited_for, other.flows_waited_for),
@@ -178,8 +180,9 @@ impl Tally {
         per_case("clean drains that waited for flows", self.flows_waited_for, 0.05);
         per_case("deadlines that cut flows", self.flows_cut, 0.06);
         assert!(self.skipped < self.executed, "{self:#?}");
-        // Of an ordinary run's few canaries none need end in a certain way.
+        // Of an ordinary run's few canaries none need end in a certain way, and few daemons are killed as a worker gets ready.
         if self.cases >= LONG {
+            per_case("words that a killed daemon left in its socket", self.left_unread, 0.007);
             per_case("canaries that proceed", self.decisions, 0.03);
             per_case("canaries whose time is over", self.canaries_over, 0.03);
             per_case("canaries aborted", self.canaries_aborted, 0.03);

@@ -18,6 +18,7 @@ use super::{
     flows::Flow,
     kernel::{ConnectionId, Kernel, ListenerId},
     ledger::{Checked, Ledger},
+    notifications::Notifications,
     process::Process,
     script::{Action, Fate, Script},
     tally::Tally,
@@ -54,6 +55,8 @@ pub(super) enum Happening {
     Close(ConnectionId),
     /// A record of this number is written.
     Recorded(u64),
+    /// The daemon reads what is at the head of its notification socket's queue.
+    Peek,
     /// A process is made, goes to its program, is ready, has a fault, ends.
     Fork(GenerationId),
     Launch(GenerationId),
@@ -79,10 +82,18 @@ pub(super) struct Wishes {
 enum Wish {
     Effect(Box<Effect>),
     LetGo(GenerationId),
+    Acknowledge(GenerationId),
     Record(u64, Arc<Group>),
 }
 
 impl Host for Wishes {
+    /// Of whom a word is acknowledged.
+    type Acknowledgement = GenerationId;
+
+    fn acknowledge(&mut self, generation: GenerationId) {
+        self.wanted.push_back(Wish::Acknowledge(generation));
+    }
+
     fn execute(&mut self, _: &Group, effect: Effect) {
         self.wanted.push_back(Wish::Effect(Box::new(effect)));
     }
@@ -112,6 +123,7 @@ pub(super) struct World {
     pub(super) own: bool,
     pub(super) fates: Vec<Fate>,
     pub(super) processes: BTreeMap<GenerationId, Process>,
+    pub(super) notifications: Notifications,
     pub(super) flows: Vec<Flow>,
     pub(super) operations: OperationId,
     pub(super) tally: Tally,
@@ -149,6 +161,7 @@ impl World {
             own: script.own,
             fates: script.fates.clone(),
             processes: BTreeMap::new(),
+            notifications: Notifications::default(),
             flows: Vec::new(),
             operations: 0,
             tally: Tally::default(),
@@ -224,6 +237,12 @@ impl World {
 
     /// Tells the runtime of an event, checks what its engine makes of it, and sets out to do what it wants.
     pub(super) fn tell(&mut self, event: Event) -> Checked {
+        self.take_in(event)?;
+        self.settle()
+    }
+
+    /// The same, without what comes of it yet.
+    pub(super) fn take_in(&mut self, event: Event) -> Checked {
         self.log.push((self.now, event.clone()));
         let now = self.now;
         let mut engine = self.group().clone();
@@ -232,7 +251,7 @@ impl World {
         if *self.group() != engine {
             return Err("the runtime tells its engine of something else".into());
         }
-        self.settle()
+        Ok(())
     }
 
     /// Has the runtime go on, and does what it wants.
@@ -254,6 +273,7 @@ impl World {
                     self.check_recorded(id)?;
                     self.plan_soon(Happening::Launch(id));
                 }
+                Wish::Acknowledge(id) => self.acknowledged(id)?,
                 Wish::Effect(effect) => {
                     if let Effect::Start { generation, .. } = *effect {
                         self.check_recorded(generation)?;

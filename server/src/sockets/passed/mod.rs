@@ -15,7 +15,7 @@ mod stream;
 
 pub use self::{
     closer::{ClosedElsewhere, Closer, Sender},
-    receive::{Received, receive},
+    receive::{Received, peek, receive},
     refusal::refuse,
     stream::ReceivingStream,
 };

@@ -18,19 +18,42 @@ pub struct Received {
     pub descriptors: Vec<OwnedFd>,
 }
 
+/// Room for the credentials and for as many descriptors as the kernel passes at once (SCM_MAX_FD, 253), in u64 so that it is aligned as
+/// a cmsghdr has to be.
+const ROOM: usize = 160;
+
+/// Room for the credentials alone, in u64.
+const ROOM_FOR_SENDER: usize =
+    // SAFETY: it only computes.
+    unsafe { libc::CMSG_SPACE(size_of::<libc::ucred>() as _) } as usize / size_of::<u64>();
+
 /// Reads into `bytes`, without waiting: an error of the kind `WouldBlock` where there is nothing.
 pub fn receive(socket: impl AsFd, bytes: &mut [u8]) -> io::Result<Received> {
-    // Room for the credentials and for as many descriptors as the kernel passes at once (SCM_MAX_FD, 253), of u64
-    // so that it is aligned as a cmsghdr has to be.
-    let mut control = [0_u64; 160];
+    read(socket, bytes, &mut [0; ROOM], 0)
+}
+
+/// The same, of a datagram that stays in the queue: the next read begins with it again. Its descriptors stay with it.
+///
+/// For each peek the kernel would make the descriptors once more, to be closed like those received. It makes as many as there is room
+/// for, and puts the credentials first: so there is room for these alone.
+pub fn peek(socket: impl AsFd, bytes: &mut [u8]) -> io::Result<Received> {
+    read(socket, bytes, &mut [0; ROOM_FOR_SENDER], libc::MSG_PEEK)
+}
+
+fn read(
+    socket: impl AsFd,
+    bytes: &mut [u8],
+    control: &mut [u64],
+    flags: libc::c_int,
+) -> io::Result<Received> {
     let mut vector = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
     // SAFETY: a `msghdr` is integers and pointers, for which zero is a value.
     let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
     header.msg_iov = &mut vector;
     header.msg_iovlen = 1;
     header.msg_control = control.as_mut_ptr().cast();
-    header.msg_controllen = size_of_val(&control) as _;
-    let flags = libc::MSG_CMSG_CLOEXEC | libc::MSG_DONTWAIT;
+    header.msg_controllen = size_of_val(control) as _;
+    let flags = flags | libc::MSG_CMSG_CLOEXEC | libc::MSG_DONTWAIT;
     // SAFETY: the header points to live buffers of the lengths given.
     let length = unsafe { libc::recvmsg(socket.as_fd().as_raw_fd(), &mut header, flags) };
     let length = usize::try_from(length).map_err(|_| io::Error::last_os_error())?;

@@ -130,3 +130,22 @@ fn a_read_brings_bytes_sender_and_descriptors() {
     let none = receive(&ours, &mut bytes).unwrap_err();
     assert_eq!(none.kind(), io::ErrorKind::WouldBlock);
 }
+
+#[test]
+fn a_peek_brings_bytes_and_sender_and_leaves_the_descriptors() {
+    let (ours, theirs) = UnixDatagram::pair().unwrap();
+    SockRef::from(&ours).set_passcred(true).unwrap();
+    pass(&theirs, b"READY=1", &pipe_end()).unwrap();
+    theirs.send(b"STATUS=after").unwrap();
+    let mut bytes = [0; 7];
+    for _ in 0..2 {
+        let peeked = peek(&ours, &mut bytes).unwrap();
+        assert_eq!((&bytes, peeked.length, peeked.is_cut), (b"READY=1", 7, false));
+        assert_eq!(peeked.sender.unwrap().pid.unsigned_abs(), std::process::id());
+        assert!(peeked.descriptors.is_empty());
+    }
+    let received = receive(&ours, &mut bytes).unwrap();
+    assert_eq!((&bytes, received.descriptors.len()), (b"READY=1", 1));
+    assert!(peek(&ours, &mut bytes).unwrap().is_cut);
+    assert_eq!(&bytes, b"STATUS=");
+}
