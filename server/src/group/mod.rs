@@ -5,6 +5,7 @@
 //! groups and listeners, [`processes`] the generations' processes, [`record`] what the next daemon needs, [`report`] what others see.
 //! [`observer`] looks at what drains, for all groups of the daemon.
 
+mod arrivals;
 mod convert;
 mod crash;
 mod ended;

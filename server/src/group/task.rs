@@ -9,9 +9,9 @@ use tokio::{
 };
 
 use crate::{
-    daemon::{describe::describe, settings::GroupSettings},
+    daemon::settings::GroupSettings,
     engine::{
-        event::{Command, Event, GenerationId},
+        event::{Command, Event},
         plan::Change,
     },
     policy::Policy,
@@ -20,10 +20,8 @@ use crate::{
 };
 
 use super::{
-    crash::{self, Moment},
     host::GroupHost,
-    message::{Ask, Found, Message, Purpose, Tune},
-    processes::{Ended, Sign, Started},
+    message::{Ask, Message, Tune},
     reload::{Approval, Proposal},
     runtime::{Host as _, Runtime},
 };
@@ -162,7 +160,7 @@ impl GroupTask {
         self.runtime.take_in(now, event);
     }
 
-    fn hear(&mut self, message: Message) {
+    pub(super) fn hear(&mut self, message: Message) {
         match message {
             Message::Command(Ask { command, answers, done }) => {
                 let operation = self.runtime.host_mut().replies.add(answers, done);
@@ -265,188 +263,6 @@ impl GroupTask {
         if let Some((number, news)) = expired {
             host.tell_of_record(news);
             self.runtime.recorded(number);
-        }
-    }
-
-    fn forked(
-        &mut self,
-        id: GenerationId,
-        result: Result<crate::workers::spawn::Forked, crate::workers::spawn::SpawnError>,
-    ) {
-        let host = self.runtime.host_mut();
-        match host.processes.forked(id, result) {
-            None => {}
-            Some(Err(why)) => self.take_in(Event::StartFailed { generation: id, why }),
-            Some(Ok(process)) => {
-                if !host.processes.origin().binds()
-                    && let Some(slot) = host.processes.slot(id)
-                {
-                    host.members.note_passed(slot, &process, crate::workers::command::LISTEN_FDS_START);
-                }
-                self.runtime.forked(id);
-            }
-        }
-    }
-
-    fn executed(&mut self, id: GenerationId, failure: Option<&crate::workers::spawn::SpawnError>) {
-        match self.runtime.host_mut().processes.executed(id, failure) {
-            None => {}
-            Some((Started::Failed(why), _)) => self.take_in(Event::StartFailed { generation: id, why }),
-            Some((Started::Runs(pid), exit)) => {
-                self.take_in(Event::Started { generation: id, pid });
-                match exit {
-                    Some(exit) => self.hear(Message::Exited { generation: id, exit }),
-                    None => self.prepare_probe(id),
-                }
-            }
-        }
-    }
-
-    pub(super) fn prepare_probe(&mut self, id: GenerationId) {
-        let (engine, host) = self.runtime.parts();
-        let seed = engine.seed();
-        let event = host.prepare_probe(&seed, id);
-        event.into_iter().for_each(|event| self.take_in(event));
-    }
-
-    fn exited(&mut self, id: GenerationId, ended: Ended) {
-        let host = self.runtime.host_mut();
-        let Ended { mut exit, user_before_ready } = ended;
-        let owner = host.processes.owner();
-        // The kernel has refused its bind with EADDRINUSE, of which the worker can only say that somebody listens.
-        if let Some(user) = user_before_ready.filter(|user| *user != owner)
-            && host.processes.origin().binds()
-        {
-            exit += &format!(
-                "; it ran as user {user}, whose sockets cannot join those of user {owner}: run it as user {owner}, \
-                 or the group with --user {user}"
-            );
-        }
-        if let Some(slot) = host.processes.end_probe(id) {
-            host.members.discard_unaccepted(slot);
-        }
-        // The kernel has closed its listeners, and migrated what they held.
-        let moved = host.moved();
-        host.moved.insert(id, moved);
-        self.take_in(Event::Exited { generation: id, exit });
-    }
-
-    fn taken(&mut self, slot: u16, purpose: Purpose, listeners: Vec<std::os::fd::OwnedFd>) {
-        let host = self.runtime.host_mut();
-        match purpose {
-            Purpose::Shut(id) => {
-                host.members.shut_taken(&listeners);
-                host.listener_shut(id);
-            }
-            Purpose::Wake => {
-                for listener in &listeners {
-                    if let Err(error) = crate::sockets::options::wake_receivers(listener) {
-                        tracing::warn!("{}", describe(&error));
-                    }
-                }
-            }
-            Purpose::Refill => {
-                for address in host.members.refill(slot, listeners) {
-                    host.repaired(address, super::members::CLEARED);
-                }
-            }
-            Purpose::Release => self.release_through(listeners),
-        }
-    }
-
-    /// A process has said that it is ready: it, or its parent, is a generation's. Whether that is news.
-    fn told(&mut self, belongs_to: impl Fn(u32) -> bool) -> bool {
-        let Some(id) = self.runtime.host_mut().processes.told(belongs_to) else { return false };
-        self.runtime.changed();
-        self.ready_if_complete(id);
-        crash::at(Moment::Ready);
-        true
-    }
-
-    /// Tells the engine that a generation is ready, once it has a listener at every address and has said what it was
-    /// to say.
-    pub(super) fn ready_if_complete(&mut self, id: GenerationId) {
-        let host = self.runtime.host_mut();
-        let Some(slot) = host.processes.slot(id) else { return };
-        if !host.processes.becomes_ready(id, host.members.is_complete(slot)) {
-            return;
-        }
-        host.members.let_go(slot, host.processes.process(id));
-        if self.runtime.engine().policy() == Policy::Cpu {
-            self.look_at_cpus(|other| other == id);
-        }
-        self.take_in(Event::Ready { generation: id });
-    }
-
-    fn look_for_signs(&mut self) {
-        let host = self.runtime.host_mut();
-        let (signs, owner): (Vec<Sign>, u32) = (host.processes.signs().collect(), host.processes.owner());
-        for sign in signs {
-            let host = self.runtime.host_mut();
-            match sign {
-                Sign::Listeners(id, slot) => {
-                    let wanting = host.members.wanting(slot, owner);
-                    let at_once = host.processes.search(id, wanting);
-                    host.later.extend(at_once);
-                }
-                // Nothing else can have reached its queue.
-                Sign::Accepted(id, slot) => {
-                    if host.members.waiting(slot) == 0 {
-                        host.processes.probe_accepted(id);
-                        self.runtime.changed();
-                        self.ready_if_complete(id);
-                    }
-                }
-            }
-        }
-    }
-
-    /// Takes in what was found of a worker that binds its listeners itself.
-    fn discovered(&mut self, id: GenerationId, found: Vec<Found>) {
-        use crate::workers::discover::Refusal;
-        let host = self.runtime.host_mut();
-        let Some(slot) = host.processes.searched(id) else { return };
-        for Found { address, result } in found {
-            let refused = match result {
-                Ok(discovered) => match host.members.take_in(address, slot, id, discovered) {
-                    Ok(()) => continue,
-                    Err(error) => (describe(&error), error.hint()),
-                },
-                // The process may be between `socket` and `setsockopt`, or about to end: only what cannot change any
-                // more is a refusal.
-                Err(Refusal::NotTaken { .. } | Refusal::NotListed { .. }) => continue,
-                Err(refusal) => (describe(&refusal), refusal.hint()),
-            };
-            let hint = refused.1.map(|hint| format!(" (hint: {hint})")).unwrap_or_default();
-            let why = format!("{}{hint}", refused.0);
-            return self.take_in(Event::ListenerLost { generation: id, why });
-        }
-        host.keep_anchors();
-        self.ready_if_complete(id);
-    }
-
-    fn probed(&mut self, id: GenerationId, connected: std::io::Result<tokio::net::TcpStream>) {
-        let host = self.runtime.host_mut();
-        let again = match connected {
-            Ok(connection) => {
-                host.processes.probe_connected(id, connection);
-                false
-            }
-            Err(error) => {
-                tracing::debug!("the probe of {id:?} did not connect: {error}");
-                true
-            }
-        };
-        self.take_in(Event::ProbeEnded { generation: id });
-        if again {
-            self.prepare_probe(id);
-        }
-    }
-
-    /// Looks at the CPUs that some generations' processes may run on.
-    pub(super) fn look_at_cpus(&mut self, which: impl Fn(GenerationId) -> bool) {
-        for (generation, cpus) in self.runtime.host_mut().processes.look_at_cpus(which) {
-            self.take_in(Event::Pinned { generation, cpus });
         }
     }
 

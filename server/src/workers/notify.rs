@@ -1,5 +1,7 @@
 //! The socket on which workers say that they are ready: the `sd_notify` protocol, as its receiver.
 
+mod reader;
+
 use std::{
     fs, io,
     os::{
@@ -10,26 +12,16 @@ use std::{
         },
     },
     path::{Path, PathBuf},
-    sync::atomic::{AtomicU32, Ordering::Relaxed},
-    time::Duration,
 };
 
 use thiserror::Error;
-use tokio::{io::Interest, net::UnixDatagram};
+use tokio::net::UnixDatagram;
 
+pub use self::reader::NotifyReader;
 use crate::sockets::{
-    passed::{self, ClosedElsewhere, Closer},
+    passed::{ClosedElsewhere, Closer},
     procfs,
 };
-
-/// Longer datagrams are ignored, in bytes; `systemd` has the same bound.
-const DATAGRAM_MAX: usize = 4096;
-
-/// How many datagrams are taken without a pause.
-const BATCH: u32 = 16;
-
-/// The pause after them: a thousand workers that are started together are heard within a second.
-const PAUSE: Duration = Duration::from_millis(10);
 
 /// Longer texts are cut, in characters.
 const STATUS_MAX: usize = 256;
@@ -99,8 +91,6 @@ pub struct NotifySocket {
     path: PathBuf,
     is_lasting: bool,
     socket: UnixDatagram,
-    /// How many datagrams were peeked.
-    peeked: AtomicU32,
     /// After the socket, whose last close is its.
     last: ClosedElsewhere,
 }
@@ -127,7 +117,7 @@ impl NotifySocket {
         socket2::SockRef::from(&socket).set_passcred(true).map_err(failed("set up"))?;
         let last = ClosedElsewhere::new(&socket, closer.sender()).map_err(failed("set up"))?;
         let socket = UnixDatagram::from_std(socket).map_err(failed("set up"))?;
-        Ok(Self { path, is_lasting: false, socket, peeked: AtomicU32::new(0), last })
+        Ok(Self { path, is_lasting: false, socket, last })
     }
 
     /// Goes on with a socket that another daemon made at `path`, and with what was written to it meanwhile.
@@ -140,7 +130,7 @@ impl NotifySocket {
         let failed = |source| NotifyError { operation: "go on with", path: path.clone(), source };
         let last = ClosedElsewhere::new(&socket, closer.sender()).map_err(&failed)?;
         let socket = UnixDatagram::from_std(StdDatagram::from(socket)).map_err(failed)?;
-        Ok(Self { path, is_lasting: true, socket, peeked: AtomicU32::new(0), last })
+        Ok(Self { path, is_lasting: true, socket, last })
     }
 
     /// Has the path stay when this is dropped: a duplicate of the socket is kept elsewhere.
@@ -157,42 +147,6 @@ impl NotifySocket {
     /// The path, for a worker's NOTIFY_SOCKET.
     pub fn path(&self) -> &Path {
         &self.path
-    }
-
-    /// The next notification that says something we act on; everything else is taken out of the queue. Cancelling loses nothing.
-    ///
-    /// It stays in the queue until it is [consumed](Self::consume), also when this process is killed: a duplicate of the socket that is
-    /// kept elsewhere has the same queue. One task alone may read the socket: what is consumed is then what was peeked.
-    ///
-    /// Every process that reaches the path may write there, and whose it is has to be read from `/proc`: so only so many datagrams
-    /// are taken in a time, and who writes more waits, or finds the queue full.
-    pub async fn peek(&self) -> Result<Notification, NotifyError> {
-        loop {
-            if self.peeked.fetch_add(1, Relaxed) % BATCH == BATCH - 1 {
-                tokio::time::sleep(PAUSE).await;
-            }
-            let datagram = self.socket.async_io(Interest::READABLE, || peek(self.socket.as_fd())).await;
-            let datagram = datagram.map_err(|source| self.unreadable(source))?;
-            if let Some(notification) = understand(&datagram) {
-                return Ok(notification);
-            }
-            self.consume().await?;
-        }
-    }
-
-    /// Takes what was peeked out of the queue.
-    ///
-    /// Only now are the descriptors closed that came along: `systemd-notify` waits for that with BARRIER=1, so as to live until it is
-    /// known whose child it is.
-    pub async fn consume(&self) -> Result<(), NotifyError> {
-        self.last.sender().has_room().await;
-        match passed::receive(&self.socket, &mut []) {
-            Ok(received) => self.last.sender().close(received.descriptors),
-            // To wait would be to take the next one, which nobody has peeked.
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(source) => return Err(self.unreadable(source)),
-        }
-        Ok(())
     }
 
     fn unreadable(&self, source: io::Error) -> NotifyError {
@@ -225,10 +179,9 @@ fn remove_stale(path: &Path) -> io::Result<()> {
     }
 }
 
-/// What the datagram says, and who by.
-fn understand(datagram: &Datagram) -> Option<Notification> {
-    let (pid, uid) = datagram.sender?;
-    let messages = parse(&datagram.bytes);
+/// What a datagram says.
+fn understand(bytes: &[u8], pid: u32, uid: u32) -> Option<Notification> {
+    let messages = parse(bytes);
     if messages.is_empty() {
         return None;
     }
@@ -254,36 +207,35 @@ fn parse(bytes: &[u8]) -> Vec<Message> {
     lines.filter_map(message).collect()
 }
 
-struct Datagram {
-    bytes: Vec<u8>,
-    /// Of the sender; nothing where the datagram is too long, or the sender cannot be told.
-    sender: Option<(u32, u32)>,
-}
-
-/// Reads the next datagram and leaves it where it is.
-fn peek(socket: BorrowedFd<'_>) -> io::Result<Datagram> {
-    let mut bytes = vec![0_u8; DATAGRAM_MAX];
-    let peeked = passed::peek(socket, &mut bytes)?;
-    bytes.truncate(peeked.length);
-    // A sender in a pid namespace that cannot be seen from here has pid 0.
-    let sender = peeked.sender.filter(|sender| sender.pid > 0 && !peeked.is_cut);
-    let sender = sender.map(|sender| (sender.pid.unsigned_abs(), sender.uid));
-    Ok(Datagram { bytes, sender })
-}
-
 #[cfg(test)]
 mod tests {
     use std::{
         process::{Command, Stdio},
-        time::Instant,
+        sync::Arc,
+        time::{Duration, Instant},
     };
 
-    use super::*;
+    use super::{reader::DATAGRAM_MAX, *};
     use crate::sockets::passed::tests::{LINGER, lingering, pass};
 
     fn socket(name: &str) -> NotifySocket {
         let name = format!("steer-notify-{}-{name}", std::process::id());
         NotifySocket::bind(std::env::temp_dir().join(name), &Closer::start().unwrap()).unwrap()
+    }
+
+    fn to(notify: &NotifySocket) -> StdDatagram {
+        let sender = StdDatagram::unbound().unwrap();
+        sender.connect(notify.path()).unwrap();
+        sender
+    }
+
+    /// The next that says something.
+    async fn next(reader: &mut NotifyReader) -> Notification {
+        loop {
+            if let Some(notification) = reader.peek().await.unwrap() {
+                return notification;
+            }
+        }
     }
 
     #[test]
@@ -297,48 +249,65 @@ mod tests {
 
     #[tokio::test]
     async fn garbage_is_ignored_and_the_sender_is_told() {
-        let notify = socket("garbage");
-        let sender = StdDatagram::unbound().unwrap();
-        sender.connect(notify.path()).unwrap();
+        let notify = Arc::new(socket("garbage"));
+        let (sender, mut reader) = (to(&notify), NotifyReader::new(notify.clone()));
         sender.send(b"").unwrap();
         sender.send(&[0xff; 100]).unwrap();
         sender.send(&[b"READY=1\n".as_slice(), &[b'x'; DATAGRAM_MAX]].concat()).unwrap();
         sender.send(b"STATUS=here").unwrap();
-        let notification = notify.peek().await.unwrap();
+        for nonsense in ["empty", "no text", "too long"] {
+            assert_eq!(reader.peek().await.unwrap(), None, "{nonsense}");
+        }
+        let notification = reader.peek().await.unwrap().unwrap();
         assert_eq!(notification.messages, [Message::Status("here".to_owned())]);
         assert_eq!(notification.pid, std::process::id());
         assert_eq!(notification.uid, rustix::process::geteuid().as_raw());
         assert!(notification.is_from(std::process::id()));
         assert!(!notification.is_from(1));
+        // All are in the queue until they are taken, each in its turn.
+        for _ in 0..3 {
+            reader.take().await.unwrap();
+        }
+        assert_eq!(NotifyReader::new(notify.clone()).peek().await.unwrap(), Some(notification));
+        reader.take().await.unwrap();
+        let mut after = NotifyReader::new(notify.clone());
+        assert!(tokio::time::timeout(Duration::ZERO, after.peek()).await.is_err(), "the queue is empty");
     }
 
-    /// As a daemon is that is killed after it has read what a worker said, and its successor, who has the socket from the keeper.
+    /// As a daemon is that is killed after it has read what workers said, and its successor, who has the socket from the keeper.
     #[tokio::test]
-    async fn what_was_peeked_and_not_consumed_is_there_for_who_takes_over() {
-        let notify = socket("peeked").lasting();
+    async fn what_was_peeked_and_not_taken_is_there_for_who_takes_over() {
+        let notify = Arc::new(socket("peeked").lasting());
         let kept = notify.as_fd().try_clone_to_owned().unwrap();
-        let sender = StdDatagram::unbound().unwrap();
-        sender.connect(notify.path()).unwrap();
-        sender.send(b"READY=1").unwrap();
-        sender.send(b"STATUS=after").unwrap();
-        let before = notify.peek().await.unwrap();
-        assert_eq!(before.messages, [Message::Ready]);
+        let sender = to(&notify);
+        // An empty one is passed over by peeks once it was peeked.
+        for text in [b"".as_slice(), b"READY=1", b"STATUS=after", b"STOPPING=1"] {
+            sender.send(text).unwrap();
+        }
+        let mut reader = NotifyReader::new(notify.clone());
+        let before = [next(&mut reader).await, next(&mut reader).await];
+        assert_eq!(before[0].messages, [Message::Ready]);
         let path = notify.path().to_owned();
-        drop(notify);
-        let next = NotifySocket::take_over(path, kept, &Closer::start().unwrap()).unwrap();
-        assert_eq!(next.peek().await.unwrap(), before);
-        next.consume().await.unwrap();
-        assert_eq!(next.peek().await.unwrap().messages, [Message::Status("after".to_owned())]);
-        next.consume().await.unwrap();
-        // One that nobody has peeked is not waited for.
-        next.consume().await.unwrap();
-        next.remove();
+        drop((notify, reader));
+        let kept = NotifySocket::take_over(path, kept, &Closer::start().unwrap()).unwrap();
+        let kept = Arc::new(kept);
+        let mut successor = NotifyReader::new(kept.clone());
+        assert_eq!([next(&mut successor).await, next(&mut successor).await], before);
+        successor.take().await.unwrap();
+        successor.take().await.unwrap();
+        // What has come meanwhile, and what nobody has peeked, is where it was.
+        sender.send(b"READY=1").unwrap();
+        assert_eq!(next(&mut successor).await.messages, [Message::Stopping]);
+        successor.take().await.unwrap();
+        successor.take().await.unwrap();
+        assert_eq!(next(&mut successor).await.messages, [Message::Ready]);
+        kept.remove();
     }
 
     /// As `systemd-notify` is: a child of the worker that lives only for the message and waits for its barrier.
     #[tokio::test]
     async fn a_child_speaks_for_its_worker_and_descriptors_are_closed() {
-        let notify = socket("child");
+        let notify = Arc::new(socket("child"));
         let script = "import os,socket,array\n\
                       s=socket.socket(socket.AF_UNIX,socket.SOCK_DGRAM); s.connect(os.environ['NOTIFY_SOCKET'])\n\
                       r,w=os.pipe()\n\
@@ -352,8 +321,9 @@ mod tests {
             .stdin(Stdio::null())
             .spawn()
             .unwrap();
-        let notification = notify.peek().await.unwrap();
-        notify.consume().await.unwrap();
+        let mut reader = NotifyReader::new(notify.clone());
+        let notification = next(&mut reader).await;
+        reader.take().await.unwrap();
         assert_eq!(notification.messages, [Message::Ready]);
         assert_ne!(notification.pid, worker.id());
         assert!(notification.is_from(worker.id()), "{notification:?}");
@@ -364,9 +334,8 @@ mod tests {
     /// The whole runtime of this test would wait for the close.
     #[tokio::test]
     async fn a_lingering_socket_that_comes_along_keeps_nobody() {
-        let notify = socket("lingering");
-        let sender = StdDatagram::unbound().unwrap();
-        sender.connect(notify.path()).unwrap();
+        let notify = Arc::new(socket("lingering"));
+        let (sender, mut reader) = (to(&notify), NotifyReader::new(notify.clone()));
         let began = Instant::now();
         // With what is understood and what is not, and with what is not even read.
         let mut peers = Vec::new();
@@ -378,10 +347,11 @@ mod tests {
                 sender.send(b"STOPPING=1").unwrap();
             }
         }
-        assert_eq!(notify.peek().await.unwrap().messages, [Message::Ready]);
-        notify.consume().await.unwrap();
-        assert_eq!(notify.peek().await.unwrap().messages, [Message::Stopping]);
-        drop(notify);
+        assert_eq!(next(&mut reader).await.messages, [Message::Ready]);
+        reader.take().await.unwrap();
+        assert_eq!(next(&mut reader).await.messages, [Message::Stopping]);
+        reader.take().await.unwrap();
+        drop((notify, reader));
         assert!(began.elapsed() < LINGER / 3, "{:?}", began.elapsed());
     }
 

@@ -15,7 +15,7 @@ mod stream;
 
 pub use self::{
     closer::{ClosedElsewhere, Closer, Sender},
-    receive::{Received, peek, receive},
+    receive::{Received, peek, receive, take},
     refusal::refuse,
     stream::ReceivingStream,
 };

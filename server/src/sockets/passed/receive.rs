@@ -8,7 +8,7 @@ use std::{
 /// What one read brought.
 #[derive(Debug)]
 pub struct Received {
-    /// How many bytes.
+    /// How many bytes; of a datagram that was [peeked](peek) or [taken](take) all that it has, beyond the room too.
     pub length: usize,
     /// Whether a datagram was longer than the room for it.
     pub is_cut: bool,
@@ -32,12 +32,17 @@ pub fn receive(socket: impl AsFd, bytes: &mut [u8]) -> io::Result<Received> {
     read(socket, bytes, &mut [0; ROOM], 0)
 }
 
-/// The same, of a datagram that stays in the queue: the next read begins with it again. Its descriptors stay with it.
+/// Takes a datagram out of the queue.
+pub fn take(socket: impl AsFd) -> io::Result<Received> {
+    read(socket, &mut [], &mut [0; ROOM], libc::MSG_TRUNC)
+}
+
+/// The same as [`receive`], of a datagram that stays in the queue. Its descriptors stay with it.
 ///
 /// For each peek the kernel would make the descriptors once more, to be closed like those received. It makes as many as there is room
 /// for, and puts the credentials first: so there is room for these alone.
 pub fn peek(socket: impl AsFd, bytes: &mut [u8]) -> io::Result<Received> {
-    read(socket, bytes, &mut [0; ROOM_FOR_SENDER], libc::MSG_PEEK)
+    read(socket, bytes, &mut [0; ROOM_FOR_SENDER], libc::MSG_PEEK | libc::MSG_TRUNC)
 }
 
 fn read(
