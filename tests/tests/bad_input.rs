@@ -9,6 +9,7 @@ use steer_tests::{
     python,
     python::ByHand,
     scripts::steer_without,
+    service::{group, sample},
     sockets::{TcpState, tcp_count},
     steer::{Steer, binary},
     traffic::{Traffic, counters_add_up},
@@ -35,6 +36,25 @@ fn says(output: &Output, code: i32, parts: &[&str], hint: &str) {
     }
     let found = line("hint: ").unwrap_or_else(|| panic!("no hint: {stderr}"));
     assert!(found.contains(hint), "{hint:?} is not in {found:?}");
+}
+
+#[test]
+fn a_group_that_is_refused_at_the_start_takes_the_groups_before_it_along() {
+    netns::run("refused-second", |namespace| {
+        let other = "127.0.0.1:8081";
+        let taken = std::net::TcpListener::bind(other).expect("it is free");
+        let groups = [("web", ADDRESS), ("api", other)]
+            .map(|(name, address)| group(name, address, 1, &sample(&binary()), "ready = \"notify\""));
+        let mut steer = Steer::service(namespace, &binary(), &groups.concat());
+        steer.start_refused(5, &["tcp://127.0.0.1:8081"]);
+        assert_eq!(tcp_count(target(), TcpState::Listen), 0, "nothing is left of the first");
+        for left in [steer.pins().expect("it has pins").join("web"), steer.path("steer.sock.web.notify")] {
+            assert!(!left.exists(), "{}", left.display());
+        }
+        drop(taken);
+        steer.start_daemon();
+        steer.until_working();
+    });
 }
 
 /// Runs `BINARY run ARGUMENTS`, which is to be refused at once.

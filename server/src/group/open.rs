@@ -6,7 +6,6 @@ use std::{cell::LazyCell, fs::File, io, os::fd::AsFd as _, sync::Arc};
 use anyhow::Context as _;
 use server_common::limits::slots;
 use thiserror::Error;
-use tokio::task::JoinHandle;
 
 use crate::{
     daemon::{
@@ -22,7 +21,6 @@ use crate::{
 
 use super::{
     host::{GroupHost, HostShared},
-    listening,
     members::{Endpoint, Members, Opening},
     message::{Inbox, Message},
     pending_reply::PendingReplies,
@@ -75,7 +73,7 @@ pub(crate) fn open(
     let record = lasting.map(|lasting| lasting.group(&configured.name)).transpose()?;
     let saved = record.as_ref().map(Record::saved).transpose()?.flatten();
     let assembled = assemble(configured, shared, record.as_ref(), saved.as_ref());
-    let (mut host, engine, messages, listening, program) = match assembled {
+    let (mut host, engine, messages, program) = match assembled {
         Ok(assembled) => assembled,
         Err(error) => {
             if let (Some(record), None) = (&record, &saved) {
@@ -90,7 +88,7 @@ pub(crate) fn open(
         require_room(saved)?;
         host.restore(&engine, saved, processes);
     }
-    let task = GroupTask::new(Runtime::new(engine, host), messages, listening, saved.is_some());
+    let task = GroupTask::new(Runtime::new(engine, host), messages, shared.outside.clone(), saved.is_some());
     Ok(Opened { task, inbox, board, program })
 }
 
@@ -107,7 +105,7 @@ fn require_room(saved: &Saved) -> anyhow::Result<()> {
     })
 }
 
-type Assembled = (GroupHost, Group, tokio::sync::mpsc::Receiver<Message>, JoinHandle<()>, &'static str);
+type Assembled = (GroupHost, Group, tokio::sync::mpsc::Receiver<Message>, &'static str);
 
 /// Puts together all of a group but its record, which is still to be told what was found.
 fn assemble(
@@ -136,7 +134,6 @@ fn assemble(
     };
     let notify = Arc::new(notify);
     let (inbox, messages) = Inbox::new();
-    let listening = listening::begin(&shared.outside, notify.clone(), inbox.clone());
     let threads = &shared.threads;
     let means = Means {
         user,
@@ -172,7 +169,7 @@ fn assemble(
             notify,
         },
     };
-    Ok((host, engine, messages, listening, program))
+    Ok((host, engine, messages, program))
 }
 
 fn notify_socket(

@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use tokio::{
+    runtime::Handle,
     sync::mpsc,
     task::JoinHandle,
     time::{Instant, Interval},
@@ -21,6 +22,7 @@ use crate::{
 
 use super::{
     host::GroupHost,
+    listening,
     message::{Ask, Message, Tune},
     reload::{Approval, Proposal},
     runtime::{Host as _, Runtime},
@@ -47,8 +49,10 @@ const BATCH: usize = 64;
 pub(crate) struct GroupTask {
     pub(super) runtime: Runtime<GroupHost>,
     messages: mpsc::Receiver<Message>,
-    /// The task that reads the notification socket.
-    listening: JoinHandle<()>,
+    /// The runtime where clients are served, and notifications are read.
+    outside: Handle,
+    /// The task that reads them, while the group runs.
+    listening: Option<JoinHandle<()>>,
     /// Whether it goes on with what another daemon had.
     is_taken_over: bool,
 }
@@ -64,10 +68,10 @@ impl GroupTask {
     pub(super) fn new(
         runtime: Runtime<GroupHost>,
         messages: mpsc::Receiver<Message>,
-        listening: JoinHandle<()>,
+        outside: Handle,
         is_taken_over: bool,
     ) -> Self {
-        Self { runtime, messages, listening, is_taken_over }
+        Self { runtime, messages, outside, listening: None, is_taken_over }
     }
 
     /// How the group is configured.
@@ -88,6 +92,8 @@ impl GroupTask {
         let [supervision, upkeep, sampling] =
             [SUPERVISION, UPKEEP, SAMPLING].map(|period| clock.ticks(period));
         let mut ticks = Ticks { supervision, upkeep, sampling };
+        let shared = &self.runtime.host().shared;
+        self.listening = Some(listening::begin(&self.outside, shared.notify.clone(), shared.inbox.clone()));
         if self.is_taken_over {
             self.resume();
         } else {
@@ -290,8 +296,10 @@ impl GroupTask {
     /// Lets everything go: once this is over, another group can have its name and its addresses.
     async fn close(mut self) {
         // It holds the notification socket, whose path goes with it.
-        self.listening.abort();
-        // Its error is that it was aborted.
-        let _ = (&mut self.listening).await;
+        if let Some(listening) = self.listening.take() {
+            listening.abort();
+            // Its error is that it was aborted.
+            let _ = listening.await;
+        }
     }
 }

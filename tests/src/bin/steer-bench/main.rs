@@ -9,6 +9,7 @@ mod datagrams;
 mod echo;
 mod flow_clients;
 mod handover;
+mod hostile;
 mod idle;
 mod policy;
 mod program;
@@ -63,6 +64,8 @@ enum Name {
     Policy,
     /// What an idle daemon of many groups costs, and how long starting and taking over take
     Idle,
+    /// What a group notices of what happens to another and to the daemon
+    Hostile,
     /// How what the daemon costs grows: with the host's sockets, with connections, with groups and with workers
     Scale,
 }
@@ -80,6 +83,7 @@ fn main() -> Result<ExitCode> {
         Name::Table,
         Name::Stall,
         Name::Policy,
+        Name::Hostile,
     ];
     if arguments.quick {
         all.extend([Name::Idle, Name::Scale]);
@@ -96,6 +100,7 @@ fn main() -> Result<ExitCode> {
             Name::Stall => stall::run(namespace, arguments.quick),
             Name::Policy => policy::run(namespace, arguments.quick),
             Name::Idle => idle::run(namespace, arguments.quick, arguments.groups.map_or(100, usize::from)),
+            Name::Hostile => hostile::run(namespace, arguments.quick),
             Name::Scale => scale::run(namespace, arguments.quick),
         })?;
         if !arguments.json {

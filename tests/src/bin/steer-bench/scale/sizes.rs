@@ -26,6 +26,9 @@ use crate::{
     samples::Samples,
 };
 
+/// What a group of one worker at one address may take of the daemon's descriptors: 22, and room for a start.
+const DESCRIPTORS: usize = 26;
+
 /// How long a start, or a takeover, may take.
 const LONG: Duration = Duration::from_secs(900);
 /// Between two looks, beside as long as a look takes: the looks are not to be what is measured.
@@ -60,12 +63,15 @@ fn measure(namespace: &Namespace, quick: bool, size: Size, report: &mut Report) 
         Size { groups: 1, workers } if workers > 1 => format!("{workers} workers of one group"),
         Size { groups, .. } => format!("{groups} groups of one worker"),
     };
+    steer_tests::crowd::make_room(size.groups * DESCRIPTORS);
     let asking = Asking::new()?;
     let began = Instant::now();
     let mut steer = Steer::started(namespace, &configuration(size));
     if let Err(error) = asking.until_working(&steer, size) {
         // More than this release takes.
-        eprintln!("{name}: not measured: {error:#}: {}", steer.messages());
+        let said = steer.messages();
+        let last: Vec<&str> = said.lines().rev().take(3).collect();
+        eprintln!("{name}: not measured: {error:#}; its last words, from the end: {last:#?}");
         return Ok(());
     }
     report.add(once(format!("{name}: start"), began.elapsed().as_secs_f64() * 1e3));
