@@ -232,6 +232,18 @@ impl Drop for Crowd {
     }
 }
 
+/// Makes room for so many descriptors, in this process and those that it starts, as far as it may; gives how many there is room for.
+pub fn room_for(descriptors: usize) -> usize {
+    const OWN: u64 = 512;
+    let limit = getrlimit(Resource::Nofile);
+    let needed = descriptors as u64 + OWN;
+    let maximum = limit.maximum.map(|maximum| maximum.max(needed));
+    // Beyond the hard limit, where this process may.
+    let has_raised = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).is_ok();
+    let room = if has_raised { maximum } else { limit.maximum };
+    room.map_or(descriptors, |room| descriptors.min(room.saturating_sub(OWN) as usize))
+}
+
 /// Makes room for so many descriptors in this process, and some for whatever else it does. Each flow is one.
 #[track_caller]
 pub fn make_room(flows: usize) {
