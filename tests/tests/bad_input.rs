@@ -170,9 +170,9 @@ fn what_is_written_wrongly_is_told_before_anything_starts() {
         let listen = ["--listen", ADDRESS, "--workers"];
         let with = |more: &[&'static str]| [&listen[..], more].concat();
         say(
-            &["--listen", "localhost:80", "--workers", "1"],
+            &["--listen", "somewhere:80", "--workers", "1"],
             2,
-            &["\"localhost:80\" is no listen address"],
+            &["\"somewhere:80\" is no listen address"],
             "tcp://",
         );
         say(&["--listen", "sctp://1.2.3.4:5", "--workers", "1"], 2, &["neither tcp nor udp"], "tcp://");

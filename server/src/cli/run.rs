@@ -9,7 +9,7 @@ use crate::daemon::{
     checks::{self, SettingsError, Written},
     settings::{Deadlines, FlowSettings, GroupSettings, Mode, Readiness, RestartKind, WhenEmpty},
 };
-use crate::sockets::address::Protocol;
+use crate::sockets::address::{Listen, ListenAddress, Protocol};
 
 /// Options that are well-formed, each by itself, but do not go together.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -25,6 +25,8 @@ impl OptionsError {
 
 /// The settings that the arguments ask for, with every default filled in.
 pub(super) fn settings(arguments: RunArguments) -> Result<GroupSettings, OptionsError> {
+    let listen: Vec<ListenAddress> =
+        arguments.listen.into_iter().flat_map(|Listen(addresses)| addresses).collect();
     let mode = match arguments.mode {
         ModeName::Inherit => Mode::Inherit,
         ModeName::Own => Mode::Own,
@@ -34,14 +36,14 @@ pub(super) fn settings(arguments: RunArguments) -> Result<GroupSettings, Options
         Some(ReadyName::Listener) => Readiness::Listener,
         Some(ReadyName::Probe) => Readiness::Probe,
         None => {
-            let has_tcp = arguments.listen.iter().any(|address| address.protocol == Protocol::Tcp);
+            let has_tcp = listen.iter().any(|address| address.protocol == Protocol::Tcp);
             Readiness::default_for(mode, arguments.command.is_empty(), has_tcp)
         }
     };
     let settings = GroupSettings {
         name: arguments.name,
-        listen: arguments.listen,
-        workers: arguments.workers,
+        listen,
+        workers: arguments.workers.unwrap_or_else(one_for_each_cpu),
         weights: BTreeMap::new(),
         policy: arguments.policy,
         mode,
@@ -74,6 +76,11 @@ pub(super) fn settings(arguments: RunArguments) -> Result<GroupSettings, Options
         Some(error) => Err(OptionsError(error)),
         None => Ok(settings),
     }
+}
+
+/// CPUs that this process may use, by its affinity and its cgroup's quota; one where that cannot be told.
+fn one_for_each_cpu() -> u32 {
+    std::thread::available_parallelism().map_or(1, |count| count.get() as u32)
 }
 
 #[cfg(test)]

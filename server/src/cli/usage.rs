@@ -94,7 +94,7 @@ mod tests {
             "--metrics 0.0.0.0:9464",
             "--metrics nonsense",
             "--log-format xml",
-            "--listen localhost:80",
+            "--listen somewhere:80",
             "--workers 0",
             "--policy random",
             "--mode x",
@@ -120,16 +120,16 @@ mod tests {
 
     #[test]
     fn the_hint_is_the_values_own_where_it_has_one() {
-        insta::assert_snapshot!(complain("steer run --workers 4 --listen localhost:80"), @r#"
-        error: invalid value 'localhost:80' for '--listen <ADDR>...': "localhost:80" is no listen address: what follows is not IP:PORT
+        insta::assert_snapshot!(complain("steer run --workers 4 --listen somewhere:80"), @r#"
+        error: invalid value 'somewhere:80' for '--listen <ADDR>...': "somewhere:80" is no listen address: what follows is not IP:PORT
 
-        hint: write tcp://127.0.0.1:8080, udp://[::]:443, or HOST:PORT for tcp; names are not resolved
+        hint: write tcp://127.0.0.1:8080, udp://[::]:443, or IP:PORT for tcp; :8080 is all addresses, localhost:8080 is loopback, and no other name is resolved
         "#);
-        insta::assert_snapshot!(complain("steer run --listen 127.0.0.1:80"), @r"
+        insta::assert_snapshot!(complain("steer run --workers 4"), @r"
         error: the following required arguments were not provided:
-          --workers <N>
+          --listen <ADDR>...
 
-        Usage: steer run --listen <ADDR>... --workers <N> [-- <CMD>...]
+        Usage: steer run --listen <ADDR>... [-- <CMD>...]
 
         hint: `steer run --help` tells what it takes
         ");

@@ -16,7 +16,7 @@ use crate::{
     },
     names::GroupName,
     policy::{Policy, WEIGHT_DEFAULT},
-    sockets::address::{ListenAddress, Protocol},
+    sockets::address::{Listen, ListenAddress, Protocol},
     workers::limits::{Limit, Resource},
 };
 
@@ -61,9 +61,15 @@ pub(super) fn read(mut section: Section<'_>) -> FoundGroup {
     section.require("name");
     let name = section.get("name", value::name);
     section.require("listen");
-    let listen = section.list("listen", value::address);
+    let listen = section.list("listen", value::listen);
     section.require_some("listen");
-    let listen = listen.map_or_else(Vec::new, Spanned::into_inner);
+    let listen: Vec<Spanned<ListenAddress>> = listen.map_or_else(Vec::new, |written| {
+        let each = |written: Spanned<Listen>| {
+            let span = written.span();
+            written.into_inner().0.into_iter().map(move |address| Spanned::new(span.clone(), address))
+        };
+        written.into_inner().into_iter().flat_map(each).collect()
+    });
     let policy = section.get("policy", value::policy);
     let seed = section.get("seed", value::seed).map(Spanned::into_inner);
     let when_empty = section.get("when_empty", one_of(&WHEN_EMPTY));

@@ -8,7 +8,7 @@ use crate::{
     metrics::{MetricsAddress, MetricsAddressError},
     names::{GroupName, NameError},
     policy::{Policy, PolicyError, WEIGHT_MAX},
-    sockets::address::{AddressError, ListenAddress},
+    sockets::address::{AddressError, Listen},
     values::{self, Seed, StopSignal, ValueError},
     workers::limits::{Limit, Resource, UNLIMITED},
 };
@@ -181,7 +181,7 @@ pub(super) fn name(value: &Value<'_>) -> Result<GroupName, Wrong> {
     parsed(value)
 }
 
-pub(super) fn address(value: &Value<'_>) -> Result<ListenAddress, Wrong> {
+pub(super) fn listen(value: &Value<'_>) -> Result<Listen, Wrong> {
     parsed(value)
 }
 

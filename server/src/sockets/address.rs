@@ -1,6 +1,11 @@
-//! A group's listen address: `tcp://127.0.0.1:8080`, `udp://[::]:443`; `HOST:PORT` alone is TCP.
+//! A group's listen addresses: `tcp://127.0.0.1:8080`, `udp://[::]:443`; `IP:PORT` alone is TCP. `:8080` and `*:8080` are all
+//! addresses of the host, `localhost:8080` its loopback, of both families.
 
-use std::{fmt, net::SocketAddr, str::FromStr};
+use std::{
+    fmt, fs,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    str::FromStr,
+};
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -35,7 +40,8 @@ pub struct AddressError {
 impl AddressError {
     /// The way out, for a `hint:` line.
     pub fn hint(&self) -> &'static str {
-        "write tcp://127.0.0.1:8080, udp://[::]:443, or HOST:PORT for tcp; names are not resolved"
+        "write tcp://127.0.0.1:8080, udp://[::]:443, or IP:PORT for tcp; :8080 is all addresses, localhost:8080 is loopback, \
+         and no other name is resolved"
     }
 }
 
@@ -43,15 +49,77 @@ impl FromStr for ListenAddress {
     type Err = AddressError;
 
     fn from_str(text: &str) -> Result<Self, AddressError> {
-        let error = |reason| AddressError { text: text.to_owned(), reason };
-        let (protocol, rest) = match text.split_once("://") {
-            Some(("tcp", rest)) => (Protocol::Tcp, rest),
-            Some(("udp", rest)) => (Protocol::Udp, rest),
-            Some(_) => return Err(error("the scheme is neither tcp nor udp")),
-            None => (Protocol::Tcp, text),
-        };
-        let address = rest.parse().map_err(|_| error("what follows is not IP:PORT"))?;
+        let (protocol, rest) = scheme(text)?;
+        let address = rest.parse().map_err(|_| error(text, "what follows is not IP:PORT"))?;
         Ok(Self { protocol, address })
+    }
+}
+
+fn error(text: &str, reason: &'static str) -> AddressError {
+    AddressError { text: text.to_owned(), reason }
+}
+
+fn scheme(text: &str) -> Result<(Protocol, &str), AddressError> {
+    match text.split_once("://") {
+        Some(("tcp", rest)) => Ok((Protocol::Tcp, rest)),
+        Some(("udp", rest)) => Ok((Protocol::Udp, rest)),
+        Some(_) => Err(error(text, "the scheme is neither tcp nor udp")),
+        None => Ok((Protocol::Tcp, text)),
+    }
+}
+
+/// What a host has of IPv6.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Families {
+    /// Whether it has IPv6 addresses.
+    pub has_ipv6: bool,
+    /// Whether a socket at `[::]` takes no IPv4 (`net.ipv6.bindv6only`).
+    pub v6_only: bool,
+}
+
+impl Families {
+    /// Of this network namespace.
+    pub fn here() -> Self {
+        let says = |path| fs::read_to_string(path).unwrap_or_default();
+        Self {
+            has_ipv6: !says("/proc/net/if_inet6").is_empty(),
+            v6_only: says("/proc/sys/net/ipv6/bindv6only").trim() == "1",
+        }
+    }
+}
+
+/// What a person writes for a listen address: names one, or one for each family.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listen(pub Vec<ListenAddress>);
+
+impl Listen {
+    /// Reads it for a host with these families.
+    pub fn parse(text: &str, families: Families) -> Result<Self, AddressError> {
+        let (protocol, rest) = scheme(text)?;
+        let (v4, v6): (IpAddr, IpAddr) = match rest.rsplit_once(':') {
+            Some(("" | "*", _)) => (Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()),
+            Some(("localhost", _)) => (Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()),
+            _ => return text.parse().map(|address| Self(vec![address])),
+        };
+        let port = rest.rsplit_once(':').and_then(|(_, port)| port.parse().ok());
+        let port: u16 = port.ok_or_else(|| error(text, "the port is not from 0 to 65535"))?;
+        // One socket at `[::]` takes both, and is what most programs bind that are told nothing.
+        let is_dual = v6.is_unspecified() && !families.v6_only;
+        let hosts = match (families.has_ipv6, is_dual) {
+            (false, _) => vec![v4],
+            (true, true) => vec![v6],
+            (true, false) => vec![v4, v6],
+        };
+        let address = |host| ListenAddress { protocol, address: SocketAddr::new(host, port) };
+        Ok(Self(hosts.into_iter().map(address).collect()))
+    }
+}
+
+impl FromStr for Listen {
+    type Err = AddressError;
+
+    fn from_str(text: &str) -> Result<Self, AddressError> {
+        Self::parse(text, Families::here())
     }
 }
 
@@ -94,6 +162,29 @@ mod tests {
         }
         let plain: ListenAddress = "0.0.0.0:80".parse().unwrap();
         assert_eq!(plain.to_string(), "tcp://0.0.0.0:80");
+    }
+
+    #[test]
+    fn all_addresses_and_loopback_are_of_the_families_that_the_host_has() {
+        let both = Families { has_ipv6: true, v6_only: false };
+        let parts = Families { has_ipv6: true, v6_only: true };
+        let old = Families { has_ipv6: false, v6_only: false };
+        let read = |text: &str, families| {
+            let Listen(addresses) = Listen::parse(text, families).unwrap();
+            addresses.iter().map(ListenAddress::to_string).collect::<Vec<_>>()
+        };
+        for text in [":80", "*:80", "tcp://:80", "tcp://*:80"] {
+            assert_eq!(read(text, both), ["tcp://[::]:80"]);
+            assert_eq!(read(text, parts), ["tcp://0.0.0.0:80", "tcp://[::]:80"]);
+            assert_eq!(read(text, old), ["tcp://0.0.0.0:80"]);
+        }
+        assert_eq!(read("udp://:53", both), ["udp://[::]:53"]);
+        assert_eq!(read("localhost:80", both), ["tcp://127.0.0.1:80", "tcp://[::1]:80"]);
+        assert_eq!(read("localhost:80", old), ["tcp://127.0.0.1:80"]);
+        assert_eq!(read("[::1]:80", old), ["tcp://[::1]:80"], "what is said is what is meant");
+        for text in [":", ":http", "*:70000", "localhost", "localhost:", "example.org:80", "::80"] {
+            assert!(Listen::parse(text, both).is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -184,6 +184,11 @@ fn variables(
     for (name, value) in &spec.environment {
         set(name, value.into());
     }
+    let go = all.get(OsStr::new(GODEBUG)).map(OsString::as_os_str);
+    if let Some(value) = without_mptcp(go) {
+        all.insert(GODEBUG.into(), value);
+    }
+    let mut set = |name: &str, value: OsString| all.insert(name.into(), value);
     set("STEER_WORKER", spec.name.to_string().into());
     set("STEER_GROUP", spec.name.group.to_string().into());
     set("STEER_GENERATION", spec.generation.to_string().into());
@@ -200,6 +205,22 @@ fn variables(
         set("LISTEN_FDNAMES", names.join(":").into());
     }
     all
+}
+
+/// The variable that Go's runtime takes its settings from.
+const GODEBUG: &str = "GODEBUG";
+
+/// The settings with which a Go program (1.24 and later) listens with plain TCP: the kernel steers no MPTCP listener. Nothing where they
+/// say already how it is to listen.
+fn without_mptcp(settings: Option<&OsStr>) -> Option<OsString> {
+    const NAME: &[u8] = b"multipathtcp=";
+    let given = settings.unwrap_or_default();
+    let says_it = given.as_bytes().split(|byte| *byte == b',').any(|setting| setting.starts_with(NAME));
+    (!says_it).then(|| {
+        let mut value = given.to_owned();
+        value.push(if given.is_empty() { "multipathtcp=0" } else { ",multipathtcp=0" });
+        value
+    })
 }
 
 /// A name as LISTEN_FDNAMES can hold it: no colon, which parts the names, and no control characters.
@@ -289,13 +310,30 @@ mod tests {
     }
 
     #[test]
+    fn a_go_program_listens_with_plain_tcp_unless_it_is_told_how() {
+        let value = |settings: Option<&str>| without_mptcp(settings.map(OsStr::new));
+        assert_eq!(value(None), Some("multipathtcp=0".into()));
+        assert_eq!(value(Some("")), Some("multipathtcp=0".into()));
+        assert_eq!(value(Some("gctrace=1")), Some("gctrace=1,multipathtcp=0".into()));
+        assert_eq!(value(Some("multipathtcp=1,gctrace=1")), None);
+        assert_eq!(value(Some("gctrace=1,multipathtcp=2")), None);
+    }
+
+    #[test]
     fn the_environment_is_the_daemons_and_the_configured_and_ours() {
         let inherited = [("PATH", "/usr/bin"), ("LANG", "C"), ("LISTEN_FDS", "9"), ("NOTIFY_SOCKET", "/x")];
         let inherited = inherited.map(|(name, value)| (name.into(), value.into()));
         let prepared = Prepared::new(&spec(), inherited.into_iter()).unwrap();
         assert_eq!(
             environment_of(&prepared),
-            ["LANG=C", "PATH=/a:/b", "STEER_GENERATION=7", "STEER_GROUP=web", "STEER_WORKER=web/3"]
+            [
+                "GODEBUG=multipathtcp=0",
+                "LANG=C",
+                "PATH=/a:/b",
+                "STEER_GENERATION=7",
+                "STEER_GROUP=web",
+                "STEER_WORKER=web/3"
+            ]
         );
         assert_eq!(prepared.candidates, [c"/a/server".to_owned(), c"/b/server".to_owned()]);
         assert_eq!(prepared.arguments, [c"server".to_owned(), c"--port".to_owned()]);

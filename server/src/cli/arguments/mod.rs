@@ -27,7 +27,7 @@ const EXIT_CODES: &str = "\
 Exit codes: 0 ok, 1 failure, 2 usage, 3 daemon unreachable or silent, 4 no such thing, 5 refused, 6 timed out \
 (a drain at its deadline), 78 bad config.
 
-Addresses are tcp://127.0.0.1:8080 or IP:PORT alone. Durations are 30s, 500ms, 2m.";
+Addresses are tcp://127.0.0.1:8080 or IP:PORT alone, :8080 (all) or localhost:8080. Durations are 30s, 500ms, 2m.";
 
 const RELOAD: &str = "\
 What is read is compared with what was read before, not with what is: a policy, weight or number of workers that was set by hand \

@@ -8,19 +8,18 @@ use super::{
     Reporting,
     values::{self, Seed, StopSignal},
 };
-use crate::{
-    daemon::settings::FlowSettings, names::GroupName, policy::Policy, sockets::address::ListenAddress,
-};
+use crate::{daemon::settings::FlowSettings, names::GroupName, policy::Policy, sockets::address::Listen};
 
 /// What `steer run` takes.
 #[derive(Debug, Clone, Args)]
 pub struct RunArguments {
-    /// Where the group listens; more than one is allowed
+    /// Where the group listens: 127.0.0.1:8080, [::1]:8080, udp://0.0.0.0:53; :8080 is all addresses, localhost:8080 is loopback,
+    /// both of IPv4 and IPv6; more than one is allowed
     #[arg(long, value_name = "ADDR", required = true, num_args = 1..)]
-    pub listen: Vec<ListenAddress>,
-    /// How many workers to start with
+    pub listen: Vec<Listen>,
+    /// How many workers to start with [default: as many as the daemon may use CPUs]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    pub workers: u32,
+    pub workers: Option<u32>,
     /// The group's name
     #[arg(long, value_name = "NAME", default_value = "web")]
     pub name: GroupName,

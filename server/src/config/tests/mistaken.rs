@@ -5,7 +5,7 @@ use super::{WEB, refused, understood};
 #[test]
 fn values_that_are_none_are_shown() {
     insta::assert_snapshot!(refused(&[
-        "[daemon]\nsocket = \"steer.sock\"\naccess = [\"\"]\n[[group]]\nname = \"Web\"\nlisten = [\"localhost:80\", \"sctp://1.2.3.4:5\"]\n\
+        "[daemon]\nsocket = \"steer.sock\"\naccess = [\"\"]\n[[group]]\nname = \"Web\"\nlisten = [\"somewhere:80\", \"sctp://1.2.3.4:5\"]\n\
          policy = \"random\"\nseed = \"5\"\nwhen_empty = \"wait\"\n"
     ]), @r#"
     error: socket: "steer.sock" does not begin with /
@@ -36,19 +36,19 @@ fn values_that_are_none_are_shown() {
       |        ^^^^^
     hint: write it like name = "web"
 
-    error: listen: "localhost:80" is no listen address: what follows is not IP:PORT
+    error: listen: "somewhere:80" is no listen address: what follows is not IP:PORT
      --> /etc/steer/steer.toml:6:11
       |
-    6 | listen = ["localhost:80", "sctp://1.2.3.4:5"]
+    6 | listen = ["somewhere:80", "sctp://1.2.3.4:5"]
       |           ^^^^^^^^^^^^^^
-    hint: write tcp://127.0.0.1:8080, udp://[::]:443, or HOST:PORT for tcp; names are not resolved
+    hint: write tcp://127.0.0.1:8080, udp://[::]:443, or IP:PORT for tcp; :8080 is all addresses, localhost:8080 is loopback, and no other name is resolved
 
     error: listen: "sctp://1.2.3.4:5" is no listen address: the scheme is neither tcp nor udp
      --> /etc/steer/steer.toml:6:27
       |
-    6 | listen = ["localhost:80", "sctp://1.2.3.4:5"]
+    6 | listen = ["somewhere:80", "sctp://1.2.3.4:5"]
       |                           ^^^^^^^^^^^^^^^^^^
-    hint: write tcp://127.0.0.1:8080, udp://[::]:443, or HOST:PORT for tcp; names are not resolved
+    hint: write tcp://127.0.0.1:8080, udp://[::]:443, or IP:PORT for tcp; :8080 is all addresses, localhost:8080 is loopback, and no other name is resolved
 
     error: policy: "random" is no policy
      --> /etc/steer/steer.toml:7:10
