@@ -129,7 +129,7 @@ mod tests {
         error: the following required arguments were not provided:
           --listen <ADDR>...
 
-        Usage: steer run --listen <ADDR>... [-- <CMD>...]
+        Usage: steer run --listen <ADDR>... --workers <N> [-- <CMD>...]
 
         hint: `steer run --help` tells what it takes
         ");

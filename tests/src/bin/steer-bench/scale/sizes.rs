@@ -26,8 +26,8 @@ use crate::{
     samples::Samples,
 };
 
-/// What a group of one worker at one address may take of the daemon's descriptors: 22, and room for a start.
-const DESCRIPTORS: usize = 26;
+/// What a group of one worker at one address takes of the daemon's descriptors: 26, and some more while its worker starts.
+const DESCRIPTORS: usize = 36;
 
 /// How long a start, or a takeover, may take.
 const LONG: Duration = Duration::from_secs(900);
