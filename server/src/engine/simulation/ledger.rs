@@ -88,8 +88,7 @@ impl Ledger {
     fn note_command(&mut self, group: &Group, operation: OperationId, command: &Command) {
         match command {
             Command::SetWeight { worker, weight, .. } => self.note_weight(operation, *worker, *weight),
-            // Who comes again has another weight.
-            Command::Scale { workers, .. } => self.idle.retain(|worker| worker < workers),
+            Command::Scale { workers, .. } => self.forget_weights_from(*workers),
             Command::Reconfigure(change) => {
                 // Who comes, now or later, has the weight of one that comes.
                 let has = |(worker, weight): &(&u32, &u32)| {
@@ -99,7 +98,7 @@ impl Ledger {
                 for (&worker, &weight) in change.weights.iter().filter(has) {
                     self.note_weight(operation, worker, weight);
                 }
-                self.idle.retain(|worker| change.workers.is_none_or(|workers| *worker < workers));
+                change.workers.into_iter().for_each(|workers| self.forget_weights_from(workers));
             }
             _ => {}
         }
@@ -108,6 +107,12 @@ impl Ledger {
     fn note_weight(&mut self, operation: OperationId, worker: u32, weight: u32) {
         self.weights.insert(worker, (operation, weight));
         self.idle.remove(&worker);
+    }
+
+    /// Who leaves and comes again has another weight, also where the change to the one before has not ended yet.
+    fn forget_weights_from(&mut self, workers: u32) {
+        self.idle.retain(|worker| *worker < workers);
+        self.weights.retain(|worker, _| *worker < workers);
     }
 
     /// Whether nothing new may reach a worker.

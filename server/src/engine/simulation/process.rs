@@ -43,7 +43,8 @@ impl World {
         let runs = |(other, process): (&GenerationId, &Process)| {
             other.worker == id.worker && !process.has_ended && !process.is_forgotten
         };
-        if self.group().rules.replace && self.processes.iter().any(runs) {
+        let is_to_be_alone = self.group().rules.replace && self.alone.contains(&id);
+        if is_to_be_alone && self.processes.iter().any(runs) {
             return Err(format!("{id:?} is started while another of its processes runs"));
         }
         let fate = if self.entropy.is_calm {

@@ -1,7 +1,7 @@
 //! The simulated world: time, what is about to happen, and the engine in the middle of it.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
 };
 
@@ -124,6 +124,9 @@ pub(super) struct World {
     pub(super) fates: Vec<Fate>,
     pub(super) processes: BTreeMap<GenerationId, Process>,
     pub(super) notifications: Notifications,
+    /// Who was to start while no other process of its worker runs. A start that is decided under `surge` is carried out all the same
+    /// where a reload comes between that says `replace`.
+    pub(super) alone: BTreeSet<GenerationId>,
     pub(super) flows: Vec<Flow>,
     pub(super) operations: OperationId,
     pub(super) tally: Tally,
@@ -162,6 +165,7 @@ impl World {
             fates: script.fates.clone(),
             processes: BTreeMap::new(),
             notifications: Notifications::default(),
+            alone: BTreeSet::new(),
             flows: Vec::new(),
             operations: 0,
             tally: Tally::default(),
@@ -246,7 +250,13 @@ impl World {
         self.log.push((self.now, event.clone()));
         let now = self.now;
         let mut engine = self.group().clone();
-        watch(&mut engine, &mut self.ledger, now, event.clone())?;
+        let effects = watch(&mut engine, &mut self.ledger, now, event.clone())?;
+        if engine.rules.replace {
+            self.alone.extend(effects.iter().filter_map(|effect| match effect {
+                Effect::Start { generation, .. } => Some(*generation),
+                _ => None,
+            }));
+        }
         self.runtime.take_in(now, event);
         if *self.group() != engine {
             return Err("the runtime tells its engine of something else".into());

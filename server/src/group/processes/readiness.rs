@@ -15,7 +15,7 @@ use crate::{
 
 use super::{
     Processes,
-    generation::{Generation, ProbeState},
+    generation::{Generation, Launch, ProbeState},
 };
 
 /// What nobody tells of and is looked for while generations start.
@@ -51,14 +51,15 @@ impl Processes {
         is_ready
     }
 
-    /// What is to be looked for now; nothing of a generation whose listeners are being looked for.
+    /// What is to be looked for now; nothing of a generation whose listeners are being looked for, nor of one that does not run its program
+    /// yet: until its exec a process has a copy of each descriptor of the daemon, also of the listeners that were just taken from others.
     pub(crate) fn signs(&self) -> impl Iterator<Item = Sign> {
         let binds = self.origin().binds();
         let starting =
             self.generations.iter().filter(|(_, it)| !it.is_ready && !it.has_exited && it.process.is_some());
         starting.filter_map(move |(&id, generation)| match generation.probe {
             ProbeState::Connected(_) => Some(Sign::Accepted(id, generation.slot)),
-            _ if binds && !generation.is_searched => Some(Sign::Listeners(id, generation.slot)),
+            _ if binds && !generation.is_searched && matches!(generation.launch, Launch::Runs) => Some(Sign::Listeners(id, generation.slot)),
             _ => None,
         })
     }
