@@ -59,7 +59,9 @@ impl Processes {
             self.generations.iter().filter(|(_, it)| !it.is_ready && !it.has_exited && it.process.is_some());
         starting.filter_map(move |(&id, generation)| match generation.probe {
             ProbeState::Connected(_) => Some(Sign::Accepted(id, generation.slot)),
-            _ if binds && !generation.is_searched && matches!(generation.launch, Launch::Runs) => Some(Sign::Listeners(id, generation.slot)),
+            _ if binds && !generation.is_searched && matches!(generation.launch, Launch::Runs) => {
+                Some(Sign::Listeners(id, generation.slot))
+            }
             _ => None,
         })
     }
