@@ -42,11 +42,7 @@ extern "C" fn processes(context: *const core::ffi::c_void) -> i32 {
         };
         // If a record does not fit, the kernel visits the thread again at the next read.
         let seq = (&raw const (*meta).seq).read_volatile();
-        bpf_seq_write(
-            seq.cast(),
-            (&raw const record).cast_mut().cast(),
-            size_of::<ProcessRecord>() as u32,
-        );
+        bpf_seq_write(seq.cast(), (&raw const record).cast_mut().cast(), size_of::<ProcessRecord>() as u32);
     }
     0
 }

@@ -49,7 +49,10 @@ impl GroupTask {
                 self.take_in(Event::Started { generation: id, pid });
                 match exit {
                     Some(exit) => self.hear(Message::Exited { generation: id, exit }),
-                    None => self.prepare_probe(id),
+                    None => {
+                        self.prepare_probe(id);
+                        self.ready_if_complete(id);
+                    }
                 }
             }
         }

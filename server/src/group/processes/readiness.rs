@@ -42,7 +42,9 @@ impl Processes {
     pub(crate) fn becomes_ready(&mut self, id: GenerationId, has_listeners: bool) -> bool {
         let Some(generation) = self.generations.get_mut(&id) else { return false };
         let has_told = generation.has_told || generation.ready == Readiness::Listener;
-        let is_ready = has_told && has_listeners && !generation.is_ready;
+        // What it says can be heard before what its exec came to.
+        let runs = matches!(generation.launch, Launch::Runs);
+        let is_ready = runs && has_told && has_listeners && !generation.is_ready;
         if is_ready {
             generation.is_ready = true;
             // A worker that said so before it had accepted its probe: the connection is nobody's any more.
