@@ -232,33 +232,37 @@ impl Drop for Crowd {
     }
 }
 
+/// Descriptors that a test has beside those that it asks for.
+const OWN: usize = 512;
+
 /// Makes room for so many descriptors, in this process and those that it starts, as far as it may; gives how many there is room for.
 pub fn room_for(descriptors: usize) -> usize {
-    const OWN: u64 = 512;
     let limit = getrlimit(Resource::Nofile);
-    let needed = descriptors as u64 + OWN;
-    let maximum = limit.maximum.map(|maximum| maximum.max(needed));
+    let needed = (descriptors + OWN) as u64;
+    if limit.current.is_none_or(|current| current >= needed) {
+        return descriptors;
+    }
+    let set = |maximum| setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).is_ok();
     // Beyond the hard limit, where this process may.
-    let has_raised = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).is_ok();
-    let room = if has_raised { maximum } else { limit.maximum };
-    room.map_or(descriptors, |room| descriptors.min(room.saturating_sub(OWN) as usize))
+    let raised = limit.maximum.map(|maximum| maximum.max(needed));
+    let room = if set(raised) {
+        raised
+    } else {
+        set(limit.maximum);
+        limit.maximum
+    };
+    room.map_or(descriptors, |room| descriptors.min((room as usize).saturating_sub(OWN)))
 }
 
 /// Makes room for so many descriptors in this process, and some for whatever else it does. Each flow is one.
 #[track_caller]
 pub fn make_room(flows: usize) {
-    let needed = flows as u64 + 512;
-    let limit = getrlimit(Resource::Nofile);
-    if limit.current.is_none_or(|current| current >= needed) {
-        return;
-    }
-    // Beyond the hard limit, where this process may.
-    let maximum = limit.maximum.map(|maximum| maximum.max(needed));
-    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).unwrap_or_else(|error| {
-        panic!(
-            "making room for {needed} descriptors, of {limit:?}: {error}\nhint: raise it: ulimit -n {needed}"
-        )
-    });
+    let room = room_for(flows);
+    assert!(
+        room >= flows,
+        "there is room for {room} descriptors of {flows}\nhint: raise it: ulimit -n {}",
+        flows + OWN
+    );
 }
 
 /// The address of a thread's flows to a target.

@@ -64,7 +64,7 @@ fn a_look_has_what_proc_says_of_each_process() {
     dead.0.wait().expect("it is this process's");
     assert!(!look(&looks).contains_key(&dead_pid), "one that is reaped is gone");
 
-    // Whoever is there before and after has to be in the look, and as `/proc` says.
+    // For each process that still runs, `/proc` says the same.
     let mut compared = 0;
     for (pid, record) in &all {
         let Some(stat) = procfs::stat(*pid) else { continue };

@@ -69,7 +69,7 @@ impl GroupTask {
         let host = self.runtime.host_mut();
         let Ended { mut exit, user_before_ready } = ended;
         let owner = host.processes.owner();
-        // The kernel has refused its bind with EADDRINUSE, of which the worker can only say that somebody listens.
+        // The kernel refused its bind with EADDRINUSE; the worker can only report that somebody listens.
         if let Some(user) = user_before_ready.filter(|user| *user != owner)
             && host.processes.origin().binds()
         {

@@ -180,6 +180,22 @@ pub fn leave_group(socket: impl AsFd) -> Result<(), SocketError> {
     Err(failed("take the socket out of its group")(io::Error::last_os_error()))
 }
 
+/// Has the next peek at a unix socket's queue begin behind this many bytes (SO_PEEK_OFF, Linux 3.4).
+pub fn set_peek_offset(socket: impl AsFd, bytes: usize) -> io::Result<()> {
+    let offset = libc::c_int::try_from(bytes).map_err(io::Error::other)?;
+    // SAFETY: the option's value is an integer, which is there until the call returns.
+    let failure = unsafe {
+        libc::setsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_PEEK_OFF,
+            (&raw const offset).cast(),
+            size_of_val(&offset) as libc::socklen_t,
+        )
+    };
+    if failure == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// Accepts and resets every connection that waits at a listener; how many there were. The listener is made non-blocking for it, so that
 /// nobody else is to accept from it any more.
 pub fn reset_unaccepted(listener: impl AsFd) -> Result<u64, SocketError> {

@@ -41,10 +41,10 @@ impl Processes {
         Self::of(listed.unwrap_or_else(|| procfs::pids().into_iter().filter_map(record).collect()))
     }
 
-    /// A look that has begun at this time or later, for whoever has to see what was there after something had happened. Where the last
-    /// one did, that is it: of many processes that end at once not each takes a look of its own. It can block, as a look does.
+    /// A look that began at this time or later: it shows what was there after an event. The last look is returned if it is new enough,
+    /// so that many processes that end at once share one. Blocks as a look does.
     pub fn since(time: Instant) -> Arc<Self> {
-        // A look is whole, whoever panicked; and who comes while one is taken waits for it.
+        // A stored look is whole even if a thread panicked. The lock is held during a look: other callers wait and share it.
         let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((began, look)) = &*last
             && *began >= time

@@ -145,7 +145,7 @@ impl Looks {
     }
 
     /// All processes of the host: those that live throughout the look are in it once. The cost grows with the host's
-    /// threads, about 0.1 us each; `/proc` takes 20 to 30 us for each process.
+    /// threads, which the program visits in the kernel; `/proc` takes an open, a read and a close for each process.
     ///
     /// Needs the initial pid namespace.
     pub fn processes(&self) -> Result<Vec<ProcessRecord>, LooksError> {

@@ -87,7 +87,7 @@ enum Wish {
 }
 
 impl Host for Wishes {
-    /// Of whom a word is acknowledged.
+    /// The generation whose notification is acknowledged.
     type Acknowledgement = GenerationId;
 
     fn acknowledge(&mut self, generation: GenerationId) {

@@ -48,7 +48,7 @@ impl Members {
         self.endpoints.iter().flat_map(|endpoint| endpoint.of(slot)).any(|member| member.descriptor.is_some())
     }
 
-    /// What waits at a slot's listeners of which descriptors are at hand.
+    /// Unaccepted connections at those of a slot's listeners that the daemon has a descriptor of.
     pub(crate) fn waiting(&self, slot: Slot) -> u64 {
         self.endpoints
             .iter()
@@ -94,7 +94,7 @@ impl Members {
         let (mut by_id, mut unread) = (0, 0);
         for endpoint in self.endpoints.iter_mut().filter(|endpoint| endpoint.is_udp()) {
             by_id += endpoint.by_id(slot)?;
-            // A socket of which nothing can be read is not waited for.
+            // A socket that cannot be read is not waited for.
             let seen = endpoint.seen(None).unwrap_or_default();
             unread += seen.iter().find(|(of, _)| *of == slot).map_or(0, |(_, seen)| seen.unaccepted);
         }
@@ -124,7 +124,7 @@ impl Members {
         self.endpoints.iter().map(|endpoint| (endpoint.address, endpoint.cookies())).collect()
     }
 
-    /// The slots that have TCP members of which no descriptor is at hand, one for each address: to reach their kernel groups by.
+    /// All slots that have members.
     pub(crate) fn slots(&self) -> BTreeSet<Slot> {
         self.endpoints.iter().flat_map(|endpoint| endpoint.members.keys().copied()).collect()
     }

@@ -21,7 +21,7 @@ pub(crate) struct Upkeep {
 }
 
 impl Members {
-    /// Puts right what others can take away: pins, programs, and half of the slots, of which the next look has the others.
+    /// Restores what others can remove: pins, the program's attachment, and every other slot, by turns.
     pub(crate) fn look_after(
         &mut self,
         hold: Option<Slot>,

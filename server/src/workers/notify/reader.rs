@@ -1,17 +1,14 @@
 //! Reads ahead in the queue of the notification socket: what was read stays there until it is taken out.
 
-use std::{
-    collections::VecDeque,
-    io,
-    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::VecDeque, io, os::fd::AsFd as _, sync::Arc, time::Duration};
 
 use tokio::io::Interest;
 
 use super::{Notification, NotifyError, NotifySocket, understand};
-use crate::sockets::passed::{self, Received};
+use crate::sockets::{
+    options,
+    passed::{self, Received},
+};
 
 /// Longer datagrams are ignored, in bytes; `systemd` has the same bound.
 pub(super) const DATAGRAM_MAX: usize = 4096;
@@ -55,7 +52,7 @@ impl NotifyReader {
         let mut bytes = vec![0; DATAGRAM_MAX];
         let peek = || {
             // Each time: the kernel moves it by what a read had room for, and the socket may be one that another daemon has read.
-            begin_at(socket.as_fd(), offset)?;
+            options::set_peek_offset(socket, offset)?;
             passed::peek(socket.as_fd(), &mut bytes)
         };
         let found = socket.async_io(Interest::READABLE, peek).await;
@@ -91,20 +88,4 @@ impl NotifyReader {
             }
         }
     }
-}
-
-/// Has the next peek begin behind this many bytes (SO_PEEK_OFF, Linux 3.4).
-fn begin_at(socket: BorrowedFd<'_>, offset: usize) -> io::Result<()> {
-    let offset = libc::c_int::try_from(offset).map_err(io::Error::other)?;
-    // SAFETY: the option's value is an integer, which is there until the call returns.
-    let failure = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_PEEK_OFF,
-            (&raw const offset).cast(),
-            size_of_val(&offset) as libc::socklen_t,
-        )
-    };
-    if failure == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
