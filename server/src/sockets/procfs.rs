@@ -36,7 +36,7 @@ impl Stat {
     }
 
     /// The same as a look has it.
-    pub(super) fn record(&self) -> ProcessRecord {
+    pub(crate) fn record(&self) -> ProcessRecord {
         let Self { pid, parent, session, .. } = *self;
         ProcessRecord { pid, parent, session, exit_state: u32::from(self.is_dead()) }
     }

@@ -63,7 +63,8 @@ fn a_configuration_in_which_nothing_is_wrong_is_the_first_line() {
     let words: Vec<&str> = said.lines().nth(1).unwrap().split_whitespace().collect();
     assert_eq!(
         words.join(" "),
-        "ok configuration /etc/steer/steer.toml and 1 of conf.d: groups 2, workers 6, addresses 3"
+        "ok configuration /etc/steer/steer.toml and 1 of conf.d: groups 2, workers 6, addresses 3",
+        "{said}"
     );
     assert!(said.lines().nth(2).unwrap().contains("  kernel  "), "{said}");
 }

@@ -12,6 +12,7 @@ use super::{
     iterator::{Link, Over, read_to_end},
     object::{Object, names},
 };
+use crate::sockets::procfs;
 
 /// The size of the kernel's own buffer: one read returns no more.
 const BUFFER: usize = 32 * 1024;
@@ -37,13 +38,10 @@ impl ProcessList {
         let program = object.processes()?;
         let link = Link::create(program.as_fd(), Over::Threads).map_err(error("link"))?;
         let mut list = Self { link, buffer: vec![0; BUFFER] };
-        let this = ProcessRecord {
-            pid: std::process::id(),
-            parent: std::os::unix::process::parent_id(),
-            session: rustix::process::getsid(None).map_err(|errno| error("try")(errno.into()))?.as_raw_pid()
-                as u32,
-            exit_state: 0,
-        };
+        // The session is read, not asked for: getsid(2) of a process that PID 1 started without one is 0, which `rustix` takes
+        // for a pid.
+        let this = procfs::stat(std::process::id()).map(|stat| stat.record());
+        let this = this.ok_or_else(|| error("try")(io::Error::other("/proc does not show this process")))?;
         match list.look()?.contains(&this) {
             true => Ok(list),
             false => Err(error("try")(io::Error::other("this process was not found by it"))),
