@@ -5,6 +5,7 @@
 //! the kernel, in the daemon and in the tests.
 #![no_std]
 
+pub mod bind;
 pub mod choice;
 pub mod counters;
 pub mod flow_hash;

@@ -19,11 +19,15 @@ use crate::{
 /// The one eBPF target whose byte order the object is committed in.
 const TARGET: &str = "bpfel-unknown-none";
 /// The objects, each with the binary target of server-ebpf/ that it is made of.
-const OBJECTS: [(&str, &str); 3] =
-    [("steer-ebpf", "steer.bpf.o"), ("steer-ebpf-looks", "looks.bpf.o"), ("steer-ebpf-bench", "bench.bpf.o")];
+const OBJECTS: [(&str, &str); 4] = [
+    ("steer-ebpf", "steer.bpf.o"),
+    ("steer-ebpf-looks", "looks.bpf.o"),
+    ("steer-ebpf-bind", "bind.bpf.o"),
+    ("steer-ebpf-bench", "bench.bpf.o"),
+];
 
 /// Build the eBPF objects from server-ebpf/ and write them, with their sha256, to server-ebpf/object/: steer's own
-/// two, and what the benchmarks compare it with.
+/// three, and what the benchmarks compare it with.
 ///
 /// The bytes depend on the sources, server-ebpf/Cargo.lock and the pinned releases of rustc and bpf-linker; not on
 /// the directory of the checkout or of the toolchain. rust-src and bpf-linker are installed where they are missing.

@@ -3,6 +3,7 @@
 //! One [`KernelGroup`](kernel_group::KernelGroup) for each listen address, because the kernel's SO_REUSEPORT groups
 //! are by address; nothing is shared between them, so no limit is either.
 
+pub mod bind_hook;
 pub mod cells;
 pub mod error;
 pub mod flow_table;
@@ -15,3 +16,4 @@ pub mod publisher;
 mod routing;
 mod shape;
 pub(crate) mod shared_array;
+mod syscall;

@@ -112,6 +112,12 @@ pub fn make(directory: &Path) -> Result<(), PinsError> {
     fs::DirBuilder::new().mode(0o700).recursive(true).create(directory).map_err(system("make", directory))
 }
 
+/// A name for a directory of pins, of no other for as long as it is there.
+pub fn identity(directory: &Path) -> Result<String, PinsError> {
+    let found = fs::metadata(directory).map_err(system("look at", directory))?;
+    Ok(format!("{:x}-{:x}", found.dev(), found.ino()))
+}
+
 /// Removes a directory of pins with everything in it. What was pinned lives on where something else holds it.
 pub fn remove(directory: &Path) -> Result<(), PinsError> {
     match fs::remove_dir_all(directory) {

@@ -4,8 +4,11 @@ use std::{io, os::fd::OwnedFd};
 
 use tokio::net::TcpStream;
 
+use server_common::bind::BindVerdict;
+
 use crate::{
     daemon::describe::describe,
+    dataplane::bind_hook::{Bind, BindEvents, BindHook},
     engine::event::{Event, GenerationId},
     policy::Policy,
     sockets::options,
@@ -21,6 +24,7 @@ use super::{
     members::CLEARED,
     message::{Found, Message, Purpose},
     processes::{Ended, Sign, Started},
+    sharing::wrong_address,
     task::GroupTask,
 };
 
@@ -178,6 +182,39 @@ impl GroupTask {
         }
         host.keep_anchors();
         self.ready_if_complete(id);
+    }
+
+    /// A process in the workers' cgroup has bound a port of the group.
+    pub(super) fn bound(&mut self, bind: &Bind, belongs_to: &[u32]) {
+        let host = self.runtime.host_mut();
+        let (now, addresses) = (host.shared.clock.now(), host.members.addresses().collect::<Vec<_>>());
+        let Some(sharing) = &mut host.sharing else { return };
+        match bind.verdict {
+            BindVerdict::Joins => sharing.expect(now),
+            BindVerdict::Refused => {
+                tracing::warn!("{}: the bind hook could not set SO_REUSEPORT", host.settings.name);
+            }
+            BindVerdict::OtherAddress => {
+                let mut all = host.processes.all();
+                let of = all.find(|(_, process)| belongs_to.contains(&process.pid()));
+                if let Some((id, _)) = of
+                    && sharing.note_elsewhere(id, bind.address)
+                {
+                    host.journal("bound-elsewhere", Some(id), wrong_address(bind.address, &addresses));
+                }
+            }
+        }
+    }
+
+    /// The bind hook was attached again after somebody had detached it.
+    pub(super) fn hook_attached(&mut self, attached: Result<Box<(BindHook, BindEvents)>, String>) {
+        let host = self.runtime.host_mut();
+        let Some(sharing) = &mut host.sharing else { return };
+        let what = match sharing.attached(attached, &self.outside, &host.shared.inbox) {
+            Ok(()) => "the bind hook was detached, and is attached again".to_owned(),
+            Err(why) => format!("the bind hook was detached, and cannot be attached again: {why}"),
+        };
+        host.journal("mended", None, what);
     }
 
     pub(super) fn probed(&mut self, id: GenerationId, connected: io::Result<TcpStream>) {

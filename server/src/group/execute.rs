@@ -21,6 +21,7 @@ use super::{
     message::{Message, Purpose},
     observer::Request,
     processes::{LEFT_BEHIND, Origin, probe_target},
+    sharing::wrong_address,
     totals::count_drain,
 };
 
@@ -248,6 +249,9 @@ impl GroupHost {
         totals.counters = totals.counters.plus(&counted);
         let cell = self.processes.forget(id);
         self.moved.remove(&id);
+        if let Some(sharing) = &mut self.sharing {
+            sharing.forget(id);
+        }
         // The slot's next worker is not to be known by what this one said last; saying nothing is as good as no cell. What one
         // of an earlier daemon says is not known.
         if cell.is_none_or(|cell| cell.read().beat != 0) {
@@ -299,14 +303,19 @@ impl GroupHost {
     }
 
     fn note(&self, Note { kind, generation, process, detail }: Note) {
-        let missing = generation.filter(|_| kind == "start-failed").and_then(|id| self.missing_sockets(id));
-        let detail = match missing {
-            Some(missing) => format!("{detail}; {missing}"),
-            None => detail,
-        };
+        let failed = generation.filter(|_| kind == "start-failed");
+        let missing = failed.and_then(|id| self.missing_sockets(id));
+        let elsewhere = failed.and_then(|id| self.bound_elsewhere(id));
+        let detail = [Some(detail), missing, elsewhere].into_iter().flatten().collect::<Vec<_>>().join("; ");
         let worker = generation.map(|id| self.settings.name.worker(id.worker));
         let (name, number) = (&self.settings.name, generation.map(|id| id.number));
         self.shared.journal.add_of_process(kind, name, worker, number, &process, detail);
+    }
+
+    /// What a worker has bound beside the group's addresses, at a port of the group.
+    fn bound_elsewhere(&self, id: GenerationId) -> Option<String> {
+        let bound = self.sharing.as_ref()?.elsewhere(id)?;
+        Some(wrong_address(bound, &self.members.addresses().collect::<Vec<_>>()))
     }
 
     /// What a worker that binds its sockets itself has not bound.

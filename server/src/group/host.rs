@@ -4,6 +4,7 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::Arc,
+    time::Duration,
 };
 
 use tokio::sync::oneshot;
@@ -26,12 +27,19 @@ use super::{
     neighbours::Neighbours,
     observer::Observer,
     pending_reply::PendingReplies,
-    processes::Processes,
+    processes::{Processes, Sign},
     record::{FORMAT, MAPS, Record, RecordNews, Saved},
     report::{Board, View},
     runtime::{Host, Recording},
+    sharing::Sharing,
     totals::Totals,
 };
+
+/// How often signs of readiness that nobody sends are looked for, while a worker is starting.
+const READINESS: Duration = Duration::from_millis(5);
+
+/// How often a listener is looked for that the bind hook would tell of: a bind that was not told of is found all the same.
+const UNTOLD: Duration = Duration::from_millis(250);
 
 /// How long something goes on to happen, in milliseconds, after the engine was told of anything or a connection was seen to wait.
 const LIVELY: Millis = 5_000;
@@ -44,6 +52,8 @@ pub(crate) struct GroupHost {
     pub(super) processes: Processes,
     /// What makes the group outlive this daemon, where it is to.
     pub(super) record: Option<Record>,
+    /// What lets any program share the addresses, where workers bind themselves and the kernel can.
+    pub(super) sharing: Option<Sharing>,
     pub(super) replies: PendingReplies,
     pub(super) totals: Totals,
     /// Sockets of others in the group, as last seen.
@@ -153,6 +163,16 @@ impl GroupHost {
     /// Has what nobody tells be looked for more often for a while.
     pub(super) fn stay_lively(&mut self) {
         self.lively_until = self.shared.clock.now() + LIVELY;
+    }
+
+    /// How long after the last look the next is to be taken for signs of readiness that nobody sends; nothing where none is wanted.
+    pub(super) fn next_look_for_signs(&self, now: Millis) -> Option<Duration> {
+        let is_told = self.sharing.as_ref().is_some_and(|sharing| !sharing.expects(now));
+        let pace = |sign| match sign {
+            Sign::Listeners(..) if is_told => UNTOLD,
+            Sign::Listeners(..) | Sign::Accepted(..) => READINESS,
+        };
+        self.processes.signs().map(pace).min()
     }
 
     /// Tells what has become of the writing of records.

@@ -13,6 +13,7 @@ use tokio::{
 
 use crate::{
     control::api::{Fault, Response},
+    dataplane::bind_hook::{Bind, BindEvents, BindHook},
     engine::{
         effect::Effect,
         event::{Command, Event, GenerationId, Millis, Slot},
@@ -73,6 +74,10 @@ pub(crate) enum Message {
     Neighbours(Result<Vec<Stranger>, String>),
     /// A process has written to the notification socket. It stays there until that is acknowledged.
     Notified { said: Notification, acknowledgement: oneshot::Sender<()> },
+    /// A process in the workers' cgroup binds a port of the group: the process, its parents and their sessions.
+    Bound { bind: Bind, belongs_to: Vec<u32> },
+    /// The bind hook was attached again, or could not be.
+    HookAttached(Result<Box<(BindHook, BindEvents)>, String>),
     /// A probe has connected, or could not.
     Probed { generation: GenerationId, connected: io::Result<TcpStream> },
 }

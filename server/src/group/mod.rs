@@ -25,6 +25,7 @@ mod reload;
 mod repair;
 mod report;
 pub(crate) mod runtime;
+mod sharing;
 mod supervise;
 mod takeover;
 mod task;

@@ -9,6 +9,7 @@ use thiserror::Error;
 
 use crate::{
     daemon::{
+        describe::describe,
         rules::rules,
         settings::{GroupSettings, Mode, WhenEmpty},
         shared::Shared,
@@ -28,6 +29,7 @@ use super::{
     record::{Record, Saved},
     report::Board,
     runtime::Runtime,
+    sharing::{self, Sharing},
     task::GroupTask,
     totals::Totals,
 };
@@ -135,12 +137,15 @@ fn assemble(
     let notify = Arc::new(notify);
     let (inbox, messages) = Inbox::new();
     let threads = &shared.threads;
+    let addresses = endpoints.iter().map(Endpoint::address).collect();
+    let sharing = sharing(&settings, user.as_ref(), addresses, record, saved.is_some(), (shared, &inbox));
     let means = Means {
         user,
         limits: shared.limits.clone(),
         notify: notify.path().to_owned(),
         output: shared.output.clone(),
         are_lasting: record.is_some(),
+        cgroup: sharing.as_ref().map(Sharing::cgroup),
         threads: threads.clone(),
         inbox: inbox.clone(),
     };
@@ -149,6 +154,7 @@ fn assemble(
         members: Members::new(endpoints, threads, inbox.clone(), shared.looks.clone(), migrates),
         settings,
         record: None,
+        sharing,
         replies: PendingReplies::default(),
         totals: Totals::default(),
         strangers: 0,
@@ -170,6 +176,34 @@ fn assemble(
         },
     };
     Ok((host, engine, messages, program))
+}
+
+/// Lets workers that bind their listeners themselves be any programs, where that can be.
+fn sharing(
+    settings: &GroupSettings,
+    user: Option<&ResolvedUser>,
+    addresses: Vec<ListenAddress>,
+    record: Option<&Record>,
+    is_taken_over: bool,
+    (shared, inbox): (&Shared, &Inbox),
+) -> Option<Sharing> {
+    if settings.mode != Mode::Own {
+        return None;
+    }
+    let opening = sharing::Opening {
+        group: settings.name.clone(),
+        addresses,
+        owner: user.map(|user| user.uid),
+        pins: record.map(|record| record.directory().to_owned()),
+        is_taken_over,
+    };
+    let opened = Sharing::open(opening, &shared.outside, inbox);
+    opened
+        .inspect_err(|error| {
+            let (name, why, hint) = (&settings.name, describe(error), error.hint());
+            tracing::warn!("{name}: its programs have to set SO_REUSEPORT themselves: {why} (hint: {hint})");
+        })
+        .ok()
 }
 
 fn notify_socket(

@@ -30,6 +30,10 @@ impl GroupTask {
                 }
             }
         }
+        if let Some(sharing) = &mut host.sharing {
+            let at_once = sharing.look_after(&host.shared.threads.publishing, &host.shared.inbox);
+            host.later.extend(at_once);
+        }
         let mut is_failing = false;
         if let Some(record) = &mut host.record {
             if let Err(error) = record.lock_again() {

@@ -26,6 +26,7 @@ use super::{
     message::{Ask, Message, Tune},
     reload::{Approval, Proposal},
     runtime::{Host as _, Runtime},
+    sharing::Sharing,
 };
 
 /// How often the group looks for what nobody tells, lost listeners and an occupied hold, while something happens in it.
@@ -33,9 +34,6 @@ const SUPERVISION: Duration = Duration::from_millis(250);
 
 /// How often it looks in any case: for that, for strangers, and whether somebody has undone what it did in the kernel.
 const UPKEEP: Duration = Duration::from_secs(1);
-
-/// How often it looks for signs of readiness that nobody sends, while a worker is starting.
-const READINESS: Duration = Duration::from_millis(5);
 
 /// How often it samples the queues for the policy `least-loaded`: together with the window of the judgement of stalls, often
 /// enough for 50 ms.
@@ -50,11 +48,13 @@ pub(crate) struct GroupTask {
     pub(super) runtime: Runtime<GroupHost>,
     messages: mpsc::Receiver<Message>,
     /// The runtime where clients are served, and notifications are read.
-    outside: Handle,
+    pub(super) outside: Handle,
     /// The task that reads them, while the group runs.
     listening: Option<JoinHandle<()>>,
     /// Whether it goes on with what another daemon had.
     is_taken_over: bool,
+    /// When it looked last for signs of readiness that nobody sends.
+    looked_at: Instant,
 }
 
 /// The group's clocks.
@@ -71,7 +71,7 @@ impl GroupTask {
         outside: Handle,
         is_taken_over: bool,
     ) -> Self {
-        Self { runtime, messages, outside, listening: None, is_taken_over }
+        Self { runtime, messages, outside, listening: None, is_taken_over, looked_at: Instant::now() }
     }
 
     /// How the group is configured.
@@ -142,7 +142,7 @@ impl GroupTask {
         let wake = self.runtime.engine().wakes_at(now).map(|at| Instant::from_std(clock.instant(at)));
         let host = self.runtime.host();
         let expiry = host.record.as_ref().and_then(|record| record.expires_at()).map(Instant::from_std);
-        let looks = host.processes.signs().next().is_some();
+        let looks_at = host.next_look_for_signs(now).map(|pace| self.looked_at + pace);
         let samples = matches!(self.runtime.engine().policy(), Policy::LeastLoaded { .. });
         let is_lively = now < host.lively_until;
         tokio::select! {
@@ -150,7 +150,10 @@ impl GroupTask {
             message = self.messages.recv() => if let Some(message) = message { self.hear_all(message).await },
             () = tokio::time::sleep_until(wake.unwrap_or(far)) => self.take_in(Event::Tick),
             () = tokio::time::sleep_until(expiry.unwrap_or(far)) => self.give_record_up(),
-            () = tokio::time::sleep(READINESS), if looks => self.look_for_signs(),
+            () = tokio::time::sleep_until(looks_at.unwrap_or(far)) => {
+                self.looked_at = Instant::now();
+                self.look_for_signs();
+            }
             _ = ticks.sampling.tick(), if samples => self.runtime.host_mut().sample_loads(),
             _ = ticks.supervision.tick(), if is_lively => self.supervise(),
             _ = ticks.upkeep.tick() => self.look_around(),
@@ -211,6 +214,8 @@ impl GroupTask {
                     self.runtime.host_mut().acknowledge(acknowledgement);
                 }
             }
+            Message::Bound { bind, belongs_to } => self.bound(&bind, &belongs_to),
+            Message::HookAttached(attached) => self.hook_attached(attached),
             Message::Probed { generation, connected } => self.probed(generation, connected),
         }
     }
@@ -274,22 +279,25 @@ impl GroupTask {
 
     /// Gives up a group that never ran, and leaves behind what was there before it and nothing else. It waits for files and the
     /// keeper.
-    pub(crate) async fn abandon(self) {
+    pub(crate) async fn abandon(mut self) {
         let host = self.runtime.host();
         if let (Some(record), false) = (&host.record, self.is_taken_over) {
             host.shared.notify.remove();
             record.undo();
         }
+        let sharing = self.runtime.host_mut().sharing.take().filter(|_| !self.is_taken_over);
+        sharing.into_iter().for_each(Sharing::remove);
         self.close().await;
     }
 
     /// The group has ended: removes what made it outlive the daemon.
-    async fn end(self) {
+    async fn end(mut self) {
         let host = self.runtime.host();
         if let Some(record) = &host.record {
             host.shared.notify.remove();
             record.remove().await;
         }
+        self.runtime.host_mut().sharing.take().into_iter().for_each(Sharing::remove);
         self.close().await;
     }
 

@@ -8,9 +8,11 @@ use std::{
         unix::ffi::{OsStrExt, OsStringExt},
     },
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use super::{
+    cgroup::WorkersCgroup,
     limits::{Limit, Resource},
     user::ResolvedUser,
 };
@@ -77,6 +79,8 @@ pub struct SpawnSpec {
     pub notify: Option<PathBuf>,
     /// Where its output goes.
     pub output: Output,
+    /// The cgroup that it starts in; the daemon's own where it is `None`.
+    pub cgroup: Option<Arc<WorkersCgroup>>,
 }
 
 /// Where a worker's output goes.
@@ -299,6 +303,7 @@ mod tests {
             load: None,
             notify: None,
             output: crate::workers::command::Output::Piped,
+            cgroup: None,
         }
     }
 

@@ -254,6 +254,7 @@ mod tests {
             load: None,
             notify: None,
             output: crate::workers::command::Output::Piped,
+            cgroup: None,
         };
         spawn_and_wait(spec).await.unwrap()
     }

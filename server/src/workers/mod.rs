@@ -1,5 +1,6 @@
 //! Workers' processes: starting, watching and stopping them, and finding the listeners that they make.
 
+pub mod cgroup;
 pub mod command;
 pub mod discover;
 pub mod limits;

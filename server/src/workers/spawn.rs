@@ -5,6 +5,7 @@
 //! which step failed.
 
 mod child;
+pub(crate) mod fork;
 mod reopen;
 
 use std::{
@@ -253,7 +254,8 @@ pub fn fork_worker(mut spec: SpawnSpec) -> Result<Forked, SpawnError> {
     let mut variables = prepared.environment;
     let child = child.with_environment(&mut variables, prepared.listen_pid);
 
-    let pid = fork(&child).map_err(other("fork"))?;
+    let cgroup = spec.cgroup.as_ref().map(|cgroup| cgroup.as_fd());
+    let pid = fork(&child, cgroup).map_err(other("fork"))?;
     let process =
         Process::of_child(pid).map_err(|source| SpawnError::Process { worker: worker(), source })?;
     Ok(Forked { process, output, gate, start: Start { errors, spec, program: prepared.program } })
@@ -354,6 +356,9 @@ fn failure(spec: &SpawnSpec, program: &str, step: u8, place: u8, source: io::Err
         step if step == Step::User as u8 => {
             let user = spec.user.as_ref().map(|user| user.name.clone()).unwrap_or_default();
             SpawnError::User { worker, user, source }
+        }
+        step if step == Step::Cgroup as u8 => {
+            SpawnError::Other { worker, operation: "enter the cgroup of its group's workers", source }
         }
         step if step == Step::Session as u8 => {
             SpawnError::Other { worker, operation: "begin a session", source }

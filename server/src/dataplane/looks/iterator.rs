@@ -3,10 +3,12 @@
 use std::{
     io,
     mem::size_of_val,
-    os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
+    os::fd::{AsRawFd as _, BorrowedFd, OwnedFd},
 };
 
-use aya_obj::generated::{bpf_attach_type::BPF_TRACE_ITER, bpf_attr, bpf_cmd};
+use aya_obj::generated::{bpf_attach_type::BPF_TRACE_ITER, bpf_cmd};
+
+use crate::dataplane::syscall::{bpf_descriptor, no_attributes};
 
 /// The target of an iterator: `union bpf_iter_link_info`.
 #[derive(Debug, Clone, Copy)]
@@ -39,21 +41,23 @@ impl Link {
             }
             Over::Threads => &[],
         };
-        let mut attributes = zeroed();
+        let mut attributes = no_attributes();
         attributes.link_create.__bindgen_anon_1.prog_fd = program.as_raw_fd() as u32;
         attributes.link_create.attach_type = BPF_TRACE_ITER as u32;
         if !info.is_empty() {
             attributes.link_create.__bindgen_anon_3.__bindgen_anon_1.iter_info = info.as_ptr() as u64;
             attributes.link_create.__bindgen_anon_3.__bindgen_anon_1.iter_info_len = size_of_val(info) as u32;
         }
-        bpf(bpf_cmd::BPF_LINK_CREATE, &mut attributes).map(Self)
+        // SAFETY: `info` outlives the call.
+        unsafe { bpf_descriptor(bpf_cmd::BPF_LINK_CREATE, &mut attributes) }.map(Self)
     }
 
     /// Opens an iteration, which can be read once.
     pub(super) fn open(&self) -> io::Result<OwnedFd> {
-        let mut attributes = zeroed();
+        let mut attributes = no_attributes();
         attributes.iter_create.link_fd = self.0.as_raw_fd() as u32;
-        bpf(bpf_cmd::BPF_ITER_CREATE, &mut attributes)
+        // SAFETY: the attributes point to nothing.
+        unsafe { bpf_descriptor(bpf_cmd::BPF_ITER_CREATE, &mut attributes) }
     }
 }
 
@@ -72,27 +76,4 @@ pub(super) fn read_to_end(
             Err(errno) => return Err(errno.into()),
         }
     }
-}
-
-fn zeroed() -> bpf_attr {
-    // SAFETY: a union of integers, for which zeros are valid. The kernel requires unused bytes to be 0.
-    unsafe { std::mem::zeroed() }
-}
-
-/// Makes a `bpf` call that returns a new descriptor, on which the kernel sets close-on-exec.
-fn bpf(command: bpf_cmd, attributes: &mut bpf_attr) -> io::Result<OwnedFd> {
-    // SAFETY: the size is that of the attributes, and the memory that they point to outlives the call.
-    let made = unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            command as libc::c_int,
-            std::ptr::from_mut(attributes),
-            size_of::<bpf_attr>(),
-        )
-    };
-    if made < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: a new descriptor, owned by nothing else.
-    Ok(unsafe { OwnedFd::from_raw_fd(made as i32) })
 }

@@ -141,6 +141,11 @@ impl Endpoint {
         }
     }
 
+    /// Where it is.
+    pub(crate) fn address(&self) -> ListenAddress {
+        self.address
+    }
+
     /// Which of the two programs steers it.
     pub(crate) fn program(&self) -> ProgramKind {
         self.kernel.kind()

@@ -23,6 +23,7 @@ use crate::{
     sockets::processes::Processes as AllProcesses,
     threads::Threads,
     workers::{
+        cgroup::WorkersCgroup,
         limits::{Limit, Resource},
         output::OutputSink,
         process::Process,
@@ -60,6 +61,8 @@ pub(crate) struct Processes {
     output: OutputSink,
     /// Whether they outlive the daemon.
     are_lasting: bool,
+    /// Where they start, where that is not the daemon's own.
+    cgroup: Option<Arc<WorkersCgroup>>,
     generations: BTreeMap<GenerationId, Generation>,
     threads: Threads,
     inbox: Inbox,
@@ -73,6 +76,7 @@ pub(crate) struct Means {
     pub(crate) notify: PathBuf,
     pub(crate) output: OutputSink,
     pub(crate) are_lasting: bool,
+    pub(crate) cgroup: Option<Arc<WorkersCgroup>>,
     pub(crate) threads: Threads,
     pub(crate) inbox: Inbox,
 }
@@ -89,9 +93,9 @@ pub(crate) struct GenerationView {
 
 impl Processes {
     pub(crate) fn new(settings: Arc<GroupSettings>, means: Means) -> Self {
-        let Means { user, limits, notify, output, are_lasting, threads, inbox } = means;
+        let Means { user, limits, notify, output, are_lasting, cgroup, threads, inbox } = means;
         let generations = BTreeMap::new();
-        Self { settings, user, limits, notify, output, are_lasting, generations, threads, inbox }
+        Self { settings, user, limits, notify, output, are_lasting, cgroup, generations, threads, inbox }
     }
 
     /// Has later generations be as other settings say, run as another user.

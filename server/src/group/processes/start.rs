@@ -85,6 +85,7 @@ impl Processes {
             load,
             notify: Some(self.notify.clone()),
             output: if self.are_lasting { Output::Shared } else { Output::Piped },
+            cgroup: self.cgroup.clone(),
         };
         let job = move || Message::Forked { generation: id, result: fork_worker(spec) };
         self.inbox.hand_in(&self.threads.spawning, failed, job)

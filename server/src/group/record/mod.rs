@@ -143,6 +143,11 @@ impl Record {
         Ok(self.file.read(&self.boot)?)
     }
 
+    /// The directory of the group's pins.
+    pub(crate) fn directory(&self) -> &Path {
+        &self.pins
+    }
+
     /// The directory of one listen address's pins.
     pub(crate) fn pins(&self, address: usize) -> PathBuf {
         self.pins.join(address.to_string())

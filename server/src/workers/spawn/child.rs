@@ -1,8 +1,14 @@
 //! What happens between fork and exec, where only system calls are allowed: another thread may have held any lock,
 //! the allocator's too, at the instant of the fork.
 
-use std::{ffi::CStr, io, os::fd::RawFd, ptr};
+use std::{
+    ffi::CStr,
+    io,
+    os::fd::{BorrowedFd, RawFd},
+    ptr,
+};
 
+use super::fork::{self, fork_into};
 use crate::workers::command::{ListenPid, write_pid};
 
 /// The number of signals: a kernel's signal mask has 64 bits (128 on MIPS).
@@ -12,6 +18,7 @@ const KERNEL_SIGNALS: usize = 64;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(super) enum Step {
+    Cgroup,
     Session,
     Descriptors,
     Limit,
@@ -101,10 +108,12 @@ impl<'a> Child<'a> {
                     return (Step::Limit, place, errno());
                 }
             }
+            // By system calls: the C library's functions would have every thread do the same, and knows of threads that the fork left
+            // behind.
             if let Some((uid, gid, groups)) = &self.user
-                && (libc::setgroups(groups.len(), groups.as_ptr()) < 0
-                    || libc::setgid(*gid) < 0
-                    || libc::setuid(*uid) < 0)
+                && (libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) < 0
+                    || libc::syscall(libc::SYS_setgid, *gid) < 0
+                    || libc::syscall(libc::SYS_setuid, *uid) < 0)
             {
                 return (Step::User, 0, errno());
             }
@@ -151,25 +160,19 @@ fn close_range(first: RawFd, last: RawFd) {
     }
 }
 
-/// Forks a process that becomes the worker. Its failure comes through [`Child::errors`], as a [`Report`].
-pub(super) fn fork(child: &Child<'_>) -> io::Result<libc::pid_t> {
-    // SAFETY: signal masks are locals; the child calls only `run`, which is made for it, `write` and `_exit`.
-    unsafe {
-        let mut all: libc::sigset_t = std::mem::zeroed();
-        let mut before: libc::sigset_t = std::mem::zeroed();
-        libc::sigfillset(&mut all);
-        // No handler of this process may run in the child: it would write to what the two share.
-        libc::pthread_sigmask(libc::SIG_SETMASK, &all, &mut before);
-        let pid = libc::fork();
-        if pid == 0 {
-            let (step, place, errno) = child.run();
-            let mut report: Report = [step as u8, place, 0, 0, 0, 0];
-            report[2..].copy_from_slice(&errno.to_ne_bytes());
-            libc::write(child.errors, report.as_ptr().cast(), report.len());
-            libc::_exit(127);
-        }
-        let error = io::Error::last_os_error();
-        libc::pthread_sigmask(libc::SIG_SETMASK, &before, ptr::null_mut());
-        if pid < 0 { Err(error) } else { Ok(pid) }
-    }
+/// Forks a process, in a cgroup, that becomes the worker. Its failure comes through [`Child::errors`], as a [`Report`].
+pub(super) fn fork(child: &Child<'_>, cgroup: Option<BorrowedFd<'_>>) -> io::Result<libc::pid_t> {
+    // SAFETY: the child calls only `run`, which is made for it, `write` and `_exit`.
+    let run = |entered: fork::Entered| unsafe {
+        let (step, place, errno) = match entered {
+            Ok(()) => child.run(),
+            Err(errno) => (Step::Cgroup, 0, errno),
+        };
+        let mut report: Report = [step as u8, place, 0, 0, 0, 0];
+        report[2..].copy_from_slice(&errno.to_ne_bytes());
+        libc::write(child.errors, report.as_ptr().cast(), report.len());
+        libc::_exit(127);
+    };
+    // SAFETY: as above.
+    unsafe { fork_into(cgroup, run) }
 }

@@ -29,6 +29,7 @@ fn spec(command: &[&str]) -> SpawnSpec {
         load: None,
         notify: None,
         output: crate::workers::command::Output::Piped,
+        cgroup: None,
     }
 }
 
