@@ -27,19 +27,20 @@ impl OptionsError {
 pub(super) fn settings(arguments: RunArguments) -> Result<GroupSettings, OptionsError> {
     let listen: Vec<ListenAddress> =
         arguments.listen.into_iter().flat_map(|Listen(addresses)| addresses).collect();
+    let ready = arguments.ready.map(|ready| match ready {
+        ReadyName::Notify => Readiness::Notify,
+        ReadyName::Listener => Readiness::Listener,
+        ReadyName::Probe => Readiness::Probe,
+    });
+    let is_sample = arguments.command.is_empty();
     let mode = match arguments.mode {
-        ModeName::Inherit => Mode::Inherit,
-        ModeName::Own => Mode::Own,
+        Some(ModeName::Auto) => Mode::Auto,
+        Some(ModeName::Inherit) => Mode::Inherit,
+        Some(ModeName::Own) => Mode::Own,
+        None => Mode::default_for(is_sample, arguments.sockets, ready, &listen),
     };
-    let ready = match arguments.ready {
-        Some(ReadyName::Notify) => Readiness::Notify,
-        Some(ReadyName::Listener) => Readiness::Listener,
-        Some(ReadyName::Probe) => Readiness::Probe,
-        None => {
-            let has_tcp = listen.iter().any(|address| address.protocol == Protocol::Tcp);
-            Readiness::default_for(mode, arguments.command.is_empty(), has_tcp)
-        }
-    };
+    let has_tcp = listen.iter().any(|address| address.protocol == Protocol::Tcp);
+    let ready = ready.unwrap_or_else(|| Readiness::default_for(mode, is_sample, has_tcp));
     let settings = GroupSettings {
         name: arguments.name,
         listen,
@@ -141,19 +142,36 @@ mod tests {
     fn readiness_follows_mode_and_command() {
         let ready = |line: &str| parse(&format!("--listen 127.0.0.1:8080 {line}")).map(|s| s.ready);
         assert_eq!(ready(""), Ok(Readiness::Notify));
-        assert_eq!(ready("-- app"), Ok(Readiness::Probe));
+        assert_eq!(ready("-- app"), Ok(Readiness::Any));
+        assert_eq!(ready("--mode inherit -- app"), Ok(Readiness::Probe));
         assert_eq!(ready("--mode own"), Ok(Readiness::Listener));
         assert_eq!(ready("--mode own -- app"), Ok(Readiness::Listener));
         assert_eq!(ready("--ready notify -- app"), Ok(Readiness::Notify));
         assert_eq!(ready("--ready probe"), Ok(Readiness::Probe));
         assert_eq!(ready("--ready notify --mode own"), Ok(Readiness::Notify));
         assert_eq!(ready("--ready listener"), Err(OptionsError(SettingsError::ListenerInherited)));
+        assert_eq!(ready("--ready listener -- app"), Ok(Readiness::Listener));
+    }
+
+    #[test]
+    fn the_mode_follows_what_is_said_of_the_workers() {
+        let mode = |line: &str| parse(line).map(|settings| settings.mode);
+        for (line, expected) in [
+            ("--listen 127.0.0.1:80", Mode::Inherit),
+            ("--listen 127.0.0.1:80 -- app", Mode::Auto),
+            ("--listen 127.0.0.1:80 --mode inherit -- app", Mode::Inherit),
+            ("--listen 127.0.0.1:0 -- app", Mode::Inherit),
+            ("--listen 127.0.0.1:80 --sockets 2 -- app", Mode::Own),
+            ("--listen 127.0.0.1:80 --ready listener -- app", Mode::Own),
+        ] {
+            assert_eq!(mode(line), Ok(expected), "{line}");
+        }
     }
 
     #[test]
     fn nothing_connects_to_a_group_of_datagrams() {
         let udp = |line: &str| parse(&format!("--listen udp://127.0.0.1:53 {line}"));
-        assert_eq!(udp("-- app").map(|settings| settings.ready), Ok(Readiness::Notify));
+        assert_eq!(udp("--mode inherit -- app").map(|settings| settings.ready), Ok(Readiness::Notify));
         assert_eq!(udp("--ready probe -- app"), Err(OptionsError(SettingsError::NothingToProbe)));
         let both = parse("--ready probe --listen udp://127.0.0.1:53 --listen 127.0.0.1:53 -- app");
         assert_eq!(both.map(|settings| settings.ready), Ok(Readiness::Probe));

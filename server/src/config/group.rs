@@ -20,7 +20,8 @@ use crate::{
     workers::limits::{Limit, Resource},
 };
 
-pub(super) const MODES: [(&str, Mode); 2] = [("inherit", Mode::Inherit), ("own", Mode::Own)];
+pub(super) const MODES: [(&str, Mode); 3] =
+    [("auto", Mode::Auto), ("inherit", Mode::Inherit), ("own", Mode::Own)];
 
 pub(super) const RESTARTS: [(&str, RestartKind); 2] =
     [("surge", RestartKind::Surge), ("replace", RestartKind::Replace)];
@@ -50,7 +51,7 @@ struct Workers {
     directory: Option<std::path::PathBuf>,
     environment: Vec<(String, String)>,
     limits: Vec<(Resource, Limit)>,
-    mode: Mode,
+    mode: Option<Mode>,
     sockets: Option<Spanned<u32>>,
     ready: Option<Spanned<Readiness>>,
     restart: RestartKind,
@@ -82,17 +83,21 @@ pub(super) fn read(mut section: Section<'_>) -> FoundGroup {
     if let (false, Some(name), Some(workers)) = (section.is_wrong(), &name, workers) {
         let command = workers.command.as_ref().map(|words| words.get_ref().clone());
         let ready = workers.ready.as_ref().map(|ready| *ready.get_ref());
+        let sockets = workers.sockets.as_ref().map_or(1, |sockets| *sockets.get_ref());
+        let addresses: Vec<ListenAddress> = listen.iter().map(|address| *address.get_ref()).collect();
+        let default = || Mode::default_for(command.is_none(), sockets, ready, &addresses);
+        let mode = workers.mode.unwrap_or_else(default);
         let has_tcp = listen.iter().any(|address| address.get_ref().protocol == Protocol::Tcp);
         let mut complete = GroupSettings {
             name: name.get_ref().clone(),
-            listen: listen.iter().map(|address| *address.get_ref()).collect(),
+            listen: addresses,
             workers: workers.count.as_ref().map_or(0, |count| *count.get_ref()),
             weights: workers.weights,
             policy: policy.as_ref().map_or(Policy::default(), |policy| *policy.get_ref()),
-            mode: workers.mode,
-            sockets: workers.sockets.as_ref().map_or(1, |sockets| *sockets.get_ref()),
+            mode,
+            sockets,
             restart: workers.restart,
-            ready: ready.unwrap_or_else(|| Readiness::default_for(workers.mode, command.is_none(), has_tcp)),
+            ready: ready.unwrap_or_else(|| Readiness::default_for(mode, command.is_none(), has_tcp)),
             when_empty: when_empty.map_or(WhenEmpty::Hold, Spanned::into_inner),
             command,
             user: workers.user,
@@ -141,7 +146,7 @@ fn read_workers(mut section: Section<'_>) -> Workers {
         user: section.get("user", value::word).map(Spanned::into_inner),
         directory: section.get("directory", value::absolute).map(Spanned::into_inner),
         environment: section.pairs("environment", value::variable, value::text),
-        mode: section.get("mode", one_of(&MODES)).map_or(Mode::Inherit, Spanned::into_inner),
+        mode: section.get("mode", one_of(&MODES)).map(Spanned::into_inner),
         sockets: section.get("sockets", value::number),
         ready: section.get("ready", one_of(&READINESSES)),
         restart: section.get("restart", one_of(&RESTARTS)).map_or(RestartKind::Surge, Spanned::into_inner),

@@ -296,7 +296,7 @@ pub fn check(settings: &GroupSettings) -> Vec<SettingsError> {
         let weights: Vec<(u32, u32)> = (0..*workers).map(|index| (index, settings.weight(index))).collect();
         errors.extend(too_small(&weights).map(SettingsError::WeightTooSmall));
     }
-    if (*mode, *ready) == (Mode::Inherit, Readiness::Listener) {
+    if *mode != Mode::Own && *ready == Readiness::Listener {
         errors.push(SettingsError::ListenerInherited);
     }
     if *ready == Readiness::Probe && !settings.has_tcp() {
@@ -308,7 +308,7 @@ pub fn check(settings: &GroupSettings) -> Vec<SettingsError> {
     }
     if !(1..=SOCKETS_MAX).contains(sockets) {
         errors.push(SettingsError::Sockets(*sockets));
-    } else if *sockets > 1 && *mode == Mode::Inherit {
+    } else if *sockets > 1 && *mode != Mode::Own {
         errors.push(SettingsError::SocketsInherited(*sockets));
     } else if *sockets > 1 && is_by_id {
         errors.push(SettingsError::SocketsById(*sockets));

@@ -78,8 +78,39 @@ impl GroupSettings {
 pub enum Mode {
     /// The daemon makes each generation's listeners and passes them from fd 3 on.
     Inherit,
-    /// The worker binds with SO_REUSEPORT itself; the daemon sees it and takes it in.
+    /// The worker binds the addresses itself; the daemon sees it and takes its listeners in.
     Own,
+    /// What each generation does decides: it takes the listeners that it is passed, or binds the addresses itself.
+    Auto,
+}
+
+impl Mode {
+    /// What holds where nothing is said. `is_sample`: the workers are the sample worker that is built in.
+    pub fn default_for(
+        is_sample: bool,
+        sockets: u32,
+        ready: Option<Readiness>,
+        listen: &[ListenAddress],
+    ) -> Self {
+        // Nobody but the daemon can tell which port the kernel chose.
+        let has_port = listen.iter().all(|address| address.address.port() != 0);
+        match ready {
+            _ if is_sample => Self::Inherit,
+            Some(Readiness::Listener) => Self::Own,
+            _ if sockets > 1 => Self::Own,
+            _ if has_port => Self::Auto,
+            _ => Self::Inherit,
+        }
+    }
+
+    /// As it is written.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Inherit => "inherit",
+            Self::Own => "own",
+            Self::Auto => "auto",
+        }
+    }
 }
 
 /// The order of a restart.
@@ -100,6 +131,8 @@ pub enum Readiness {
     Listener,
     /// A connection that only it can get is accepted; for programs that tell nothing. It is closed without a byte.
     Probe,
+    /// The first of these that shows; only in [`Mode::Auto`].
+    Any,
 }
 
 impl Readiness {
@@ -108,6 +141,7 @@ impl Readiness {
     pub fn default_for(mode: Mode, is_sample: bool, is_probed: bool) -> Self {
         match mode {
             Mode::Own => Self::Listener,
+            Mode::Auto => Self::Any,
             Mode::Inherit if is_sample || !is_probed => Self::Notify,
             // Most programs that take an inherited listener say nothing; to wait for READY=1 of one that never says
             // it would make its every start fail.

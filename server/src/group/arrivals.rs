@@ -23,7 +23,7 @@ use super::{
     crash::{self, Moment},
     members::CLEARED,
     message::{Found, Message, Purpose},
-    processes::{Ended, Sign, Started},
+    processes::{Ended, Serves, Sign, Started},
     sharing::wrong_address,
     task::GroupTask,
 };
@@ -35,7 +35,7 @@ impl GroupTask {
             None => {}
             Some(Err(why)) => self.take_in(Event::StartFailed { generation: id, why }),
             Some(Ok(process)) => {
-                if !host.processes.origin().binds()
+                if host.processes.origin().passes()
                     && let Some(slot) = host.processes.slot(id)
                 {
                     host.members.note_passed(slot, &process, LISTEN_FDS_START);
@@ -145,7 +145,8 @@ impl GroupTask {
             let host = self.runtime.host_mut();
             match sign {
                 Sign::Listeners(id, slot) => {
-                    let wanting = host.members.wanting(slot, owner);
+                    let is_passed = host.processes.serves(id) == Some(Serves::Unknown);
+                    let wanting = host.members.wanting(slot, owner, is_passed);
                     let at_once = host.processes.search(id, wanting);
                     host.later.extend(at_once);
                 }
@@ -164,7 +165,11 @@ impl GroupTask {
     /// Takes in what was found of a worker that binds its listeners itself.
     pub(super) fn discovered(&mut self, id: GenerationId, found: Vec<Found>) {
         let host = self.runtime.host_mut();
-        let Some(slot) = host.processes.searched(id) else { return };
+        let Some(slot) = host.processes.searched(id, !found.is_empty()) else { return };
+        let has_shown = found.iter().any(|found| found.result.is_ok()) && host.processes.binds_itself(id);
+        if has_shown {
+            host.forget_passed(id, slot);
+        }
         for Found { address, result } in found {
             let refused = match result {
                 Ok(discovered) => match host.members.take_in(address, slot, id, discovered) {
@@ -181,6 +186,10 @@ impl GroupTask {
             return self.take_in(Event::ListenerLost { generation: id, why });
         }
         host.keep_anchors();
+        if has_shown {
+            // Where it is to be probed: at the listener that it serves.
+            self.prepare_probe(id);
+        }
         self.ready_if_complete(id);
     }
 

@@ -20,7 +20,7 @@ use super::{
     host::GroupHost,
     message::{Message, Purpose},
     observer::Request,
-    processes::{LEFT_BEHIND, Origin, probe_target},
+    processes::{LEFT_BEHIND, Origin, Serves, probe_target},
     sharing::wrong_address,
     totals::count_drain,
 };
@@ -55,8 +55,8 @@ impl GroupHost {
 
     fn start(&mut self, engine: &Group, id: GenerationId, slot: Slot) {
         self.processes.begin(id, slot);
-        let listeners = match self.processes.origin() {
-            Origin::Inherit => match self.members.make(slot, id) {
+        let listeners = match self.processes.origin().passes() {
+            true => match self.members.make(slot, id) {
                 Ok(listeners) => listeners,
                 Err(error) => {
                     let hint = error.hint().map(|hint| format!(" (hint: {hint})")).unwrap_or_default();
@@ -64,7 +64,7 @@ impl GroupHost {
                     return self.tell(Event::StartFailed { generation: id, why });
                 }
             },
-            Origin::Own { .. } => Vec::new(),
+            false => Vec::new(),
         };
         self.keep_anchors();
         if let Some(cell) = self.processes.make_cell(id) {
@@ -72,7 +72,7 @@ impl GroupHost {
         }
         let command = match (&self.settings.command, self.processes.origin()) {
             (Some(command), _) => Some(command.clone()),
-            (None, Origin::Inherit) => None,
+            (None, Origin::Inherit | Origin::Auto) => None,
             (None, Origin::Own { sockets }) => {
                 let own: Vec<_> = self.members.addresses().collect();
                 Some(sample_command(&own, sockets))
@@ -261,6 +261,21 @@ impl GroupHost {
         self.later.push_back(Message::Changed);
     }
 
+    /// A generation serves listeners of its own: those that it was passed, and does not take from, leave the group. Nothing but a probe
+    /// can have come to them.
+    pub(super) fn forget_passed(&mut self, id: GenerationId, slot: Slot) {
+        self.members.discard_unaccepted(slot);
+        self.members.shut(slot);
+        let counted = self.members.forget(slot);
+        let totals = self.totals.workers.entry(id.worker).or_default();
+        totals.counters = totals.counters.plus(&counted);
+        self.journal(
+            "binds",
+            Some(id),
+            "it binds its address itself, and leaves what it was passed".to_owned(),
+        );
+    }
+
     fn receipt(&mut self, operation: Option<OperationId>, receipt: Receipt) {
         let id = receipt.generation;
         count_drain(&mut self.totals.workers.entry(id.worker).or_default().drains, receipt.outcome);
@@ -320,7 +335,7 @@ impl GroupHost {
 
     /// What a worker that binds its sockets itself has not bound.
     fn missing_sockets(&self, id: GenerationId) -> Option<String> {
-        let slot = self.processes.slot(id).filter(|_| self.processes.origin().binds())?;
+        let slot = self.processes.slot(id).filter(|_| self.processes.serves(id) == Some(Serves::Own))?;
         let wanted = self.processes.origin().sockets();
         let lacking = self.members.lacking(slot);
         let missing: Vec<String> =

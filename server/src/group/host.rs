@@ -169,7 +169,7 @@ impl GroupHost {
     pub(super) fn next_look_for_signs(&self, now: Millis) -> Option<Duration> {
         let is_told = self.sharing.as_ref().is_some_and(|sharing| !sharing.expects(now));
         let pace = |sign| match sign {
-            Sign::Listeners(..) if is_told => UNTOLD,
+            Sign::Listeners(id, _) if is_told && !self.processes.is_urgent(id) => UNTOLD,
             Sign::Listeners(..) | Sign::Accepted(..) => READINESS,
         };
         self.processes.signs().map(pace).min()

@@ -187,7 +187,7 @@ fn sharing(
     is_taken_over: bool,
     (shared, inbox): (&Shared, &Inbox),
 ) -> Option<Sharing> {
-    if settings.mode != Mode::Own {
+    if settings.mode == Mode::Inherit {
         return None;
     }
     let opening = sharing::Opening {
@@ -236,7 +236,7 @@ fn endpoints(
 ) -> anyhow::Result<Vec<Endpoint>> {
     let opening = |address| Opening {
         // The kernel lets only sockets of one owner into a group: where workers bind themselves, that is their user.
-        owner: user.filter(|_| settings.mode == Mode::Own).map(|user| user.uid),
+        owner: user.filter(|_| settings.mode != Mode::Inherit).map(|user| user.uid),
         slots: slots(settings.workers),
         sockets: settings.sockets,
         flows: settings.flows,

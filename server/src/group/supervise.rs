@@ -17,7 +17,7 @@ use super::{
     host::GroupHost,
     members::{Seen, SeenAt},
     message::{Message, Stranger},
-    processes::{Judgement, QueueSample},
+    processes::{Judgement, Origin, QueueSample},
     task::GroupTask,
 };
 
@@ -196,7 +196,12 @@ impl GroupHost {
 
     /// Says, once for each generation, that a worker has bound more sockets than its group takes in.
     fn tell_of_unused(&mut self, id: GenerationId, count: usize) {
-        if !self.processes.origin().binds() || !self.processes.has_unused(id) {
+        // A datagram socket that was passed, and that its worker does not take from, stays open there.
+        let left = match self.processes.origin() {
+            Origin::Auto => self.members.datagram_addresses(),
+            Origin::Inherit | Origin::Own { .. } => 0,
+        };
+        if !self.processes.origin().binds() || count <= left || !self.processes.has_unused(id) {
             return;
         }
         let (plural, taken) = (if count == 1 { "" } else { "s" }, self.processes.origin().sockets());

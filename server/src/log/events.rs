@@ -40,11 +40,13 @@ enum Calls {
 }
 
 /// Every event that there is.
-const EVENTS: [(&str, Calls); 32] = {
+const EVENTS: [(&str, Calls); 34] = {
     use Calls::{Nobody, Somebody, UnlessTold};
     [
         ("abandoned", Somebody),
         ("added", Nobody),
+        ("binds", Nobody),
+        ("bound-elsewhere", Somebody),
         ("canary", Nobody),
         ("canary-over", Nobody),
         ("deadline", Somebody),

@@ -28,17 +28,17 @@ pub struct RunArguments {
     /// datagrams, the worker that their QUIC connection ID names)
     #[arg(long, value_name = "POLICY", default_value = "hash")]
     pub policy: Policy,
-    /// Who makes the listeners
-    #[arg(long, value_enum, default_value_t = ModeName::Inherit)]
-    pub mode: ModeName,
+    /// Who makes the listeners [default: auto for CMD, inherit for the sample worker]
+    #[arg(long, value_enum)]
+    pub mode: Option<ModeName>,
     /// How many sockets each worker binds at each address, in mode own: of a program with threads, one for each
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub sockets: u32,
     /// Which generation of a worker goes first when it is restarted
     #[arg(long, value_enum, default_value_t = RestartName::Surge)]
     pub restart: RestartName,
-    /// When a started worker counts as ready [default: listener in mode own; else notify for the sample worker,
-    /// probe for CMD]
+    /// When a started worker counts as ready [default: in mode auto, whichever shows first; in mode own, listener; in
+    /// mode inherit, notify for the sample worker, probe for CMD]
     #[arg(long, value_enum)]
     pub ready: Option<ReadyName>,
     /// What becomes of connections while no worker works
@@ -84,9 +84,11 @@ pub struct RunArguments {
 /// Who makes the listeners.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum ModeName {
+    /// The worker takes those that the daemon passes, or binds itself: whichever it does
+    Auto,
     /// The daemon makes them and passes them from fd 3 on
     Inherit,
-    /// The worker binds with SO_REUSEPORT itself, and the daemon takes it in
+    /// The worker binds itself, and the daemon takes its listeners in
     Own,
 }
 

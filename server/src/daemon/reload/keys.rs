@@ -9,7 +9,7 @@ use std::{
 use crate::{
     config::DaemonSettings,
     control::api::{Applies, KeyChange},
-    daemon::settings::{GroupSettings, Mode, Readiness, RestartKind, WhenEmpty},
+    daemon::settings::{GroupSettings, Readiness, RestartKind, WhenEmpty},
 };
 
 /// What of a group that can change is different, in the order of the keys of its file.
@@ -99,11 +99,7 @@ pub(super) fn listen(group: &GroupSettings) -> String {
 }
 
 pub(super) fn mode(group: &GroupSettings) -> String {
-    match group.mode {
-        Mode::Inherit => "inherit",
-        Mode::Own => "own",
-    }
-    .to_owned()
+    group.mode.as_str().to_owned()
 }
 
 pub(super) fn user(group: &GroupSettings) -> String {
@@ -129,6 +125,7 @@ fn ready(group: &GroupSettings) -> String {
         Readiness::Notify => "notify",
         Readiness::Listener => "listener",
         Readiness::Probe => "probe",
+        Readiness::Any => "whichever shows first",
     }
     .to_owned()
 }

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::Path};
 use crate::{
     config::{Config, DaemonSettings},
     control::{DEFAULT_SOCKET, api::KeyChange},
-    daemon::settings::{GroupSettings, Mode},
+    daemon::settings::{GroupSettings, Mode, Readiness},
     names::GroupName,
 };
 
@@ -60,8 +60,9 @@ pub(super) fn plan(old: &Config, new: &Config, socket: &Path) -> Result<Plan, Ve
     for group in &new.groups {
         match before.get(&group.name) {
             Some(old) => {
-                refusals.extend(refuse_for_life(old, group));
-                let (old, new) = ((*old).clone(), keeping_seed(old, group));
+                let new = keeping(old, group);
+                refusals.extend(refuse_for_life(old, &new));
+                let old = (*old).clone();
                 let keys = changes(&old, &new);
                 if !keys.is_empty() {
                     plan.changed.push(GroupChange { old, new, keys });
@@ -76,17 +77,27 @@ pub(super) fn plan(old: &Config, new: &Config, socket: &Path) -> Result<Plan, Ve
     if refusals.is_empty() { Ok(plan) } else { Err(refusals) }
 }
 
-/// The configuration that counts once `new` was taken over: a group keeps a seed that is not said any more.
+/// The configuration that counts once `new` was taken over: a group [keeps](keeping) what is not said any more.
 pub(super) fn taken_over(old: &Config, new: Config) -> Config {
     let groups = new.groups.iter().map(|group| {
         let before = old.groups.iter().find(|before| before.name == group.name);
-        before.map_or_else(|| group.clone(), |before| keeping_seed(before, group))
+        before.map_or_else(|| group.clone(), |before| keeping(before, group))
     });
     Config { groups: groups.collect(), ..new }
 }
 
-fn keeping_seed(old: &GroupSettings, new: &GroupSettings) -> GroupSettings {
-    GroupSettings { seed: new.seed.or(old.seed), ..new.clone() }
+/// A group's new settings with what it keeps of the old: a seed that is not said any more; and mode inherit, which is a case of auto and
+/// was what a release before took where nothing was said.
+fn keeping(old: &GroupSettings, new: &GroupSettings) -> GroupSettings {
+    let kept = GroupSettings { seed: new.seed.or(old.seed), ..new.clone() };
+    if (old.mode, new.mode) != (Mode::Inherit, Mode::Auto) {
+        return kept;
+    }
+    let ready = match new.ready {
+        Readiness::Any => Readiness::default_for(Mode::Inherit, new.command.is_none(), new.has_tcp()),
+        said => said,
+    };
+    GroupSettings { mode: Mode::Inherit, ready, ..kept }
 }
 
 fn refuse_socket(old: &Config, new: &Config, socket: &Path) -> Option<Refusal> {
@@ -132,8 +143,8 @@ fn refuse_for_life(old: &GroupSettings, new: &GroupSettings) -> Vec<Refusal> {
     };
     refuse("listen", keys::listen(old), keys::listen(new), "its addresses are a group's for life");
     refuse("workers.mode", keys::mode(old), keys::mode(new), "listeners of both modes do not go together");
-    if old.mode == Mode::Own && new.mode == Mode::Own {
-        let why = "in mode own the kernel lets sockets of one user only into a group";
+    if old.mode != Mode::Inherit && new.mode != Mode::Inherit {
+        let why = "where workers bind themselves, the kernel lets sockets of one user only into a group";
         refuse("workers.user", keys::user(old), keys::user(new), why);
     }
     let sockets = |group: &GroupSettings| group.sockets.to_string();

@@ -99,6 +99,11 @@ impl Members {
         self.endpoints.iter().map(|endpoint| endpoint.address)
     }
 
+    /// How many addresses take datagrams.
+    pub(crate) fn datagram_addresses(&self) -> usize {
+        self.endpoints.iter().filter(|endpoint| endpoint.is_udp()).count()
+    }
+
     /// The first TCP address, where there is one.
     pub(crate) fn first_tcp(&self) -> Option<SocketAddr> {
         Some(self.endpoints.iter().find(|endpoint| !endpoint.is_udp())?.address.address)
@@ -246,9 +251,11 @@ impl Members {
         lacking.map(|endpoint| (endpoint.address, endpoint.of(slot).len())).collect()
     }
 
-    /// What a worker is still to bind for its slot; its sockets are to be this user's.
-    pub(crate) fn wanting(&self, slot: Slot, owner_uid: u32) -> Vec<Wanting> {
-        let wanting = self.endpoints.iter().enumerate().filter(|(_, endpoint)| !endpoint.is_complete(slot));
+    /// What a worker is still to bind for its slot; its sockets are to be this user's. `is_passed`: what the slot has are listeners that
+    /// the worker was passed, and all may be bound instead.
+    pub(crate) fn wanting(&self, slot: Slot, owner_uid: u32, is_passed: bool) -> Vec<Wanting> {
+        let endpoints = self.endpoints.iter().enumerate();
+        let wanting = endpoints.filter(|(_, endpoint)| is_passed || !endpoint.is_complete(slot));
         wanting
             .map(|(address, endpoint)| Wanting {
                 address,
@@ -258,7 +265,8 @@ impl Members {
                     v6_only: endpoint.is_v6_only(),
                 },
                 known: endpoint.cookies(),
-                count: endpoint.kernel.sockets() as usize - endpoint.of(slot).len(),
+                count: endpoint.kernel.sockets() as usize
+                    - if is_passed { 0 } else { endpoint.of(slot).len() },
             })
             .collect()
     }

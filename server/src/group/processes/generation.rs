@@ -16,7 +16,7 @@ use crate::{
     },
 };
 
-use super::stall::Tracker;
+use super::{origin::Serves, stall::Tracker};
 
 /// A generation that has been started and is not forgotten.
 #[derive(Debug)]
@@ -24,6 +24,8 @@ pub(crate) struct Generation {
     pub(super) slot: Slot,
     /// When it counts as ready: the group's later generations may be asked for something else.
     pub(super) ready: Readiness,
+    /// Which listeners it serves.
+    pub(super) serves: Serves,
     pub(super) launch: Launch,
     pub(super) process: Option<Process>,
     /// Whether the process has ended.
@@ -40,6 +42,8 @@ pub(crate) struct Generation {
     pub(super) is_ready: bool,
     /// Whether its listeners are being looked for.
     pub(super) is_searched: bool,
+    /// Whether it had said that it is ready when that look began.
+    pub(super) had_told_before: bool,
     /// Where it can say how loaded it is; nothing where that memory could not be made.
     pub(super) cell: Option<Arc<WorkerCell>>,
     /// What its queue has been doing, while the policy wants to know.
@@ -82,10 +86,11 @@ pub(super) enum ProbeState {
 }
 
 impl Generation {
-    pub(super) fn new(slot: Slot, ready: Readiness) -> Self {
+    pub(super) fn new(slot: Slot, ready: Readiness, serves: Serves) -> Self {
         Self {
             slot,
             ready,
+            serves,
             launch: Launch::Forking,
             process: None,
             has_exited: false,
@@ -95,6 +100,7 @@ impl Generation {
             probe: ProbeState::None,
             is_ready: false,
             is_searched: false,
+            had_told_before: false,
             cell: None,
             queue: Tracker::default(),
             cpus: Vec::new(),

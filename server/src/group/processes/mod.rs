@@ -41,7 +41,7 @@ use self::generation::{Generation, Launch};
 pub(crate) use self::{
     ending::LEFT_BEHIND,
     loads::Judgement,
-    origin::Origin,
+    origin::{Origin, Serves},
     probe::target as probe_target,
     readiness::Sign,
     stall::QueueSample,
@@ -171,7 +171,7 @@ impl Processes {
 
     /// Finds a generation of an earlier daemon again; `is_ready` is what its engine knew.
     pub(crate) fn find_again(&mut self, id: GenerationId, slot: Slot, is_ready: bool, saved: &Saved) {
-        let mut generation = Generation::new(slot, self.settings.ready);
+        let mut generation = Generation::new(slot, self.settings.ready, self.origin().serves());
         generation.is_ready = is_ready;
         generation.launch = Launch::Runs;
         let process = saved.processes.iter().find(|process| process.generation == id);

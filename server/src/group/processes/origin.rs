@@ -12,6 +12,19 @@ pub(crate) enum Origin {
         /// How many at each address.
         sockets: u32,
     },
+    /// Either: the daemon makes listeners and passes them, and looks for those that the process binds itself.
+    Auto,
+}
+
+/// Which listeners a generation serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Serves {
+    /// It has not shown yet.
+    Unknown,
+    /// Those that it was passed.
+    Passed,
+    /// Those that it has bound itself.
+    Own,
 }
 
 impl Origin {
@@ -19,18 +32,33 @@ impl Origin {
         match settings.mode {
             Mode::Inherit => Self::Inherit,
             Mode::Own => Self::Own { sockets: settings.sockets },
+            Mode::Auto => Self::Auto,
         }
     }
 
-    /// Whether the processes bind their listeners themselves.
+    /// Whether processes may bind their listeners themselves.
     pub(crate) fn binds(self) -> bool {
-        matches!(self, Self::Own { .. })
+        self != Self::Inherit
+    }
+
+    /// Whether processes are passed listeners.
+    pub(crate) fn passes(self) -> bool {
+        !matches!(self, Self::Own { .. })
+    }
+
+    /// What is known of a generation that begins.
+    pub(crate) fn serves(self) -> Serves {
+        match self {
+            Self::Inherit => Serves::Passed,
+            Self::Own { .. } => Serves::Own,
+            Self::Auto => Serves::Unknown,
+        }
     }
 
     /// How many sockets a worker is to have at each address.
     pub(crate) fn sockets(self) -> u32 {
         match self {
-            Self::Inherit => 1,
+            Self::Inherit | Self::Auto => 1,
             Self::Own { sockets } => sockets,
         }
     }

@@ -24,6 +24,7 @@ use crate::{
 use super::{
     Processes,
     generation::{Generation, ProbeState},
+    origin::Serves,
 };
 
 /// How long the connection may take: on one host, and with the listener in its slot, far too long.
@@ -49,7 +50,13 @@ impl Processes {
         target: SocketAddr,
     ) -> io::Result<Option<SocketAddr>> {
         let Some(generation) = self.generations.get_mut(&id) else { return Ok(None) };
-        if generation.ready != Readiness::Probe || !generation.runs() {
+        let is_probed = match generation.ready {
+            Readiness::Probe => true,
+            // What it has bound itself listens, which is enough.
+            Readiness::Any => generation.serves == Serves::Unknown,
+            Readiness::Notify | Readiness::Listener => false,
+        };
+        if !is_probed || !generation.runs() {
             return Ok(None);
         }
         let (socket, client) = bind_client(target)?;
@@ -91,6 +98,9 @@ impl Processes {
                 tokio::spawn(hang_up(connection));
             }
             generation.has_told = true;
+            if generation.serves == Serves::Unknown {
+                generation.serves = Serves::Passed;
+            }
         }
     }
 

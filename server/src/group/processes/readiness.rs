@@ -16,6 +16,7 @@ use crate::{
 use super::{
     Processes,
     generation::{Generation, Launch, ProbeState},
+    origin::Serves,
 };
 
 /// What nobody tells of and is looked for while generations start.
@@ -41,10 +42,15 @@ impl Processes {
     /// Whether a generation has become ready, now that it has its listeners or not; once.
     pub(crate) fn becomes_ready(&mut self, id: GenerationId, has_listeners: bool) -> bool {
         let Some(generation) = self.generations.get_mut(&id) else { return false };
-        let has_told = generation.has_told || generation.ready == Readiness::Listener;
+        let has_shown = match (generation.serves, generation.ready) {
+            // Of what it was passed and does not take, nobody would take anything.
+            (Serves::Unknown, _) => false,
+            (Serves::Own, Readiness::Listener | Readiness::Any) => true,
+            (Serves::Own | Serves::Passed, _) => generation.has_told,
+        };
         // What it says can be heard before what its exec came to.
         let runs = matches!(generation.launch, Launch::Runs);
-        let is_ready = runs && has_told && has_listeners && !generation.is_ready;
+        let is_ready = runs && has_shown && has_listeners && !generation.is_ready;
         if is_ready {
             generation.is_ready = true;
             // A worker that said so before it had accepted its probe: the connection is nobody's any more.
@@ -56,16 +62,40 @@ impl Processes {
     /// What is to be looked for now; nothing of a generation whose listeners are being looked for, nor of one that does not run its program
     /// yet: until its exec a process has a copy of each descriptor of the daemon, also of the listeners that were just taken from others.
     pub(crate) fn signs(&self) -> impl Iterator<Item = Sign> {
-        let binds = self.origin().binds();
         let starting =
             self.generations.iter().filter(|(_, it)| !it.is_ready && !it.has_exited && it.process.is_some());
-        starting.filter_map(move |(&id, generation)| match generation.probe {
-            ProbeState::Connected(_) => Some(Sign::Accepted(id, generation.slot)),
-            _ if binds && !generation.is_searched && matches!(generation.launch, Launch::Runs) => {
-                Some(Sign::Listeners(id, generation.slot))
-            }
-            _ => None,
+        starting.flat_map(|(&id, generation)| {
+            let is_probed = matches!(generation.probe, ProbeState::Connected(_));
+            let may_bind = match generation.serves {
+                Serves::Passed => false,
+                Serves::Unknown => true,
+                Serves::Own => !is_probed,
+            };
+            let is_sought = may_bind && !generation.is_searched && matches!(generation.launch, Launch::Runs);
+            let listeners = is_sought.then_some(Sign::Listeners(id, generation.slot));
+            listeners.into_iter().chain(is_probed.then_some(Sign::Accepted(id, generation.slot)))
         })
+    }
+
+    /// Which listeners a generation serves.
+    pub(crate) fn serves(&self, id: GenerationId) -> Option<Serves> {
+        Some(self.generations.get(&id)?.serves)
+    }
+
+    /// Whether it waits only for a look that finds no listener of a generation's own.
+    pub(crate) fn is_urgent(&self, id: GenerationId) -> bool {
+        self.generations.get(&id).is_some_and(|it| it.serves == Serves::Unknown && it.has_told)
+    }
+
+    /// A generation has bound listeners itself; whether that is news.
+    pub(crate) fn binds_itself(&mut self, id: GenerationId) -> bool {
+        let Some(generation) = self.generations.get_mut(&id) else { return false };
+        if generation.serves != Serves::Unknown {
+            return false;
+        }
+        generation.serves = Serves::Own;
+        generation.end_probe();
+        true
     }
 
     /// Has the listeners that a generation is to bind itself be looked for, on a thread. The task is told what is found.
@@ -73,6 +103,7 @@ impl Processes {
         let generation = self.generations.get_mut(&id)?;
         let process = generation.process.clone()?;
         generation.is_searched = true;
+        generation.had_told_before = generation.has_told;
         let failed = move |why: String| {
             tracing::debug!("cannot look for the listeners of {id:?}: {why}");
             Message::Discovered { generation: id, found: Vec::new() }
@@ -86,9 +117,15 @@ impl Processes {
     }
 
     /// The look for a generation's listeners is over. Whether it still starts.
-    pub(crate) fn searched(&mut self, id: GenerationId) -> Option<Slot> {
+    ///
+    /// One that had said that it is ready before the look, and has none of its own, serves those that it was passed: a program binds
+    /// first.
+    pub(crate) fn searched(&mut self, id: GenerationId, has_found: bool) -> Option<Slot> {
         let generation = self.generations.get_mut(&id)?;
         generation.is_searched = false;
+        if generation.serves == Serves::Unknown && !has_found && generation.had_told_before {
+            generation.serves = Serves::Passed;
+        }
         (!generation.is_ready && !generation.has_exited).then_some(generation.slot)
     }
 

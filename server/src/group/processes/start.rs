@@ -40,7 +40,7 @@ pub(crate) struct Ended {
 impl Processes {
     /// A generation is about to be started, with this slot for its listeners.
     pub(crate) fn begin(&mut self, id: GenerationId, slot: Slot) {
-        self.generations.insert(id, Generation::new(slot, self.settings.ready));
+        self.generations.insert(id, Generation::new(slot, self.settings.ready, self.origin().serves()));
     }
 
     /// Makes the memory in which a worker can publish its load. Without it the worker is steered by what the kernel shows.

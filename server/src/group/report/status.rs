@@ -11,7 +11,7 @@ use crate::{
     },
     daemon::{
         clock::Clock,
-        settings::{Mode, RestartKind, WhenEmpty},
+        settings::{RestartKind, WhenEmpty},
     },
     engine::{
         assign::NOBODY,
@@ -67,11 +67,7 @@ impl View {
             name: settings.name.clone(),
             listen: self.addresses().map(|address| address.to_string()).collect(),
             policy: self.engine.policy().to_string(),
-            mode: match settings.mode {
-                Mode::Inherit => "inherit",
-                Mode::Own => "own",
-            }
-            .to_owned(),
+            mode: settings.mode.as_str().to_owned(),
             restart: match settings.restart {
                 RestartKind::Surge => "surge",
                 RestartKind::Replace => "replace",
