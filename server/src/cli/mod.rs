@@ -57,6 +57,7 @@ fn carry_out(Arguments { socket, command }: Arguments) -> anyhow::Result<ExitCod
     let exit = match command {
         Command::Run(arguments) => {
             let Reporting { metrics, log_format } = arguments.reporting.clone();
+            let alternatives = run::alternatives(&arguments.listen);
             let settings = run::settings(*arguments)?;
             let log_format = log_format.map_or(LogFormat::default(), LogFormat::from);
             log::start_in_daemon("info", log_format);
@@ -65,9 +66,10 @@ fn carry_out(Arguments { socket, command }: Arguments) -> anyhow::Result<ExitCod
                 access: Vec::new(),
                 metrics,
                 log_format,
-                purpose: Purpose::Foreground,
+                purpose: Purpose::Foreground { alternatives },
             };
-            return daemon::run(vec![settings], setup);
+            run::run(settings, setup)?;
+            Exit::Ok
         }
         Command::Daemon(arguments) => {
             let Config { daemon, groups, .. } = config::load(&arguments.config)?;
@@ -80,7 +82,8 @@ fn carry_out(Arguments { socket, command }: Arguments) -> anyhow::Result<ExitCod
                 log_format,
                 purpose: Purpose::Service { config: arguments.config, pins: arguments.pins, loaded: daemon },
             };
-            return daemon::run(groups, setup);
+            daemon::run(groups, setup)?;
+            Exit::Ok
         }
         Command::Demo(arguments) => {
             log::start_in_command("warn");

@@ -4,6 +4,7 @@ use std::error::Error;
 
 use super::exit::Exit;
 use crate::{
+    daemon::foreground::NeverReady,
     dataplane::{error::DataplaneError, pins::PinsError},
     group::{AddressServed, PinsInUse, StateError},
     keeper::KeeperError,
@@ -42,6 +43,8 @@ pub(super) fn classify(cause: &(dyn Error + 'static)) -> Option<(Exit, Option<St
         Some((if is_missing { Exit::NoSuch } else { Exit::Failed }, owned(error.hint())))
     } else if let Some(error) = cause.downcast_ref::<Refusal>() {
         Some((Exit::Refused, error.hint()))
+    } else if let Some(error) = cause.downcast_ref::<NeverReady>() {
+        Some((Exit::Failed, Some(error.hint().to_owned())))
     } else if let Some(error) = cause.downcast_ref::<NetnsError>() {
         Some((Exit::Failed, Some(error.hint().to_owned())))
     } else if let Some(error) = cause.downcast_ref::<DiagError>() {

@@ -6,8 +6,11 @@ use thiserror::Error;
 
 use super::arguments::{ModeName, ReadyName, RestartName, RunArguments, WhenEmptyName};
 use crate::daemon::{
+    self,
     checks::{self, SettingsError, Written},
+    foreground::{Alternative, Ending},
     settings::{Deadlines, FlowSettings, GroupSettings, Mode, Readiness, RestartKind, WhenEmpty},
+    setup::Setup,
 };
 use crate::sockets::address::{Listen, ListenAddress, Protocol};
 
@@ -23,10 +26,34 @@ impl OptionsError {
     }
 }
 
+/// Runs the group until it is stopped. Where the program turns out to listen at an alternative to an address, the group is begun again
+/// there: nobody was served before.
+pub(super) fn run(mut settings: GroupSettings, setup: Setup) -> anyhow::Result<()> {
+    loop {
+        match daemon::run(vec![settings.clone()], setup.clone())? {
+            None => return Ok(()),
+            Some(Ending::NeverReady(error)) => return Err(error.into()),
+            Some(Ending::Follow((from, to))) => {
+                tracing::info!("{}: the program listens at {to}, and so does the group", settings.name);
+                settings.listen.iter_mut().filter(|address| **address == from).for_each(|it| *it = to);
+            }
+        }
+    }
+}
+
+/// Where a program may listen that is told the same addresses, beside those that the group begins with.
+pub(super) fn alternatives(listen: &[Listen]) -> Vec<Alternative> {
+    let alternatives = listen.iter().filter_map(|Listen { addresses, alternative }| match addresses[..] {
+        [address] => Some((address, (*alternative)?)),
+        _ => None,
+    });
+    alternatives.collect()
+}
+
 /// The settings that the arguments ask for, with every default filled in.
 pub(super) fn settings(arguments: RunArguments) -> Result<GroupSettings, OptionsError> {
     let listen: Vec<ListenAddress> =
-        arguments.listen.into_iter().flat_map(|Listen(addresses)| addresses).collect();
+        arguments.listen.into_iter().flat_map(|listen| listen.addresses).collect();
     let ready = arguments.ready.map(|ready| match ready {
         ReadyName::Notify => Readiness::Notify,
         ReadyName::Listener => Readiness::Listener,

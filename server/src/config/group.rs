@@ -67,7 +67,7 @@ pub(super) fn read(mut section: Section<'_>) -> FoundGroup {
     let listen: Vec<Spanned<ListenAddress>> = listen.map_or_else(Vec::new, |written| {
         let each = |written: Spanned<Listen>| {
             let span = written.span();
-            written.into_inner().0.into_iter().map(move |address| Spanned::new(span.clone(), address))
+            written.into_inner().addresses.into_iter().map(move |address| Spanned::new(span.clone(), address))
         };
         written.into_inner().into_iter().flat_map(each).collect()
     });

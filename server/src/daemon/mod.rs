@@ -8,6 +8,7 @@ pub mod clock;
 pub(crate) mod describe;
 pub mod flows;
 mod following;
+pub mod foreground;
 pub(crate) mod journal;
 mod lasting;
 mod memory;
@@ -22,7 +23,7 @@ pub mod setup;
 pub(crate) mod shared;
 pub mod systemd;
 
-use std::{cell::LazyCell, process::ExitCode, sync::Arc};
+use std::{cell::LazyCell, sync::Arc};
 
 use anyhow::Context as _;
 use tokio::{
@@ -54,6 +55,7 @@ use crate::{
 
 use self::{
     clock::Clock,
+    foreground::{Ending, Foreground},
     journal::Journal,
     lasting::Lasting,
     registry::Daemon,
@@ -71,7 +73,9 @@ pub const DEFAULT_PINS: &str = "/sys/fs/bpf/steer";
 ///
 /// Needs CAP_BPF for the programs, and CAP_SYS_PTRACE to see other users' sockets. Errors are
 /// found before any worker is started: an address in use, a missing capability, a daemon that runs already.
-pub fn run(groups: Vec<GroupSettings>, setup: Setup) -> anyhow::Result<ExitCode> {
+///
+/// Returns why it has ended, where it has by itself: only one in the foreground does.
+pub fn run(groups: Vec<GroupSettings>, setup: Setup) -> anyhow::Result<Option<Ending>> {
     let access = resolve_access(&setup.access)?;
     let limits = raise_descriptor_limit();
     memory::return_large();
@@ -125,6 +129,7 @@ struct Serving {
     /// Whether the configuration is read again, by SIGHUP; and whether at once, as what was taken over is not as it is configured.
     reloads: Option<bool>,
     is_stopped: watch::Receiver<bool>,
+    foreground: Option<Foreground>,
 }
 
 /// Opens the groups and has their tasks begin: everything that can be refused is.
@@ -146,7 +151,12 @@ fn open_groups(
     let lasting = Lasting::new(&setup, &threads)?;
     let looks = QueueLooks::open().inspect_err(estimated).ok();
     list_processes_by(looks.as_ref());
+    let foreground = match &setup.purpose {
+        Purpose::Foreground { alternatives } => Some(Foreground::new(alternatives.clone())),
+        Purpose::Service { .. } => None,
+    };
     let shared = Shared {
+        foreground: foreground.clone(),
         clock: Clock::new(),
         journal: Journal::new(),
         output: output.clone(),
@@ -189,7 +199,7 @@ fn open_groups(
     let has_changed = in_force != groups;
     let access = AccessInForce::from(access);
     let reloader = match setup.purpose {
-        Purpose::Foreground => None,
+        Purpose::Foreground { .. } => None,
         Purpose::Service { config, loaded, .. } => {
             let loaded = Config { daemon: loaded, groups: in_force, files: Vec::new() };
             Some(Reloader::new(config, loaded, shared.clone(), access.clone()))
@@ -201,7 +211,7 @@ fn open_groups(
     let daemon = Daemon::new(&shared, program, reloader, inside.clone(), stopped);
     // Only a daemon that is being stopped gives them back.
     let _ = daemon.run(opened);
-    Ok(Serving { control, metrics, daemon, access, output, lasting, closer, reloads, is_stopped })
+    Ok(Serving { control, metrics, daemon, access, output, lasting, closer, reloads, is_stopped, foreground })
 }
 
 /// Has processes be listed by a look where that can be.
@@ -224,9 +234,19 @@ fn estimated(error: &crate::dataplane::looks::LooksError) {
 }
 
 /// Serves clients, signals and the service manager until the daemon is stopped.
-async fn serve_clients(serving: Serving) -> anyhow::Result<ExitCode> {
-    let Serving { control, metrics, daemon, access, output, lasting, closer, reloads, mut is_stopped } =
-        serving;
+async fn serve_clients(serving: Serving) -> anyhow::Result<Option<Ending>> {
+    let Serving {
+        control,
+        metrics,
+        daemon,
+        access,
+        output,
+        lasting,
+        closer,
+        reloads,
+        mut is_stopped,
+        foreground,
+    } = serving;
     // From the first instant on: a SIGHUP that nobody waits for ends the process.
     if let Some(has_changed) = reloads {
         tokio::spawn(reload_on_signal(daemon.clone(), signal(SignalKind::hangup())?, has_changed));
@@ -235,6 +255,13 @@ async fn serve_clients(serving: Serving) -> anyhow::Result<ExitCode> {
         tokio::spawn(lasting.clone().look_after());
     }
     tokio::spawn(stop_on_signal(daemon.clone(), lasting.is_some())?);
+    if let Some(foreground) = foreground.clone() {
+        let daemon = daemon.clone();
+        tokio::spawn(async move {
+            foreground.asked().await;
+            stop_all(&daemon).await;
+        });
+    }
     tokio::spawn(systemd::report(daemon.clone()));
     let _scrapes = metrics.map(|listener| scrape::start(listener, daemon.clone()));
     let shutdown = async move {
@@ -245,14 +272,22 @@ async fn serve_clients(serving: Serving) -> anyhow::Result<ExitCode> {
     serve(control, daemon.clone(), access, &closer, shutdown).await?;
     if daemon.leaves() {
         tracing::info!("ends, and leaves its groups to serve on");
-        return Ok(ExitCode::SUCCESS);
+        return Ok(None);
     }
     daemon.ended().await;
     output.ended().await;
     if let Some(lasting) = lasting {
         lasting.end();
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(foreground.and_then(|foreground| foreground.why()))
+}
+
+/// Ends the daemon with its groups.
+async fn stop_all(daemon: &Daemon) {
+    let (answers, _) = mpsc::channel(1);
+    if let Err(fault) = daemon.stop(None, answers).await {
+        tracing::error!("{}", fault.message);
+    }
 }
 
 /// Ends the daemon at the first SIGTERM or SIGINT: its groups with it, or not, where they are to last.
@@ -267,10 +302,7 @@ fn stop_on_signal(daemon: Daemon, groups_last: bool) -> anyhow::Result<impl Futu
         if groups_last {
             return daemon.leave();
         }
-        let (answers, _) = mpsc::channel(1);
-        if let Err(fault) = daemon.stop(None, answers).await {
-            tracing::error!("{}", fault.message);
-        }
+        stop_all(&daemon).await;
     })
 }
 

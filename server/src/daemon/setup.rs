@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::foreground::Alternative;
 use crate::{config::DaemonSettings, metrics::MetricsAddress, values::LogFormat};
 
 /// One daemon's own settings.
@@ -23,7 +24,10 @@ pub struct Setup {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Purpose {
     /// `steer run`: a group in the foreground, which ends with it.
-    Foreground,
+    Foreground {
+        /// Where a program may listen that is told the same addresses, beside those that the group begins with.
+        alternatives: Vec<Alternative>,
+    },
     /// `steer daemon`: groups that go on serving without it, until a next daemon takes them over.
     Service {
         /// The configuration that the groups are from, to be read again.

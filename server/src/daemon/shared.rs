@@ -12,7 +12,7 @@ use crate::{
     },
 };
 
-use super::{clock::Clock, journal::Journal, lasting::Lasting};
+use super::{clock::Clock, foreground::Foreground, journal::Journal, lasting::Lasting};
 
 /// What a group is opened with, beside its settings; cheap to clone.
 #[derive(Debug, Clone)]
@@ -34,6 +34,8 @@ pub(crate) struct Shared {
     pub(crate) observer: Observer,
     /// Who listens beside the groups.
     pub(crate) neighbours: Neighbours,
+    /// What a group in the foreground asks the daemon with.
+    pub(crate) foreground: Option<Foreground>,
     /// What makes the groups outlive the daemon, where they are to.
     pub(crate) lasting: Option<Lasting>,
     /// Closes what is passed over the daemon's sockets.

@@ -7,7 +7,7 @@ use tokio::net::TcpStream;
 use server_common::bind::BindVerdict;
 
 use crate::{
-    daemon::describe::describe,
+    daemon::{describe::describe, foreground::Ending},
     dataplane::bind_hook::{Bind, BindEvents, BindHook},
     engine::event::{Event, GenerationId},
     policy::Policy,
@@ -204,6 +204,12 @@ impl GroupTask {
                 tracing::warn!("{}: the bind hook could not set SO_REUSEPORT", host.settings.name);
             }
             BindVerdict::OtherAddress => {
+                let foreground = host.shared.foreground.as_ref().filter(|_| !host.starts.has_succeeded());
+                if let Some((foreground, alternative)) =
+                    foreground.and_then(|it| Some((it, it.alternative(bind.address)?)))
+                {
+                    return foreground.end(Ending::Follow(alternative));
+                }
                 let mut all = host.processes.all();
                 let of = all.find(|(_, process)| belongs_to.contains(&process.pid()));
                 if let Some((id, _)) = of

@@ -2,7 +2,11 @@
 
 use crate::{
     control::api::Receipt as Answer,
-    daemon::{describe::describe, flows::hash_of},
+    daemon::{
+        describe::describe,
+        flows::hash_of,
+        foreground::{Ending, NeverReady},
+    },
     engine::{
         effect::{Effect, Note, Receipt},
         event::{Event, GenerationId, Millis, Moved, OperationId, Slot},
@@ -49,12 +53,13 @@ impl GroupHost {
                 let result = result.map_err(|failure| self.fault(failure));
                 self.replies.finish(operation, result);
             }
-            Effect::Note(note) => self.note(note),
+            Effect::Note(note) => self.note(engine, note),
         }
     }
 
     fn start(&mut self, engine: &Group, id: GenerationId, slot: Slot) {
         self.processes.begin(id, slot);
+        self.starts.begun(id.worker, self.shared.clock.now());
         let listeners = match self.processes.origin().passes() {
             true => match self.members.make(slot, id) {
                 Ok(listeners) => listeners,
@@ -317,14 +322,32 @@ impl GroupHost {
         }
     }
 
-    fn note(&self, Note { kind, generation, process, detail }: Note) {
+    fn note(&mut self, engine: &Group, Note { kind, generation, process, detail }: Note) {
         let failed = generation.filter(|_| kind == "start-failed");
         let missing = failed.and_then(|id| self.missing_sockets(id));
         let elsewhere = failed.and_then(|id| self.bound_elsewhere(id));
         let detail = [Some(detail), missing, elsewhere].into_iter().flatten().collect::<Vec<_>>().join("; ");
+        match (kind, generation) {
+            ("working", Some(_)) => self.starts.succeeded(),
+            ("start-failed", Some(id)) => self.start_failed(engine, id, &detail),
+            _ => {}
+        }
         let worker = generation.map(|id| self.settings.name.worker(id.worker));
         let (name, number) = (&self.settings.name, generation.map(|id| id.number));
         self.shared.journal.add_of_process(kind, name, worker, number, &process, detail);
+    }
+
+    /// A start has come to nothing. A group in the foreground ends where none ever comes to anything.
+    fn start_failed(&mut self, engine: &Group, id: GenerationId, why: &str) {
+        let deadline = crate::daemon::clock::millis(self.settings.deadlines.start);
+        self.starts.failed(id.worker, self.shared.clock.now(), deadline);
+        let workers = engine.workers().into_iter().map(|worker| worker.index);
+        if let Some(foreground) = &self.shared.foreground
+            && self.starts.are_hopeless(workers)
+        {
+            let (group, why) = (self.settings.name.clone(), why.to_owned());
+            foreground.end(Ending::NeverReady(NeverReady { group, why }));
+        }
     }
 
     /// What a worker has bound beside the group's addresses, at a port of the group.

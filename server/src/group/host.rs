@@ -10,7 +10,7 @@ use std::{
 use tokio::sync::oneshot;
 
 use crate::{
-    daemon::{clock::Clock, journal::Journal, settings::GroupSettings},
+    daemon::{clock::Clock, foreground::Foreground, journal::Journal, settings::GroupSettings},
     engine::{
         effect::Effect,
         event::{Event, GenerationId, Millis, Moved},
@@ -32,6 +32,7 @@ use super::{
     report::{Board, View},
     runtime::{Host, Recording},
     sharing::Sharing,
+    starts::Starts,
     totals::Totals,
 };
 
@@ -66,6 +67,8 @@ pub(crate) struct GroupHost {
     pub(super) release: Option<super::release::Pending>,
     /// Until when something happens in it: what nobody tells is looked for more often.
     pub(super) lively_until: Millis,
+    /// What has become of the workers' starts so far.
+    pub(super) starts: Starts,
     /// Whether it was given back to the kernel.
     pub(super) is_released: bool,
     /// What is to be heard before anything else: answers that were there at once.
@@ -82,6 +85,7 @@ pub(crate) struct HostShared {
     pub(crate) neighbours: Neighbours,
     pub(crate) threads: Threads,
     pub(crate) board: Board,
+    pub(crate) foreground: Option<Foreground>,
     pub(crate) inbox: Inbox,
     /// Where workers say that they are ready. Its path goes with the group.
     pub(crate) notify: Arc<NotifySocket>,

@@ -26,6 +26,7 @@ mod repair;
 mod report;
 pub(crate) mod runtime;
 mod sharing;
+mod starts;
 mod supervise;
 mod takeover;
 mod task;

@@ -30,6 +30,7 @@ use super::{
     report::Board,
     runtime::Runtime,
     sharing::{self, Sharing},
+    starts::Starts,
     task::GroupTask,
     totals::Totals,
 };
@@ -162,6 +163,7 @@ fn assemble(
         owed: Default::default(),
         release: None,
         lively_until: 0,
+        starts: Starts::default(),
         is_released: false,
         later: Default::default(),
         shared: HostShared {
@@ -171,6 +173,7 @@ fn assemble(
             neighbours: shared.neighbours.clone(),
             threads: threads.clone(),
             board: Board::default(),
+            foreground: shared.foreground.clone(),
             inbox,
             notify,
         },

@@ -90,7 +90,12 @@ impl Families {
 
 /// What a person writes for a listen address: names one, or one for each family.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Listen(pub Vec<ListenAddress>);
+pub struct Listen {
+    /// The addresses.
+    pub addresses: Vec<ListenAddress>,
+    /// Where else a program may listen that is told the same: at all addresses of IPv4, where one socket takes both families.
+    pub alternative: Option<ListenAddress>,
+}
 
 impl Listen {
     /// Reads it for a host with these families.
@@ -99,7 +104,9 @@ impl Listen {
         let (v4, v6): (IpAddr, IpAddr) = match rest.rsplit_once(':') {
             Some(("" | "*", _)) => (Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()),
             Some(("localhost", _)) => (Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()),
-            _ => return text.parse().map(|address| Self(vec![address])),
+            _ => {
+                return text.parse().map(|address| Self { addresses: vec![address], alternative: None });
+            }
         };
         let port = rest.rsplit_once(':').and_then(|(_, port)| port.parse().ok());
         let port: u16 = port.ok_or_else(|| error(text, "the port is not from 0 to 65535"))?;
@@ -111,7 +118,8 @@ impl Listen {
             (true, false) => vec![v4, v6],
         };
         let address = |host| ListenAddress { protocol, address: SocketAddr::new(host, port) };
-        Ok(Self(hosts.into_iter().map(address).collect()))
+        let alternative = (families.has_ipv6 && is_dual).then(|| address(v4));
+        Ok(Self { addresses: hosts.into_iter().map(address).collect(), alternative })
     }
 }
 
@@ -170,13 +178,18 @@ mod tests {
         let parts = Families { has_ipv6: true, v6_only: true };
         let old = Families { has_ipv6: false, v6_only: false };
         let read = |text: &str, families| {
-            let Listen(addresses) = Listen::parse(text, families).unwrap();
+            let Listen { addresses, .. } = Listen::parse(text, families).unwrap();
             addresses.iter().map(ListenAddress::to_string).collect::<Vec<_>>()
         };
         for text in [":80", "*:80", "tcp://:80", "tcp://*:80"] {
             assert_eq!(read(text, both), ["tcp://[::]:80"]);
             assert_eq!(read(text, parts), ["tcp://0.0.0.0:80", "tcp://[::]:80"]);
             assert_eq!(read(text, old), ["tcp://0.0.0.0:80"]);
+        }
+        let alternative = |text, families| Listen::parse(text, families).unwrap().alternative;
+        assert_eq!(alternative(":80", both), Some("0.0.0.0:80".parse().unwrap()));
+        for (text, families) in [(":80", parts), (":80", old), ("[::]:80", both), ("localhost:80", both)] {
+            assert_eq!(alternative(text, families), None, "{text}");
         }
         assert_eq!(read("udp://:53", both), ["udp://[::]:53"]);
         assert_eq!(read("localhost:80", both), ["tcp://127.0.0.1:80", "tcp://[::1]:80"]);
