@@ -11,7 +11,7 @@ use crate::{
     dataplane::bind_hook::{Bind, BindEvents, BindHook},
     engine::event::{Event, GenerationId},
     policy::Policy,
-    sockets::options,
+    sockets::{address::ListenAddress, options},
     workers::{
         command::LISTEN_FDS_START,
         discover::Refusal,
@@ -24,7 +24,6 @@ use super::{
     members::CLEARED,
     message::{Found, Message, Purpose},
     processes::{Ended, Serves, Sign, Started},
-    sharing::wrong_address,
     task::GroupTask,
 };
 
@@ -163,8 +162,16 @@ impl GroupTask {
     }
 
     /// Takes in what was found of a worker that binds its listeners itself.
-    pub(super) fn discovered(&mut self, id: GenerationId, found: Vec<Found>) {
+    pub(super) fn discovered(
+        &mut self,
+        id: GenerationId,
+        found: Vec<Found>,
+        elsewhere: Option<ListenAddress>,
+    ) {
         let host = self.runtime.host_mut();
+        if let Some(address) = elsewhere {
+            host.serves_elsewhere(id, address);
+        }
         let Some(slot) = host.processes.searched(id, !found.is_empty()) else { return };
         let has_shown = found.iter().any(|found| found.result.is_ok()) && host.processes.binds_itself(id);
         if has_shown {
@@ -196,7 +203,7 @@ impl GroupTask {
     /// A process in the workers' cgroup has bound a port of the group.
     pub(super) fn bound(&mut self, bind: &Bind, belongs_to: &[u32]) {
         let host = self.runtime.host_mut();
-        let (now, addresses) = (host.shared.clock.now(), host.members.addresses().collect::<Vec<_>>());
+        let now = host.shared.clock.now();
         let Some(sharing) = &mut host.sharing else { return };
         match bind.verdict {
             BindVerdict::Joins => sharing.expect(now),
@@ -211,11 +218,10 @@ impl GroupTask {
                     return foreground.end(Ending::Follow(alternative));
                 }
                 let mut all = host.processes.all();
-                let of = all.find(|(_, process)| belongs_to.contains(&process.pid()));
-                if let Some((id, _)) = of
-                    && sharing.note_elsewhere(id, bind.address)
-                {
-                    host.journal("bound-elsewhere", Some(id), wrong_address(bind.address, &addresses));
+                let of = all.find(|(_, process)| belongs_to.contains(&process.pid())).map(|(id, _)| id);
+                drop(all);
+                if let Some(id) = of {
+                    host.serves_elsewhere(id, bind.address);
                 }
             }
         }

@@ -2,11 +2,7 @@
 
 use crate::{
     control::api::Receipt as Answer,
-    daemon::{
-        describe::describe,
-        flows::hash_of,
-        foreground::{Ending, NeverReady},
-    },
+    daemon::{describe::describe, flows::hash_of},
     engine::{
         effect::{Effect, Note, Receipt},
         event::{Event, GenerationId, Millis, Moved, OperationId, Slot},
@@ -24,8 +20,7 @@ use super::{
     host::GroupHost,
     message::{Message, Purpose},
     observer::Request,
-    processes::{LEFT_BEHIND, Origin, Serves, probe_target},
-    sharing::wrong_address,
+    processes::{LEFT_BEHIND, Origin, probe_target},
     totals::count_drain,
 };
 
@@ -254,9 +249,6 @@ impl GroupHost {
         totals.counters = totals.counters.plus(&counted);
         let cell = self.processes.forget(id);
         self.moved.remove(&id);
-        if let Some(sharing) = &mut self.sharing {
-            sharing.forget(id);
-        }
         // The slot's next worker is not to be known by what this one said last; saying nothing is as good as no cell. What one
         // of an earlier daemon says is not known.
         if cell.is_none_or(|cell| cell.read().beat != 0) {
@@ -323,10 +315,10 @@ impl GroupHost {
     }
 
     fn note(&mut self, engine: &Group, Note { kind, generation, process, detail }: Note) {
-        let failed = generation.filter(|_| kind == "start-failed");
-        let missing = failed.and_then(|id| self.missing_sockets(id));
-        let elsewhere = failed.and_then(|id| self.bound_elsewhere(id));
-        let detail = [Some(detail), missing, elsewhere].into_iter().flatten().collect::<Vec<_>>().join("; ");
+        let detail = match generation.filter(|_| kind == "start-failed") {
+            Some(id) => self.explain(id, detail),
+            None => detail,
+        };
         match (kind, generation) {
             ("working", Some(_)) => self.starts.succeeded(),
             ("start-failed", Some(id)) => self.start_failed(engine, id, &detail),
@@ -335,34 +327,5 @@ impl GroupHost {
         let worker = generation.map(|id| self.settings.name.worker(id.worker));
         let (name, number) = (&self.settings.name, generation.map(|id| id.number));
         self.shared.journal.add_of_process(kind, name, worker, number, &process, detail);
-    }
-
-    /// A start has come to nothing. A group in the foreground ends where none ever comes to anything.
-    fn start_failed(&mut self, engine: &Group, id: GenerationId, why: &str) {
-        let deadline = crate::daemon::clock::millis(self.settings.deadlines.start);
-        self.starts.failed(id.worker, self.shared.clock.now(), deadline);
-        let workers = engine.workers().into_iter().map(|worker| worker.index);
-        if let Some(foreground) = &self.shared.foreground
-            && self.starts.are_hopeless(workers)
-        {
-            let (group, why) = (self.settings.name.clone(), why.to_owned());
-            foreground.end(Ending::NeverReady(NeverReady { group, why }));
-        }
-    }
-
-    /// What a worker has bound beside the group's addresses, at a port of the group.
-    fn bound_elsewhere(&self, id: GenerationId) -> Option<String> {
-        let bound = self.sharing.as_ref()?.elsewhere(id)?;
-        Some(wrong_address(bound, &self.members.addresses().collect::<Vec<_>>()))
-    }
-
-    /// What a worker that binds its sockets itself has not bound.
-    fn missing_sockets(&self, id: GenerationId) -> Option<String> {
-        let slot = self.processes.slot(id).filter(|_| self.processes.serves(id) == Some(Serves::Own))?;
-        let wanted = self.processes.origin().sockets();
-        let lacking = self.members.lacking(slot);
-        let missing: Vec<String> =
-            lacking.iter().map(|(address, found)| format!("{found} of {wanted} at {address}")).collect();
-        (!missing.is_empty()).then(|| format!("of the sockets to bind it had {}", missing.join(", ")))
     }
 }

@@ -55,6 +55,8 @@ pub(crate) struct GroupHost {
     pub(super) record: Option<Record>,
     /// What lets any program share the addresses, where workers bind themselves and the kernel can.
     pub(super) sharing: Option<Sharing>,
+    /// Why that is not there, where it was to be.
+    pub(super) unshared: Option<String>,
     pub(super) replies: PendingReplies,
     pub(super) totals: Totals,
     /// Sockets of others in the group, as last seen.

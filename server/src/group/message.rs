@@ -19,6 +19,7 @@ use crate::{
         event::{Command, Event, GenerationId, Millis, Slot},
         plan::{Change, Plan},
     },
+    sockets::address::ListenAddress,
     threads::{Pool, message_of},
     workers::{
         discover::{Discovered, Refusal},
@@ -66,8 +67,9 @@ pub(crate) enum Message {
     HoldKept { slot: Slot, result: Result<(), String> },
     /// Descriptors of a slot's listeners were taken from its processes: those that were found.
     Taken { slot: Slot, purpose: Purpose, listeners: Vec<OwnedFd> },
-    /// Listeners that a starting worker has bound itself were looked for at the addresses, in their order.
-    Discovered { generation: GenerationId, found: Vec<Found> },
+    /// Listeners that a starting worker has bound itself were looked for at the addresses, in their order; and where else it listens, if
+    /// that was looked for, too.
+    Discovered { generation: GenerationId, found: Vec<Found>, elsewhere: Option<ListenAddress> },
     /// Whether none of a generation's processes holds a listener of its own any more that a duplicate keeps open.
     Unattended { generation: GenerationId, is_unattended: bool },
     /// Who listens beside the group was looked for.

@@ -31,6 +31,7 @@ mod supervise;
 mod takeover;
 mod task;
 mod totals;
+mod unready;
 
 pub(crate) use self::{
     ended::{Ended, attend},

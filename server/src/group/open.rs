@@ -17,7 +17,7 @@ use crate::{
     dataplane::kernel_group::ProgramKind,
     engine::group::{Group, Rules},
     sockets::{address::ListenAddress, diag::Diag, holder, processes::Processes as AllProcesses},
-    workers::{notify::NotifySocket, spawn::require_program, user::ResolvedUser},
+    workers::{command::fill_in, notify::NotifySocket, spawn::require_program, user::ResolvedUser},
 };
 
 use super::{
@@ -121,7 +121,10 @@ fn assemble(
     let user = settings.user.as_deref().map(ResolvedUser::resolve).transpose()?;
     if let Some(command) = &settings.command {
         let (directory, environment) = (settings.directory.as_deref(), &settings.environment);
-        require_program(settings.name.as_str(), command, directory, environment)?;
+        // Of a path that each worker has for itself, the first worker's.
+        let first = settings.name.worker(0);
+        let command: Vec<String> = command.iter().map(|word| fill_in(word, &first, 1)).collect();
+        require_program(settings.name.as_str(), &command, directory, environment)?;
     }
     let notify = notify_socket(&settings, shared, record, saved.is_some())?;
     let endpoints = endpoints(&settings, user.as_ref(), shared, record, saved)?;
@@ -140,6 +143,13 @@ fn assemble(
     let threads = &shared.threads;
     let addresses = endpoints.iter().map(Endpoint::address).collect();
     let sharing = sharing(&settings, user.as_ref(), addresses, record, saved.is_some(), (shared, &inbox));
+    let (sharing, unshared) = match sharing {
+        Ok(sharing) => (sharing, None),
+        Err(why) => (None, Some(why)),
+    };
+    if let (Some(why), Mode::Own) = (&unshared, settings.mode) {
+        tracing::warn!("{}: its programs have to set SO_REUSEPORT themselves: {why}", settings.name);
+    }
     let means = Means {
         user,
         limits: shared.limits.clone(),
@@ -156,6 +166,7 @@ fn assemble(
         settings,
         record: None,
         sharing,
+        unshared,
         replies: PendingReplies::default(),
         totals: Totals::default(),
         strangers: 0,
@@ -181,7 +192,7 @@ fn assemble(
     Ok((host, engine, messages, program))
 }
 
-/// Lets workers that bind their listeners themselves be any programs, where that can be.
+/// Lets workers that bind their listeners themselves be any programs, where that can be; else says why not.
 fn sharing(
     settings: &GroupSettings,
     user: Option<&ResolvedUser>,
@@ -189,9 +200,9 @@ fn sharing(
     record: Option<&Record>,
     is_taken_over: bool,
     (shared, inbox): (&Shared, &Inbox),
-) -> Option<Sharing> {
+) -> Result<Option<Sharing>, String> {
     if settings.mode == Mode::Inherit {
-        return None;
+        return Ok(None);
     }
     let opening = sharing::Opening {
         group: settings.name.clone(),
@@ -201,12 +212,7 @@ fn sharing(
         is_taken_over,
     };
     let opened = Sharing::open(opening, &shared.outside, inbox);
-    opened
-        .inspect_err(|error| {
-            let (name, why, hint) = (&settings.name, describe(error), error.hint());
-            tracing::warn!("{name}: its programs have to set SO_REUSEPORT themselves: {why} (hint: {hint})");
-        })
-        .ok()
+    opened.map(Some).map_err(|error| format!("{} (hint: {})", describe(&error), error.hint()))
 }
 
 fn notify_socket(

@@ -2,7 +2,6 @@
 //! hook that is attached to it.
 
 use std::{
-    collections::BTreeMap,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -20,7 +19,7 @@ use crate::{
         bind_hook::{BindEvents, BindHook, BindHookError},
         pins::{self, PinsError},
     },
-    engine::event::{GenerationId, Millis},
+    engine::event::Millis,
     names::GroupName,
     sockets::{address::ListenAddress, procfs},
     threads::Pool,
@@ -85,8 +84,6 @@ pub(crate) struct Sharing {
     expects_until: Millis,
     /// Whether the hook is being attached again.
     is_attaching: bool,
-    /// By generation, the last address that it bound beside the group's, at a port of the group.
-    elsewhere: BTreeMap<GenerationId, ListenAddress>,
 }
 
 impl Sharing {
@@ -116,7 +113,6 @@ impl Sharing {
             reader: Reader::begin(outside, events, inbox.clone()),
             expects_until: 0,
             is_attaching: false,
-            elsewhere: BTreeMap::new(),
         })
     }
 
@@ -133,21 +129,6 @@ impl Sharing {
     /// Whether a listener is expected now.
     pub(crate) fn expects(&self, now: Millis) -> bool {
         now < self.expects_until
-    }
-
-    /// Notes that a generation has bound an address beside the group's; whether that is news.
-    pub(crate) fn note_elsewhere(&mut self, id: GenerationId, address: ListenAddress) -> bool {
-        self.elsewhere.insert(id, address) != Some(address)
-    }
-
-    /// The address beside the group's that a generation has bound last.
-    pub(crate) fn elsewhere(&self, id: GenerationId) -> Option<ListenAddress> {
-        self.elsewhere.get(&id).copied()
-    }
-
-    /// Forgets a generation.
-    pub(crate) fn forget(&mut self, id: GenerationId) {
-        self.elsewhere.remove(&id);
     }
 
     /// Attaches the hook again where somebody has detached it, on a thread. The task is told; what it is told at once is returned.
@@ -233,10 +214,4 @@ impl Drop for Reader {
     fn drop(&mut self) {
         self.0.abort();
     }
-}
-
-/// What is said of a bind that is not to an address of the group.
-pub(crate) fn wrong_address(bound: ListenAddress, group: &[ListenAddress]) -> String {
-    let listens: Vec<String> = group.iter().map(ListenAddress::to_string).collect();
-    format!("it binds {bound}, and the group listens on {} (hint: listen on {bound})", listens.join(", "))
 }

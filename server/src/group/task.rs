@@ -202,7 +202,9 @@ impl GroupTask {
             }
             Message::HoldKept { slot, result } => self.runtime.host_mut().hold_kept(slot, result),
             Message::Taken { slot, purpose, listeners } => self.taken(slot, purpose, listeners),
-            Message::Discovered { generation, found } => self.discovered(generation, found),
+            Message::Discovered { generation, found, elsewhere } => {
+                self.discovered(generation, found, elsewhere)
+            }
             Message::Neighbours(found) => self.runtime.host_mut().strangers_found(found),
             Message::Unattended { generation, is_unattended } => self.unattended(generation, is_unattended),
             Message::Notified { said, acknowledgement } => {

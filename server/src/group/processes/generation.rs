@@ -1,6 +1,9 @@
 //! A generation as it is for the daemon: its process, how far it is, and what is known of its load.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    sync::{Arc, Mutex},
+    time::Instant,
+};
 
 use server_common::load::{Cell, Load, Shown};
 use tokio::net::{TcpSocket, TcpStream};
@@ -10,6 +13,7 @@ use crate::{
     dataplane::cells::{WorkerCell, coarse_nanoseconds},
     engine::event::{Millis, Slot},
     group::observer::Subject,
+    sockets::address::ListenAddress,
     workers::{
         process::{Exit, Process},
         spawn::Forked,
@@ -44,6 +48,10 @@ pub(crate) struct Generation {
     pub(super) is_searched: bool,
     /// Whether it had said that it is ready when that look began.
     pub(super) had_told_before: bool,
+    /// When it began to be started.
+    pub(super) begun: Instant,
+    /// Where it serves beside the group's addresses, as far as that was noticed.
+    pub(super) elsewhere: Option<ListenAddress>,
     /// Where it can say how loaded it is; nothing where that memory could not be made.
     pub(super) cell: Option<Arc<WorkerCell>>,
     /// What its queue has been doing, while the policy wants to know.
@@ -101,6 +109,8 @@ impl Generation {
             is_ready: false,
             is_searched: false,
             had_told_before: false,
+            begun: Instant::now(),
+            elsewhere: None,
             cell: None,
             queue: Tracker::default(),
             cpus: Vec::new(),

@@ -1,6 +1,11 @@
 //! When a generation is ready: it has its listeners, and has said or shown that it accepts.
 
-use std::cell::LazyCell;
+use std::{
+    cell::LazyCell,
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    time::Duration,
+};
 
 use crate::{
     daemon::settings::Readiness,
@@ -9,7 +14,11 @@ use crate::{
         members::Wanting,
         message::{Found, Message},
     },
-    sockets::diag::Diag,
+    sockets::{
+        address::{ListenAddress, Protocol},
+        diag::Diag,
+        procfs,
+    },
     workers::discover::{Refusal, discover},
 };
 
@@ -18,6 +27,9 @@ use super::{
     generation::{Generation, Launch, ProbeState},
     origin::Serves,
 };
+
+/// A program that has not listened where it is to after this time may listen elsewhere.
+const LISTENS_SOON: Duration = Duration::from_millis(1_500);
 
 /// What nobody tells of and is looked for while generations start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,16 +116,37 @@ impl Processes {
         let process = generation.process.clone()?;
         generation.is_searched = true;
         generation.had_told_before = generation.has_told;
+        let looks_elsewhere = generation.elsewhere.is_none() && generation.begun.elapsed() >= LISTENS_SOON;
         let failed = move |why: String| {
             tracing::debug!("cannot look for the listeners of {id:?}: {why}");
-            Message::Discovered { generation: id, found: Vec::new() }
+            Message::Discovered { generation: id, found: Vec::new(), elsewhere: None }
         };
         let job = move || {
             let tree = LazyCell::new(|| process.tree());
-            let found = wanting.into_iter().flat_map(|wanting| find(wanting, &tree)).collect();
-            Message::Discovered { generation: id, found }
+            let addresses: Vec<ListenAddress> = wanting.iter().map(|it| it.membership.address).collect();
+            let found: Vec<Found> = wanting.into_iter().flat_map(|wanting| find(wanting, &tree)).collect();
+            let is_lost = looks_elsewhere && found.is_empty();
+            let elsewhere = is_lost.then(|| listens_elsewhere(&addresses, &tree)).flatten();
+            Message::Discovered { generation: id, found, elsewhere }
         };
         self.inbox.hand_in(&self.threads.processes, failed, job)
+    }
+
+    /// Whether a generation's process has ended by itself before it was ready.
+    pub(crate) fn ended_unready(&self, id: GenerationId) -> bool {
+        let generation = self.generations.get(&id);
+        generation.is_some_and(|it| it.has_exited && !it.is_ready && !it.is_stopping && !it.is_killed)
+    }
+
+    /// Notes where a generation serves beside the group's addresses; whether that is news.
+    pub(crate) fn note_elsewhere(&mut self, id: GenerationId, address: ListenAddress) -> bool {
+        let generation = self.generations.get_mut(&id).filter(|generation| !generation.is_ready);
+        generation.is_some_and(|it| it.elsewhere.replace(address) != Some(address))
+    }
+
+    /// Where a generation serves beside the group's addresses, as far as that was noticed.
+    pub(crate) fn elsewhere(&self, id: GenerationId) -> Option<ListenAddress> {
+        self.generations.get(&id)?.elsewhere
     }
 
     /// The look for a generation's listeners is over. Whether it still starts.
@@ -134,6 +167,20 @@ impl Processes {
         let Some(generation) = self.generations.get_mut(&id) else { return false };
         generation.is_ready && !std::mem::replace(&mut generation.has_unused, true)
     }
+}
+
+/// Where processes listen beside these addresses, at the first that is found.
+fn listens_elsewhere(wanted: &[ListenAddress], tree: &[u32]) -> Option<ListenAddress> {
+    let own = procfs::socket_inodes_of(tree);
+    let protocols: BTreeSet<Protocol> = wanted.iter().map(|address| address.protocol).collect();
+    let ips: [IpAddr; 2] = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
+    let kinds = protocols.into_iter().flat_map(|protocol| ips.map(|ip| (protocol, ip)));
+    kinds.into_iter().find_map(|(protocol, ip)| {
+        let of_kind = ListenAddress { protocol, address: (ip, 0).into() };
+        let listeners = Diag::open().and_then(|mut diag| diag.all_listeners(of_kind)).ok()?;
+        let addresses = listeners.all().filter(|it| own.contains(&u64::from(it.inode)));
+        addresses.map(|it| ListenAddress { protocol, address: it.local }).find(|it| !wanted.contains(it))
+    })
 }
 
 /// What a worker has bound of what is wanted at one address.

@@ -8,7 +8,7 @@ use crate::{
     engine::event::{GenerationId, Slot},
     group::message::Message,
     workers::{
-        command::{Output, SpawnSpec},
+        command::{Output, SpawnSpec, fill_in},
         limits::{Limit, Resource},
         process::{Exit, Process},
         spawn::{Forked, SpawnError, fork_worker},
@@ -73,13 +73,16 @@ impl Processes {
             Err(error) => return Some(failed(format!("cannot duplicate a descriptor: {error}"))),
         };
         let settings = &self.settings;
+        let name = settings.name.worker(id.worker);
+        let fill_in = |text: &str| fill_in(text, &name, id.number);
+        let environment = settings.environment.iter().map(|(key, value)| (key.clone(), fill_in(value)));
         let spec = SpawnSpec {
-            name: settings.name.worker(id.worker),
             generation: id.number,
-            command,
+            command: command.map(|words| words.iter().map(|word| fill_in(word)).collect()),
             user: self.user.clone(),
-            directory: settings.directory.clone(),
-            environment: settings.environment.iter().cloned().chain(variables).collect(),
+            directory: settings.directory.as_ref().map(|path| fill_in(&path.to_string_lossy()).into()),
+            environment: environment.chain(variables).collect(),
+            name: name.clone(),
             limits: self.worker_limits(),
             listeners,
             load,

@@ -38,6 +38,13 @@ impl Listeners {
     }
 }
 
+impl Listeners {
+    /// All of them, in no particular order.
+    pub fn all(&self) -> impl Iterator<Item = &ListenerInfo> {
+        self.by_port.values().flatten()
+    }
+}
+
 impl FromIterator<ListenerInfo> for Listeners {
     fn from_iter<I: IntoIterator<Item = ListenerInfo>>(listeners: I) -> Self {
         let mut by_port = HashMap::<u16, Vec<ListenerInfo>>::new();
