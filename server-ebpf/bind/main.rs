@@ -70,7 +70,13 @@ unsafe fn decide(bind: *mut bpf_sock_addr, address: [u32; 4], family: u8) -> i32
             let mut one = 1_i32;
             // SAFETY: the option's value is on the stack, of this size.
             let result = unsafe {
-                bpf_setsockopt(bind.cast(), SOL_SOCKET, SO_REUSEPORT, (&raw mut one).cast(), size_of::<i32>() as i32)
+                bpf_setsockopt(
+                    bind.cast(),
+                    SOL_SOCKET,
+                    SO_REUSEPORT,
+                    (&raw mut one).cast(),
+                    size_of::<i32>() as i32,
+                )
             };
             if result == 0 { BindVerdict::Joins } else { BindVerdict::Refused }
         }

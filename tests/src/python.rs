@@ -55,6 +55,13 @@ while True:
     connection.close()
 "#;
 
+/// The plain server without the line by which it knows of SO_REUSEPORT: the second of two gets EADDRINUSE.
+pub fn unaware_server() -> String {
+    const AWARE: &str = "listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)\n";
+    assert!(PLAIN_SERVER.contains(AWARE));
+    PLAIN_SERVER.replace(AWARE, "")
+}
+
 /// The source of a server of datagrams with threads: each has a socket of its own, bound with SO_REUSEPORT to the address and port of
 /// the arguments, and answers with its process and its number. The last argument is how many there are.
 pub const THREADED_SERVER: &str = r#"

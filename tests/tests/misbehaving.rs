@@ -13,6 +13,7 @@ use steer_tests::{
     netns,
     output::Output,
     process, scripts,
+    service::group,
     steer::Steer,
     traffic::{Traffic, counters_add_up},
     wait,
@@ -139,9 +140,10 @@ fn a_worker_that_always_exits_is_started_ever_more_slowly_while_its_connections_
         let healed = place.path().join("healed");
         let bad = format!("[ ! -e {} ]", healed.display());
         let worker = scripts::sample_worker(place.path(), &bad, "--exit-at-once");
-        let worker = worker.to_string_lossy();
-        let arguments = ["--listen", ADDRESS, "--workers", "1", "--ready", "notify", "--", &*worker];
-        let steer = Steer::start(namespace, &steer_tests::steer::binary(), &arguments);
+        // A service: `steer run` would give up.
+        let command = [worker.to_string_lossy().into_owned()];
+        let steer = Steer::started(namespace, &group("web", ADDRESS, 1, &command, "ready = \"notify\""));
+        steer.until_reachable();
         let failures = || -> Vec<u64> {
             let failed = events(&steer).into_iter().filter(|event| event.kind == "start-failed");
             failed.map(|event| event.unix_ms).collect()

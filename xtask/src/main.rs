@@ -10,6 +10,7 @@ mod fuzz;
 mod libtest;
 mod packages;
 mod rustc_wrapper;
+mod servers;
 mod soak;
 mod summary;
 mod test;
@@ -35,6 +36,7 @@ enum Command {
     BuildEbpf(build_ebpf::Arguments),
     Dist(dist::Arguments),
     Fuzz(fuzz::Arguments),
+    Servers(servers::Arguments),
     Soak(soak::Arguments),
     Test(test::Arguments),
     Vm(vm::Arguments),
@@ -49,6 +51,7 @@ fn main() -> ExitCode {
         Command::BuildEbpf(arguments) => build_ebpf::main(&workspace, &arguments),
         Command::Dist(arguments) => dist::main(&workspace, &arguments),
         Command::Fuzz(arguments) => fuzz::main(&workspace, &arguments),
+        Command::Servers(arguments) => servers::main(&workspace, &arguments),
         Command::Soak(arguments) => soak::main(&workspace, &arguments),
         Command::Test(arguments) => test::main(&workspace, &arguments),
         Command::Vm(arguments) => vm::main(&workspace, &arguments),

@@ -20,8 +20,26 @@ pub(crate) const FOR_TESTS: [Needed; 6] = [
     ("unbound", "unbound"),
     ("dnsperf", "dnsperf"),
 ];
+/// Servers that `cargo xtask servers` runs.
+pub(crate) const SERVERS: [Needed; 9] = [
+    ("nginx", "nginx-light"),
+    ("haproxy", "haproxy"),
+    ("apache2", "apache2-bin"),
+    ("php-fpm8.2", "php8.2-fpm"),
+    ("redis-server", "redis-server"),
+    ("uwsgi", "uwsgi-plugin-python3"),
+    ("node", "nodejs"),
+    ("go", "golang-go"),
+    ("java", "default-jdk-headless"),
+];
 /// Services that come with them: none is to serve this host.
-const SERVICES: [(&str, &str); 1] = [("unbound", "unbound.service")];
+const SERVICES: [(&str, &str); 5] = [
+    ("unbound", "unbound.service"),
+    ("nginx-light", "nginx.service"),
+    ("haproxy", "haproxy.service"),
+    ("php8.2-fpm", "php8.2-fpm.service"),
+    ("redis-server", "redis-server.service"),
+];
 /// What packing calls: cargo-deb has the binary's dependencies found.
 pub(crate) const PACKAGING: [Needed; 2] = [("dpkg-shlibdeps", "dpkg-dev"), ("strip", "binutils")];
 

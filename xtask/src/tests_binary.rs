@@ -1,6 +1,9 @@
 //! Binaries of the tests' package that are more than tests: built beside `steer`, and run with it.
 
-use std::process::{Command, ExitCode};
+use std::{
+    ffi::OsString,
+    process::{Command, ExitCode},
+};
 
 use anyhow::{Context, Result, ensure};
 
@@ -8,6 +11,16 @@ use crate::{capabilities, workspace::Workspace};
 
 /// Builds `steer` and the binary, in release, and becomes the binary, in effect. Needs root.
 pub(crate) fn run(workspace: &Workspace, binary: &str, arguments: &[String]) -> Result<ExitCode> {
+    run_with(workspace, binary, arguments, &[])
+}
+
+/// The same, with these variables set.
+pub(crate) fn run_with(
+    workspace: &Workspace,
+    binary: &str,
+    arguments: &[String],
+    environment: &[(&str, OsString)],
+) -> Result<ExitCode> {
     let missing = capabilities::missing()?;
     ensure!(missing.is_empty(), "missing {}\nhint: run as root", missing.join(", "));
     let mut build = workspace.cargo();
@@ -18,6 +31,7 @@ pub(crate) fn run(workspace: &Workspace, binary: &str, arguments: &[String]) -> 
     let status = Command::new(release.join(binary))
         .args(arguments)
         .env("STEER_BIN", release.join("steer"))
+        .envs(environment.iter().cloned())
         .status()
         .with_context(|| format!("running {binary}"))?;
     Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })

@@ -1,6 +1,9 @@
 //! `steer run`: from its arguments to the settings of a group. Pure.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+};
 
 use thiserror::Error;
 
@@ -43,11 +46,17 @@ pub(super) fn run(mut settings: GroupSettings, setup: Setup) -> anyhow::Result<(
 
 /// Where a program may listen that is told the same addresses, beside those that the group begins with.
 pub(super) fn alternatives(listen: &[Listen]) -> Vec<Alternative> {
-    let alternatives = listen.iter().filter_map(|Listen { addresses, alternative }| match addresses[..] {
+    let same_family = listen.iter().filter_map(|Listen { addresses, alternative }| match addresses[..] {
         [address] => Some((address, (*alternative)?)),
         _ => None,
     });
-    alternatives.collect()
+    // Java binds an IPv4 address by an IPv6 socket, which for the kernel is in another group.
+    let mapped = listen.iter().flat_map(|listen| &listen.addresses).filter_map(|&address| {
+        let IpAddr::V4(ip) = address.address.ip() else { return None };
+        let address_mapped = SocketAddr::new(ip.to_ipv6_mapped().into(), address.address.port());
+        Some((address, ListenAddress { address: address_mapped, ..address }))
+    });
+    same_family.chain(mapped).collect()
 }
 
 /// The settings that the arguments ask for, with every default filled in.

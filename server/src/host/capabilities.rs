@@ -37,7 +37,7 @@ const CAPABILITIES: [Capability; 13] = [
         is_needed: true,
         included_in: Some(SYS_ADMIN),
     },
-    useful("CAP_NET_ADMIN", 12, "the trials of this command, and the demo"),
+    useful("CAP_NET_ADMIN", 12, "the bind hook; the trials of this command, and the demo"),
     useful(SYS_ADMIN.0, SYS_ADMIN.1, "network namespaces of their own for the trials and the demo"),
     useful(
         "CAP_SYS_PTRACE",

@@ -28,7 +28,7 @@ struct Selected {
 
 /// What tells kernels apart. The other targets' tests count in tens of thousands of connections, which takes hours
 /// under emulation.
-const SELECTED: [Selected; 6] = [
+const SELECTED: [Selected; 7] = [
     Selected { target: "matrix", tests: &[], needs_migration: false },
     Selected {
         target: "looks",
@@ -53,6 +53,11 @@ const SELECTED: [Selected; 6] = [
     Selected {
         target: "own_mode",
         tests: &["an_ipv4_server_serves_through_changes"],
+        needs_migration: false,
+    },
+    Selected {
+        target: "sharing",
+        tests: &["an_unaware_program_is_restarted_and_nothing_is_lost"],
         needs_migration: false,
     },
     Selected {

@@ -91,16 +91,13 @@ impl Processes {
         }
     }
 
-    /// A generation has accepted its probe.
+    /// A generation has accepted its probe. It may have bound a listener of its own all the same: a look decides which it serves.
     pub(crate) fn probe_accepted(&mut self, id: GenerationId) {
         if let Some(generation) = self.generations.get_mut(&id) {
             if let ProbeState::Connected(connection) = std::mem::take(&mut generation.probe) {
                 tokio::spawn(hang_up(connection));
             }
             generation.has_told = true;
-            if generation.serves == Serves::Unknown {
-                generation.serves = Serves::Passed;
-            }
         }
     }
 

@@ -1,0 +1,106 @@
+//! `steer run` as somebody tries it who has read nothing: it works, or says in one line what to write.
+
+use std::{net::SocketAddr, time::Duration};
+
+use steer::control::api::Event;
+use steer_tests::{
+    netns, process,
+    python::{self, unaware_server},
+    steer::{Steer, binary},
+    traffic::Traffic,
+    wait,
+};
+
+const SOON: Duration = Duration::from_secs(30);
+
+fn start<'a>(namespace: &'a netns::Namespace, listen: &str, source: &str, words: &[&str]) -> Steer<'a> {
+    let command = python::command(source, words);
+    let mut arguments = vec!["--listen", listen, "--workers", "2", "--start-timeout", "5s", "--"];
+    arguments.extend(command.iter().map(String::as_str));
+    Steer::start(namespace, &binary(), &arguments)
+}
+
+fn until_told(steer: &Steer<'_>, kind: &str, part: &str) -> Event {
+    steer.until_reachable();
+    wait::until(kind, SOON, || {
+        let events: Vec<Event> = steer.command(["events", "--json"]).succeeded().parse_lines();
+        let told = events.iter().find(|event| event.kind == kind && event.detail.contains(part)).cloned();
+        told.ok_or_else(|| format!("{events:#?}"))
+    })
+}
+
+#[test]
+fn a_program_that_binds_ipv4_only_is_followed_there() {
+    netns::run("first-follow", |namespace| {
+        let mut steer = start(namespace, ":8080", &unaware_server(), &["0.0.0.0", "8080"]);
+        let is_there = |steer: &Steer<'_>| {
+            let output = steer.command(["status", "--json"]);
+            output.code == Some(0) && output.stdout.contains("tcp://0.0.0.0:8080")
+        };
+        wait::until("the group is at the other address", SOON, || {
+            if is_there(&steer) { Ok(()) } else { Err(steer.messages()) }
+        });
+        steer.until_working();
+        let address: SocketAddr = "127.0.0.1:8080".parse().unwrap();
+        let traffic = Traffic::start(&[address]);
+        steer.command(["restart", "web"]).succeeded();
+        let tally = traffic.end();
+        println!("first-follow: connections: {}, failed: {}", tally.connections, tally.failed);
+        assert!(
+            steer.messages().contains("the program listens at tcp://0.0.0.0:8080, and so does the group")
+        );
+        steer.stop(SOON);
+    });
+}
+
+#[test]
+fn a_program_that_never_serves_ends_the_command_with_what_it_said() {
+    netns::run("first-never", |namespace| {
+        let mut steer = start(namespace, "127.0.0.1:8080", "raise SystemExit('no such file: app.conf')", &[]);
+        assert_eq!(steer.wait(SOON).code(), Some(1), "{}", steer.messages());
+        let said = steer.messages();
+        let has = |part: &str| assert!(said.lines().any(|line| line.contains(part)), "{part} in {said}");
+        has("web/0: no such file: app.conf");
+        has("error: no worker of web was ever ready: ended (exit 1)");
+        has("hint: ");
+        assert!(steer.processes().is_empty(), "{}", process::describe(&steer.processes()));
+    });
+}
+
+#[test]
+fn a_program_that_listens_at_another_port_is_told_of() {
+    netns::run("first-port", |namespace| {
+        let steer = start(namespace, "127.0.0.1:8080", &unaware_server(), &["127.0.0.1", "3000"]);
+        let told = until_told(&steer, "bound-elsewhere", "3000");
+        let parts = ["tcp://127.0.0.1:3000", "tcp://127.0.0.1:8080", "hint: listen on tcp://127.0.0.1:3000"];
+        assert!(parts.iter().all(|part| told.detail.contains(part)), "{told:?}");
+    });
+}
+
+#[test]
+fn a_program_that_cannot_run_twice_is_told_of_and_runs_with_paths_of_its_own() {
+    let locked = format!(
+        "import fcntl, sys\nlock = open(sys.argv.pop(), 'w')\n\
+         try: fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)\n\
+         except OSError: sys.exit('it runs already')\n{}",
+        unaware_server()
+    );
+    let place = tempfile::tempdir().unwrap();
+    netns::run("first-twice", |namespace| {
+        let path = |name: &str| place.path().join(name).to_string_lossy().into_owned();
+        let shared = path("lock");
+        let steer = start(namespace, "127.0.0.1:8080", &locked, &["127.0.0.1", "8080", &shared]);
+        let told = until_told(&steer, "start-failed", "two of this program cannot run at once");
+        assert!(told.detail.contains("{worker}") && told.detail.contains("replace"), "{told:?}");
+        drop(steer);
+
+        let own = path("{group}-{worker}-{generation}.lock");
+        let mut steer = start(namespace, "127.0.0.1:8080", &locked, &["127.0.0.1", "8080", &own]);
+        steer.until_working();
+        steer.command(["restart", "web"]).succeeded();
+        for name in ["web-0-1.lock", "web-1-2.lock"] {
+            assert!(place.path().join(name).exists(), "{name}");
+        }
+        steer.stop(SOON);
+    });
+}
