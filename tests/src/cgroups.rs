@@ -30,12 +30,10 @@ pub fn exists(path: &str) -> bool {
     mount().join(path.trim_start_matches('/')).exists()
 }
 
-/// Moves a process to the cgroup that its parent's is a child of.
+/// The file by which a process enters the cgroup of this one.
 #[track_caller]
-pub fn move_up(pid: u32) {
-    let own = mount().join(of(pid).trim_start_matches('/'));
-    let parent = own.parent().expect("it is below the mount").join("cgroup.procs");
-    fs::write(parent, pid.to_string()).expect("root may move a process");
+pub fn own_procs() -> PathBuf {
+    mount().join(of(std::process::id()).trim_start_matches('/')).join("cgroup.procs")
 }
 
 /// The pins of the bind hook of a group's workers.

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use steer::control::api::Event;
 use steer_tests::{
-    netns, process,
+    cgroups, netns, process,
     python::{self, unaware_server},
     steer::{Steer, binary},
     traffic::Traffic,
@@ -102,5 +102,19 @@ fn a_program_that_cannot_run_twice_is_told_of_and_runs_with_paths_of_its_own() {
             assert!(place.path().join(name).exists(), "{name}");
         }
         steer.stop(SOON);
+    });
+}
+
+#[test]
+fn a_program_that_leaves_its_cgroup_is_told_of() {
+    let leaving = format!(
+        "import os, sys\nwith open(sys.argv.pop(), 'w') as procs: procs.write(str(os.getpid()))\n{}",
+        unaware_server()
+    );
+    netns::run("first-cgroup", |namespace| {
+        let procs = cgroups::own_procs().to_string_lossy().into_owned();
+        let steer = start(namespace, "127.0.0.1:8080", &leaving, &["127.0.0.1", "8080", &procs]);
+        let told = until_told(&steer, "left-cgroup", "bind hook");
+        assert!(told.detail.contains("SO_REUSEPORT"), "{told:?}");
     });
 }

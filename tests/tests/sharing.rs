@@ -67,7 +67,8 @@ fn serves_through_restarts(steer: &Steer<'_>, address: SocketAddr) -> usize {
     let counters = counters_add_up(&status.groups[0]);
     assert_eq!((counters.outcome.dropped, status.groups[0].strangers), (0, 0));
     assert!(tally.by_responder.len() >= 8, "4 generations of each have answered: {:?}", tally.by_responder);
-    let bound = events(steer, "binds").len();
+    let [bound, inherited] = ["binds", "inherits"].map(|kind| events(steer, kind).len());
+    assert_eq!(bound + inherited, 8, "each generation has shown which it serves");
     println!(
         "{address}: connections: {}, failed: {}, processes: {}, bound themselves: {bound}, runs: {}",
         tally.connections,

@@ -8,7 +8,7 @@ use crate::{tests_binary, workspace::Workspace};
 
 /// Measure steer beside the kernel alone and beside the least that a program can do.
 ///
-/// `program`, `datagrams`, `rate`, `handover`, `table`, `stall`, `policy` and `hostile`, or one of them, or `idle` or `scale`, which take minutes. `--json` prints one
+/// `program`, `datagrams`, `rate`, `handover`, `table`, `stall`, `policy`, `hostile` and `binds`, or one of them, or `idle` or `scale`, which take minutes. `--json` prints one
 /// object; `--quick` only shows that it runs. Everything happens in network namespaces of its own, and nothing is left behind. Needs root.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {

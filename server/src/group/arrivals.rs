@@ -11,7 +11,7 @@ use crate::{
     dataplane::bind_hook::{Bind, BindEvents, BindHook},
     engine::event::{Event, GenerationId},
     policy::Policy,
-    sockets::{address::ListenAddress, options},
+    sockets::options,
     workers::{
         command::LISTEN_FDS_START,
         discover::Refusal,
@@ -22,7 +22,7 @@ use crate::{
 use super::{
     crash::{self, Moment},
     members::CLEARED,
-    message::{Found, Message, Purpose},
+    message::{Astray, Found, Message, Purpose},
     processes::{Ended, Serves, Sign, Started},
     task::GroupTask,
 };
@@ -162,17 +162,16 @@ impl GroupTask {
     }
 
     /// Takes in what was found of a worker that binds its listeners itself.
-    pub(super) fn discovered(
-        &mut self,
-        id: GenerationId,
-        found: Vec<Found>,
-        elsewhere: Option<ListenAddress>,
-    ) {
+    pub(super) fn discovered(&mut self, id: GenerationId, found: Vec<Found>, astray: Option<Astray>) {
         let host = self.runtime.host_mut();
-        if let Some(address) = elsewhere {
-            host.serves_elsewhere(id, address);
+        if let Some(astray) = astray {
+            host.goes_astray(id, astray);
         }
+        let before = host.processes.serves(id);
         let Some(slot) = host.processes.searched(id, !found.is_empty()) else { return };
+        if (before, host.processes.serves(id)) == (Some(Serves::Unknown), Some(Serves::Passed)) {
+            host.journal("inherits", Some(id), "it takes the listeners that it was passed".to_owned());
+        }
         let has_shown = found.iter().any(|found| found.result.is_ok()) && host.processes.binds_itself(id);
         if has_shown {
             host.forget_passed(id, slot);
@@ -221,7 +220,7 @@ impl GroupTask {
                 let of = all.find(|(_, process)| belongs_to.contains(&process.pid())).map(|(id, _)| id);
                 drop(all);
                 if let Some(id) = of {
-                    host.serves_elsewhere(id, bind.address);
+                    host.goes_astray(id, Astray::Elsewhere(bind.address));
                 }
             }
         }

@@ -316,7 +316,7 @@ impl GroupHost {
 
     fn note(&mut self, engine: &Group, Note { kind, generation, process, detail }: Note) {
         let detail = match generation.filter(|_| kind == "start-failed") {
-            Some(id) => self.explain(id, detail),
+            Some(id) => self.explain(engine, id, detail),
             None => detail,
         };
         match (kind, generation) {

@@ -67,9 +67,11 @@ pub(crate) enum Message {
     HoldKept { slot: Slot, result: Result<(), String> },
     /// Descriptors of a slot's listeners were taken from its processes: those that were found.
     Taken { slot: Slot, purpose: Purpose, listeners: Vec<OwnedFd> },
-    /// Listeners that a starting worker has bound itself were looked for at the addresses, in their order; and where else it listens, if
-    /// that was looked for, too.
-    Discovered { generation: GenerationId, found: Vec<Found>, elsewhere: Option<ListenAddress> },
+    /// Listeners that a starting worker has bound itself were looked for at the addresses, in their order; and what it does
+    /// instead, if that was looked for, too.
+    Discovered { generation: GenerationId, found: Vec<Found>, astray: Option<Astray> },
+    /// A worker was seen to do something else than to listen where it is to.
+    Astray { generation: GenerationId, astray: Astray },
     /// Whether none of a generation's processes holds a listener of its own any more that a duplicate keeps open.
     Unattended { generation: GenerationId, is_unattended: bool },
     /// Who listens beside the group was looked for.
@@ -102,6 +104,15 @@ pub(crate) enum Purpose {
 pub(crate) struct Found {
     pub(crate) address: usize,
     pub(crate) result: Result<Discovered, Refusal>,
+}
+
+/// What a worker does that does not listen where it is to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Astray {
+    /// It binds another address, or listens there.
+    Elsewhere(ListenAddress),
+    /// It is not in its group's cgroup any more.
+    OutOfCgroup,
 }
 
 /// A socket at the group's addresses that is in none of its slots.

@@ -202,10 +202,9 @@ impl GroupTask {
             }
             Message::HoldKept { slot, result } => self.runtime.host_mut().hold_kept(slot, result),
             Message::Taken { slot, purpose, listeners } => self.taken(slot, purpose, listeners),
-            Message::Discovered { generation, found, elsewhere } => {
-                self.discovered(generation, found, elsewhere)
-            }
+            Message::Discovered { generation, found, astray } => self.discovered(generation, found, astray),
             Message::Neighbours(found) => self.runtime.host_mut().strangers_found(found),
+            Message::Astray { generation, astray } => self.runtime.host_mut().goes_astray(generation, astray),
             Message::Unattended { generation, is_unattended } => self.unattended(generation, is_unattended),
             Message::Notified { said, acknowledgement } => {
                 let is_ready = said.messages.contains(&notify::Message::Ready);

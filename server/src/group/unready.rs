@@ -6,10 +6,20 @@ use crate::{
         foreground::{Ending, NeverReady},
     },
     engine::{event::GenerationId, group::Group},
-    sockets::address::ListenAddress,
 };
 
-use super::{host::GroupHost, processes::Serves};
+use super::{
+    host::GroupHost,
+    message::Astray,
+    processes::{Origin, Serves},
+};
+
+/// Of a program that ends while others of its group work.
+const TWO_AT_ONCE: &str = "; others of the group work (hint: if two of this program cannot run at once, for a pid file, a lock or its data, \
+    give each a path of its own by {worker} or {generation} in the command, or restart = \"replace\" with one worker)";
+
+/// Of a program that ends and was to take what it is passed.
+const INHERITS_NOTHING: &str = " (hint: if it binds its address itself, leave mode inherit out)";
 
 impl GroupHost {
     /// A start has come to nothing. A group in the foreground ends where none ever comes to anything.
@@ -25,39 +35,52 @@ impl GroupHost {
         }
     }
 
-    /// A worker that is not ready serves another address than the group's.
-    pub(super) fn serves_elsewhere(&mut self, id: GenerationId, address: ListenAddress) {
-        if self.processes.note_elsewhere(id, address) {
-            let detail = wrong_address(address, &self.members.addresses().collect::<Vec<_>>());
-            self.journal("bound-elsewhere", Some(id), detail);
+    /// A worker that is not ready does something else than to listen where it is to.
+    pub(super) fn goes_astray(&mut self, id: GenerationId, astray: Astray) {
+        if self.processes.note_astray(id, astray) {
+            let (kind, detail) = match astray {
+                Astray::Elsewhere(_) => ("bound-elsewhere", self.explain_astray(astray)),
+                Astray::OutOfCgroup => ("left-cgroup", self.explain_astray(astray)),
+            };
+            self.journal(kind, Some(id), detail);
         }
     }
 
     /// Completes what is said of a start that has come to nothing.
-    pub(super) fn explain(&self, id: GenerationId, detail: String) -> String {
-        let reasons =
-            [Some(detail), self.missing_sockets(id), self.bound_elsewhere(id), self.cannot_share(id)];
+    pub(super) fn explain(&self, engine: &Group, id: GenerationId, detail: String) -> String {
+        let astray = self.processes.astray(id).map(|astray| self.explain_astray(astray));
+        let reasons = [Some(detail), self.missing_sockets(id), astray, self.cannot_share(id)];
         let mut said = reasons.into_iter().flatten().collect::<Vec<_>>().join("; ");
-        if self.processes.elsewhere(id).is_none()
-            && self.starts.has_succeeded()
-            && self.processes.ended_unready(id)
-        {
-            said += "; others of the group work (hint: if two of this program cannot run at once, for a pid file, a lock or its data, \
-                     give each a path of its own by {worker} or {generation} in the command, or restart = \"replace\" with one worker)";
+        if self.processes.astray(id).is_none() && self.processes.ended_unready(id) {
+            if !engine.serving().is_empty() {
+                said += TWO_AT_ONCE;
+            } else if self.processes.origin() == Origin::Inherit && self.settings.command.is_some() {
+                said += INHERITS_NOTHING;
+            }
         }
         said
+    }
+
+    fn explain_astray(&self, astray: Astray) -> String {
+        match astray {
+            Astray::Elsewhere(bound) => {
+                let listens: Vec<String> = self.members.addresses().map(|it| it.to_string()).collect();
+                format!(
+                    "it binds {bound}, and the group listens on {} (hint: listen on {bound})",
+                    listens.join(", ")
+                )
+            }
+            Astray::OutOfCgroup => {
+                "it has left its group's cgroup, where the bind hook is: it has to set SO_REUSEPORT itself"
+                    .to_owned()
+            }
+        }
     }
 
     /// Why a worker that binds its address itself cannot, where this host is the reason.
     fn cannot_share(&self, id: GenerationId) -> Option<String> {
         let why = self.unshared.as_ref().filter(|_| self.processes.serves(id) == Some(Serves::Unknown))?;
         Some(format!("a program that binds its address itself has to set SO_REUSEPORT on this host: {why}"))
-    }
-
-    /// What a worker serves beside the group's addresses.
-    fn bound_elsewhere(&self, id: GenerationId) -> Option<String> {
-        let bound = self.processes.elsewhere(id)?;
-        Some(wrong_address(bound, &self.members.addresses().collect::<Vec<_>>()))
     }
 
     /// What a worker that binds its sockets itself has not bound.
@@ -69,10 +92,4 @@ impl GroupHost {
             lacking.iter().map(|(address, found)| format!("{found} of {wanted} at {address}")).collect();
         (!missing.is_empty()).then(|| format!("of the sockets to bind it had {}", missing.join(", ")))
     }
-}
-
-/// What is said of a bind that is not to an address of the group.
-fn wrong_address(bound: ListenAddress, group: &[ListenAddress]) -> String {
-    let listens: Vec<String> = group.iter().map(ListenAddress::to_string).collect();
-    format!("it binds {bound}, and the group listens on {} (hint: listen on {bound})", listens.join(", "))
 }

@@ -40,7 +40,7 @@ enum Calls {
 }
 
 /// Every event that there is.
-const EVENTS: [(&str, Calls); 34] = {
+const EVENTS: [(&str, Calls); 36] = {
     use Calls::{Nobody, Somebody, UnlessTold};
     [
         ("abandoned", Somebody),
@@ -56,7 +56,9 @@ const EVENTS: [(&str, Calls); 34] = {
         ("hold-ended", Nobody),
         ("hold-failed", Somebody),
         ("hold-lost", Somebody),
+        ("inherits", Nobody),
         ("left-behind", Somebody),
+        ("left-cgroup", Somebody),
         ("listener-lost", Somebody),
         ("lost", Somebody),
         ("mended", Somebody),

@@ -108,6 +108,12 @@ pub fn lineage(pid: u32) -> Vec<u32> {
     lineage
 }
 
+/// The path of a process's cgroup in the unified hierarchy; nothing where the process is gone, or there is no such hierarchy.
+pub fn cgroup_of(pid: u32) -> Option<String> {
+    let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+    text.lines().find_map(|line| line.strip_prefix("0::")).map(str::to_owned)
+}
+
 /// The sockets that one process holds: descriptor and inode of each.
 pub fn sockets_of(pid: u32) -> Vec<(RawFd, u64)> {
     let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else { return Vec::new() };

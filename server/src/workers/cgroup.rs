@@ -106,6 +106,12 @@ impl WorkersCgroup {
         &self.path
     }
 
+    /// Whether a cgroup of this path, as `/proc/PID/cgroup` has it, is this one or in it.
+    pub fn holds(&self, path: &str) -> bool {
+        let own = self.path.file_name();
+        Path::new(path).components().any(|component| Some(component.as_os_str()) == own)
+    }
+
     /// Removes it. While a process is in it that is refused; a later daemon removes it then.
     pub fn remove(&self) -> io::Result<()> {
         fs::remove_dir(&self.path)

@@ -12,8 +12,7 @@ use crate::{
     daemon::settings::Readiness,
     dataplane::cells::{WorkerCell, coarse_nanoseconds},
     engine::event::{Millis, Slot},
-    group::observer::Subject,
-    sockets::address::ListenAddress,
+    group::{message::Astray, observer::Subject},
     workers::{
         process::{Exit, Process},
         spawn::Forked,
@@ -50,8 +49,8 @@ pub(crate) struct Generation {
     pub(super) had_told_before: bool,
     /// When it began to be started.
     pub(super) begun: Instant,
-    /// Where it serves beside the group's addresses, as far as that was noticed.
-    pub(super) elsewhere: Option<ListenAddress>,
+    /// What it does that does not listen where it is to, as far as that was noticed.
+    pub(super) astray: Option<Astray>,
     /// Where it can say how loaded it is; nothing where that memory could not be made.
     pub(super) cell: Option<Arc<WorkerCell>>,
     /// What its queue has been doing, while the policy wants to know.
@@ -110,7 +109,7 @@ impl Generation {
             is_searched: false,
             had_told_before: false,
             begun: Instant::now(),
-            elsewhere: None,
+            astray: None,
             cell: None,
             queue: Tracker::default(),
             cpus: Vec::new(),

@@ -12,14 +12,17 @@ use crate::{
     engine::event::{GenerationId, Slot},
     group::{
         members::Wanting,
-        message::{Found, Message},
+        message::{Astray, Found, Message},
     },
     sockets::{
         address::{ListenAddress, Protocol},
         diag::Diag,
         procfs,
     },
-    workers::discover::{Refusal, discover},
+    workers::{
+        cgroup::WorkersCgroup,
+        discover::{Refusal, discover},
+    },
 };
 
 use super::{
@@ -116,18 +119,19 @@ impl Processes {
         let process = generation.process.clone()?;
         generation.is_searched = true;
         generation.had_told_before = generation.has_told;
-        let looks_elsewhere = generation.elsewhere.is_none() && generation.begun.elapsed() >= LISTENS_SOON;
+        let is_late = generation.astray.is_none() && generation.begun.elapsed() >= LISTENS_SOON;
+        let cgroup = self.cgroup.clone();
         let failed = move |why: String| {
             tracing::debug!("cannot look for the listeners of {id:?}: {why}");
-            Message::Discovered { generation: id, found: Vec::new(), elsewhere: None }
+            Message::Discovered { generation: id, found: Vec::new(), astray: None }
         };
         let job = move || {
             let tree = LazyCell::new(|| process.tree());
             let addresses: Vec<ListenAddress> = wanting.iter().map(|it| it.membership.address).collect();
             let found: Vec<Found> = wanting.into_iter().flat_map(|wanting| find(wanting, &tree)).collect();
-            let is_lost = looks_elsewhere && found.is_empty();
-            let elsewhere = is_lost.then(|| listens_elsewhere(&addresses, &tree)).flatten();
-            Message::Discovered { generation: id, found, elsewhere }
+            let is_lost = is_late && found.is_empty();
+            let astray = is_lost.then(|| astray(&addresses, &tree, cgroup.as_deref())).flatten();
+            Message::Discovered { generation: id, found, astray }
         };
         self.inbox.hand_in(&self.threads.processes, failed, job)
     }
@@ -138,15 +142,15 @@ impl Processes {
         generation.is_some_and(|it| it.has_exited && !it.is_ready && !it.is_stopping && !it.is_killed)
     }
 
-    /// Notes where a generation serves beside the group's addresses; whether that is news.
-    pub(crate) fn note_elsewhere(&mut self, id: GenerationId, address: ListenAddress) -> bool {
+    /// Notes what a generation does that does not listen where it is to; whether that is news.
+    pub(crate) fn note_astray(&mut self, id: GenerationId, astray: Astray) -> bool {
         let generation = self.generations.get_mut(&id).filter(|generation| !generation.is_ready);
-        generation.is_some_and(|it| it.elsewhere.replace(address) != Some(address))
+        generation.is_some_and(|it| it.astray.replace(astray) != Some(astray))
     }
 
-    /// Where a generation serves beside the group's addresses, as far as that was noticed.
-    pub(crate) fn elsewhere(&self, id: GenerationId) -> Option<ListenAddress> {
-        self.generations.get(&id)?.elsewhere
+    /// What a generation does that does not listen where it is to, as far as that was noticed.
+    pub(crate) fn astray(&self, id: GenerationId) -> Option<Astray> {
+        self.generations.get(&id)?.astray
     }
 
     /// The look for a generation's listeners is over. Whether it still starts.
@@ -167,6 +171,15 @@ impl Processes {
         let Some(generation) = self.generations.get_mut(&id) else { return false };
         generation.is_ready && !std::mem::replace(&mut generation.has_unused, true)
     }
+}
+
+/// What processes do that do not listen at these addresses.
+fn astray(wanted: &[ListenAddress], tree: &[u32], cgroup: Option<&WorkersCgroup>) -> Option<Astray> {
+    let is_outside = |cgroup: &WorkersCgroup| {
+        tree.iter().filter_map(|pid| procfs::cgroup_of(*pid)).any(|path| !cgroup.holds(&path))
+    };
+    let elsewhere = listens_elsewhere(wanted, tree).map(Astray::Elsewhere);
+    elsewhere.or_else(|| cgroup.is_some_and(is_outside).then_some(Astray::OutOfCgroup))
 }
 
 /// Where processes listen beside these addresses, at the first that is found.

@@ -6,8 +6,10 @@ use crate::{
     daemon::describe::describe,
     dataplane::cells::WorkerCell,
     engine::event::{GenerationId, Slot},
-    group::message::Message,
+    group::message::{Astray, Message},
+    sockets::procfs,
     workers::{
+        cgroup::WorkersCgroup,
         command::{Output, SpawnSpec, fill_in},
         limits::{Limit, Resource},
         process::{Exit, Process},
@@ -168,12 +170,27 @@ impl Processes {
     /// Waits for a process in a task of its own, and has it reaped on a thread. The task is told.
     pub(crate) fn watch(&self, id: GenerationId, process: Process) {
         let (inbox, pool) = (self.inbox.clone(), self.threads.processes.clone());
+        let (cgroup, pid, ending) = (self.cgroup.clone(), process.pid(), process.clone());
+        let reap = move || {
+            // Until it is reaped, a process that has ended is in its cgroup.
+            let is_outside =
+                |cgroup: &WorkersCgroup| procfs::cgroup_of(pid).is_some_and(|path| !cgroup.holds(&path));
+            (cgroup.as_deref().is_some_and(is_outside), process.reap())
+        };
         tokio::spawn(async move {
-            let exit = match process.ended().await {
-                Ok(()) => pool.run(move || process.reap()).await.map_err(|error| error.to_string()),
+            let exit = match ending.ended().await {
+                Ok(()) => pool.run(reap).await.map_err(|error| error.to_string()),
                 Err(error) => Err(describe(&error)),
             };
-            let exit = exit.and_then(|reaped| reaped.map_err(|error| describe(&error)));
+            let exit = match exit {
+                Ok((is_outside, reaped)) => {
+                    if is_outside {
+                        inbox.send(Message::Astray { generation: id, astray: Astray::OutOfCgroup }).await;
+                    }
+                    reaped.map_err(|error| describe(&error))
+                }
+                Err(why) => Err(why),
+            };
             inbox.send(Message::Exited { generation: id, exit }).await;
         });
     }

@@ -3,6 +3,7 @@
 //! What is compared alternates in short rounds within one run, so that what else the machine does weighs on both sides
 //! alike; the figures are medians over the rounds, and ratios are taken round by round.
 
+mod binds;
 mod connects;
 mod contender;
 mod datagrams;
@@ -66,6 +67,8 @@ enum Name {
     Idle,
     /// What a group notices of what happens to another and to the daemon
     Hostile,
+    /// What the bind hook costs a process that is no worker, and a worker
+    Binds,
     /// How what the daemon costs grows: with the host's sockets, with connections, with groups and with workers
     Scale,
 }
@@ -84,6 +87,7 @@ fn main() -> Result<ExitCode> {
         Name::Stall,
         Name::Policy,
         Name::Hostile,
+        Name::Binds,
     ];
     if arguments.quick {
         all.extend([Name::Idle, Name::Scale]);
@@ -101,6 +105,7 @@ fn main() -> Result<ExitCode> {
             Name::Policy => policy::run(namespace, arguments.quick),
             Name::Idle => idle::run(namespace, arguments.quick, arguments.groups.map_or(100, usize::from)),
             Name::Hostile => hostile::run(namespace, arguments.quick),
+            Name::Binds => binds::run(arguments.quick),
             Name::Scale => scale::run(namespace, arguments.quick),
         })?;
         if !arguments.json {
