@@ -296,7 +296,7 @@ pub fn check(settings: &GroupSettings) -> Vec<SettingsError> {
         let weights: Vec<(u32, u32)> = (0..*workers).map(|index| (index, settings.weight(index))).collect();
         errors.extend(too_small(&weights).map(SettingsError::WeightTooSmall));
     }
-    if *mode != Mode::Own && *ready == Readiness::Listener {
+    if (*mode, *ready) == (Mode::Inherit, Readiness::Listener) {
         errors.push(SettingsError::ListenerInherited);
     }
     if *ready == Readiness::Probe && !settings.has_tcp() {

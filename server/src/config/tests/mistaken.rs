@@ -115,7 +115,7 @@ fn values_that_are_none_are_shown() {
       |
     9 | mode = "Own"
       |        ^^^^^
-    hint: it is one of inherit, own
+    hint: it is one of auto, inherit, own
 
     error: stop_signal: "NOPE" is no signal
       --> /etc/steer/steer.toml:10:15
@@ -260,7 +260,7 @@ fn connection_ids_are_for_datagrams() {
 fn what_does_not_go_together_is_shown() {
     insta::assert_snapshot!(refused(&[
         "[[group]]\nname = \"web\"\nlisten = [\"0.0.0.0:80\", \"tcp://0.0.0.0:80\", \"udp://0.0.0.0:80\"]\n\
-         [group.workers]\ncount = 1025\nready = \"listener\"\ncommand = []\n[group.deadlines]\nstart = \"0s\"\n",
+         [group.workers]\ncount = 1025\nready = \"listener\"\ncommand = []\nmode = \"inherit\"\n[group.deadlines]\nstart = \"0s\"\n",
         "[[group]]\nname = \"api\"\nlisten = [\"0.0.0.0:0\"]\n[group.workers]\ncount = 0\nmode = \"own\"\ncommand = [\"\"]\n",
         "[[group]]\nname = \"dns\"\nlisten = [\"udp://0.0.0.0:53\"]\n[group.workers]\ncount = 1\nsockets = 4\n",
     ]), @r#"
@@ -293,10 +293,10 @@ fn what_does_not_go_together_is_shown() {
     hint: write the program's name first, or leave the key out for the sample worker
 
     error: start is 0, so no worker can become ready
-     --> /etc/steer/steer.toml:9:9
-      |
-    9 | start = "0s"
-      |         ^^^^
+      --> /etc/steer/steer.toml:10:9
+       |
+    10 | start = "0s"
+       |         ^^^^
     hint: leave it out for 30s, or give the time that a worker takes
 
     error: listen tcp://0.0.0.0:0 has port 0, and in mode own every worker would get another port

@@ -143,8 +143,8 @@ fn refuse_for_life(old: &GroupSettings, new: &GroupSettings) -> Vec<Refusal> {
     };
     refuse("listen", keys::listen(old), keys::listen(new), "its addresses are a group's for life");
     refuse("workers.mode", keys::mode(old), keys::mode(new), "listeners of both modes do not go together");
-    if old.mode != Mode::Inherit && new.mode != Mode::Inherit {
-        let why = "where workers bind themselves, the kernel lets sockets of one user only into a group";
+    if old.mode == Mode::Own && new.mode == Mode::Own {
+        let why = "in mode own the kernel lets sockets of one user only into a group";
         refuse("workers.user", keys::user(old), keys::user(new), why);
     }
     let sockets = |group: &GroupSettings| group.sockets.to_string();

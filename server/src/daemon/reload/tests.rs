@@ -331,7 +331,7 @@ fn a_change_reads_as_it_is_written() {
     workers.environment.OLD: (a value) -> - *
     workers.limits.core: 0 -> unlimited *
     workers.limits.nofile: - -> [1, 2] *
-    workers.ready: notify -> probe *
+    workers.ready: notify -> whichever shows first *
     workers.restart: surge -> replace
     workers.stop_signal: 15 -> 2
     deadlines.drain: 30s -> 90s
