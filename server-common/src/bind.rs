@@ -33,7 +33,7 @@ impl BindAddress {
 }
 
 /// What the hook did.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u32)]
 pub enum BindVerdict {
     /// The socket has SO_REUSEPORT now: its bind joins the group.

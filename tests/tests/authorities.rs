@@ -89,7 +89,8 @@ fn another_program_or_none_at_all_is_replaced_by_ours() {
     netns::run("other-program", |namespace| {
         let command = python::command(DETACHING, &[]);
         // As another user than the daemon, which has no capability.
-        let configured = group("web", ADDRESS, 2, &command, "user = \"65534\"\nready = \"probe\"");
+        let more = "user = \"65534\"\nmode = \"inherit\"\nready = \"probe\"";
+        let configured = group("web", ADDRESS, 2, &command, more);
         let mut steer = Steer::configured(namespace, &configured);
         let control = Control::new(&steer.socket());
         let stranger = join(ADDRESS);

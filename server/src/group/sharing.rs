@@ -2,8 +2,10 @@
 //! hook that is attached to it.
 
 use std::{
+    collections::HashSet,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use thiserror::Error;
@@ -16,7 +18,7 @@ use tokio::{
 use crate::{
     daemon::describe::describe,
     dataplane::{
-        bind_hook::{BindEvents, BindHook, BindHookError},
+        bind_hook::{Bind, BindEvents, BindHook, BindHookError},
         pins::{self, PinsError},
     },
     engine::event::Millis,
@@ -33,6 +35,12 @@ use super::message::{Inbox, Message};
 
 /// How long after a bind its listener is looked for often: a program binds, then listens.
 const LISTENS_WITHIN: Millis = 1_000;
+
+/// How long events are gathered after some were passed on. The ring buffer has room for some hundred; the rest are lost.
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// How many events are taken at once: more than the ring buffer has room for.
+const AT_ONCE: usize = 256;
 
 /// Why programs have to set SO_REUSEPORT themselves.
 #[derive(Debug, Error)]
@@ -199,11 +207,19 @@ impl Reader {
             while let Ok(mut ready) = events.readable_mut().await {
                 // Before the look: an event that comes after it makes the descriptor readable again.
                 ready.clear_ready();
-                while let Some(bind) = events.get_mut().next() {
-                    let belongs_to = procfs::lineage(bind.pid);
-                    if !inbox.send(Message::Bound { bind, belongs_to }).await {
-                        return;
+                loop {
+                    // A worker that binds over and over costs no more than one that has bound once.
+                    let told: HashSet<Bind> = events.get_mut().take(AT_ONCE).collect();
+                    if told.is_empty() {
+                        break;
                     }
+                    for bind in told {
+                        let belongs_to = procfs::lineage(bind.pid);
+                        if !inbox.send(Message::Bound { bind, belongs_to }).await {
+                            return;
+                        }
+                    }
+                    tokio::time::sleep(PAUSE).await;
                 }
             }
         }))

@@ -177,7 +177,7 @@ impl AsRawFd for BindEvents {
 }
 
 /// A bind to a port of the group.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Bind {
     /// The address.
     pub address: ListenAddress,

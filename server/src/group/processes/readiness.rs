@@ -144,8 +144,10 @@ impl Processes {
 
     /// Notes what a generation does that does not listen where it is to; whether that is news.
     pub(crate) fn note_astray(&mut self, id: GenerationId, astray: Astray) -> bool {
-        let generation = self.generations.get_mut(&id).filter(|generation| !generation.is_ready);
-        generation.is_some_and(|it| it.astray.replace(astray) != Some(astray))
+        // Once: who does one thing after another is told of no more often.
+        let is_new = |it: &&mut Generation| !it.is_ready && it.astray.is_none();
+        let generation = self.generations.get_mut(&id).filter(is_new);
+        generation.map(|it| it.astray = Some(astray)).is_some()
     }
 
     /// What a generation does that does not listen where it is to, as far as that was noticed.
