@@ -12,7 +12,7 @@ use std::{
 
 /// Where cgroup2 is mounted.
 #[track_caller]
-fn mount() -> PathBuf {
+pub fn mount() -> PathBuf {
     let mounts = fs::read_to_string("/proc/self/mounts").expect("/proc is there");
     let line = mounts.lines().find(|line| line.split(' ').nth(2) == Some("cgroup2"));
     line.and_then(|line| line.split(' ').nth(1)).expect("cgroup2 is mounted").into()

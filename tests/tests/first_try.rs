@@ -6,6 +6,7 @@ use steer::control::api::Event;
 use steer_tests::{
     cgroups, netns, process,
     python::{self, unaware_server},
+    service::group,
     steer::{Steer, binary},
     traffic::Traffic,
     wait,
@@ -102,6 +103,27 @@ fn a_program_that_cannot_run_twice_is_told_of_and_runs_with_paths_of_its_own() {
             assert!(place.path().join(name).exists(), "{name}");
         }
         steer.stop(SOON);
+    });
+}
+
+/// As in a container: its cgroup is there, and cannot be written to.
+#[test]
+fn where_there_can_be_no_hook_the_failed_start_and_the_check_say_why() {
+    netns::run("first-read-only", |namespace| {
+        let command = python::command(&unaware_server(), &["127.0.0.1", "8080"]);
+        let mut steer =
+            Steer::service(namespace, &binary(), &group("web", "127.0.0.1:8080", 1, &command, ""));
+        let script = format!("mount -o remount,bind,ro {} && exec \"$@\"", cgroups::mount().display());
+        steer.launcher = ["unshare", "--mount", "sh", "-c", &script, "sh"].map(str::to_owned).to_vec();
+        steer.start_daemon();
+        let told = until_told(&steer, "start-failed", "set SO_REUSEPORT on this host");
+        assert!(told.detail.contains("Read-only file system"), "{told:?}");
+        let binary = binary().to_string_lossy().into_owned();
+        let words = ["unshare", "--mount", "sh", "-c", &script, "sh", &binary, "check"];
+        let checked = namespace.inside(|| std::process::Command::new(words[0]).args(&words[1..]).output());
+        let said = String::from_utf8(checked.expect("it runs").stdout).expect("text");
+        let line = said.lines().find(|line| line.contains("bind hook")).expect("it is tried");
+        assert!(line.starts_with("warn") && line.contains("set SO_REUSEPORT"), "{line}");
     });
 }
 

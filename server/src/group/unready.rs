@@ -6,6 +6,7 @@ use crate::{
         foreground::{Ending, NeverReady},
     },
     engine::{event::GenerationId, group::Group},
+    sockets::address::ListenAddress,
 };
 
 use super::{
@@ -90,6 +91,15 @@ impl GroupHost {
         let lacking = self.members.lacking(slot);
         let missing: Vec<String> =
             lacking.iter().map(|(address, found)| format!("{found} of {wanted} at {address}")).collect();
-        (!missing.is_empty()).then(|| format!("of the sockets to bind it had {}", missing.join(", ")))
+        let is_lacking = |address: &ListenAddress| lacking.iter().any(|(lacking, _)| lacking == address);
+        let bound: Vec<String> =
+            self.members.addresses().filter(|it| !is_lacking(it)).map(|it| it.to_string()).collect();
+        let hint = match bound.is_empty() {
+            true => String::new(),
+            false => {
+                format!(" (hint: listen on {} alone, where the program binds no more)", bound.join(", "))
+            }
+        };
+        (!missing.is_empty()).then(|| format!("of the sockets to bind it had {}{hint}", missing.join(", ")))
     }
 }
