@@ -10,19 +10,30 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use steer::sockets::procfs;
+
 /// Where cgroup2 is mounted.
 #[track_caller]
 pub fn mount() -> PathBuf {
-    let mounts = fs::read_to_string("/proc/self/mounts").expect("/proc is there");
-    let line = mounts.lines().find(|line| line.split(' ').nth(2) == Some("cgroup2"));
-    line.and_then(|line| line.split(' ').nth(1)).expect("cgroup2 is mounted").into()
+    find_mount().expect("cgroup2 is mounted")
+}
+
+fn find_mount() -> Option<PathBuf> {
+    let mounts = fs::read_to_string("/proc/self/mounts").ok()?;
+    let line = mounts.lines().find(|line| line.split(' ').nth(2) == Some("cgroup2"))?;
+    line.split(' ').nth(1).map(PathBuf::from)
 }
 
 /// The path of a process's cgroup, as the kernel names it.
 #[track_caller]
 pub fn of(pid: u32) -> String {
-    let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).expect("the process is there");
-    text.lines().find_map(|line| line.strip_prefix("0::")).expect("it is in a cgroup2").to_owned()
+    procfs::cgroup_of(pid).expect("the process is there, in a cgroup2")
+}
+
+/// Where this process's cgroup is.
+fn own() -> Option<PathBuf> {
+    let path = procfs::cgroup_of(std::process::id())?;
+    Some(find_mount()?.join(path.trim_start_matches('/')))
 }
 
 /// Whether a cgroup of this path is there.
@@ -30,10 +41,25 @@ pub fn exists(path: &str) -> bool {
     mount().join(path.trim_start_matches('/')).exists()
 }
 
+/// Removes the cgroups of daemons that were killed: those that nobody is in and no daemon has open, as the next daemon would.
+pub fn sweep() {
+    let Some(own) = own() else { return };
+    for entry in fs::read_dir(own).into_iter().flatten().flatten() {
+        let is_for_workers = entry.file_name().to_string_lossy().starts_with("steer.");
+        let Some(directory) = is_for_workers.then(|| fs::File::open(entry.path()).ok()).flatten() else {
+            continue;
+        };
+        if rustix::fs::flock(&directory, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_ok() {
+            // One that is in use cannot be removed.
+            let _ = fs::remove_dir(entry.path());
+        }
+    }
+}
+
 /// The file by which a process enters the cgroup of this one.
 #[track_caller]
 pub fn own_procs() -> PathBuf {
-    mount().join(of(std::process::id()).trim_start_matches('/')).join("cgroup.procs")
+    own().expect("this process is in a cgroup2").join("cgroup.procs")
 }
 
 /// The pins of the bind hook of a group's workers.

@@ -15,7 +15,7 @@ use rustix::process::Signal;
 use steer::control::api::Status;
 use tempfile::TempDir;
 
-use crate::{netns::Namespace, output::Output, process, receipts::tcp_counters, wait};
+use crate::{cgroups, netns::Namespace, output::Output, process, receipts::tcp_counters, wait};
 
 /// How long the daemon and all its first workers may take to work.
 const START: Duration = Duration::from_secs(30);
@@ -382,6 +382,7 @@ impl Drop for Steer<'_> {
             // Gone already, where the daemon has ended its groups.
             let _ = fs::remove_dir_all(pins);
         }
+        cgroups::sweep();
     }
 }
 
