@@ -17,7 +17,7 @@ use crate::{
     dataplane::kernel_group::ProgramKind,
     engine::group::{Group, Rules},
     sockets::{address::ListenAddress, diag::Diag, holder, processes::Processes as AllProcesses},
-    workers::{command::fill_in, notify::NotifySocket, spawn::require_program, user::ResolvedUser},
+    workers::{notify::NotifySocket, placeholders::fill_in, spawn::require_program, user::ResolvedUser},
 };
 
 use super::{

@@ -298,7 +298,11 @@ impl GroupTask {
             host.shared.notify.remove();
             record.remove().await;
         }
-        self.runtime.host_mut().sharing.take().into_iter().for_each(Sharing::remove);
+        let host = self.runtime.host_mut();
+        if let Some(sharing) = host.sharing.take() {
+            // Where there is no thread for it, the next daemon removes the cgroup.
+            let _ = host.shared.threads.records.run(move || sharing.remove()).await;
+        }
         self.close().await;
     }
 

@@ -6,6 +6,7 @@ pub mod discover;
 pub mod limits;
 pub mod notify;
 pub mod output;
+pub(crate) mod placeholders;
 pub mod process;
 pub mod sample;
 pub mod spawn;

@@ -157,8 +157,8 @@ impl Processes {
 
     /// The look for a generation's listeners is over. Whether it still starts.
     ///
-    /// One that had said that it is ready before the look, and has none of its own, serves those that it was passed: a program binds
-    /// first.
+    /// Decides which listeners a generation serves that said that it is ready before the look: a program binds first, so if it has
+    /// none of its own, it serves those that it was passed.
     pub(crate) fn searched(&mut self, id: GenerationId, has_found: bool) -> Option<Slot> {
         let generation = self.generations.get_mut(&id)?;
         generation.is_searched = false;

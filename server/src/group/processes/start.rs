@@ -10,8 +10,9 @@ use crate::{
     sockets::procfs,
     workers::{
         cgroup::WorkersCgroup,
-        command::{Output, SpawnSpec, fill_in},
+        command::{Output, SpawnSpec},
         limits::{Limit, Resource},
+        placeholders::fill_in,
         process::{Exit, Process},
         spawn::{Forked, SpawnError, fork_worker},
     },
