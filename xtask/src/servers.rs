@@ -45,7 +45,10 @@ fn install_from_pypi(environment: &Path) -> Result<()> {
     }
     let run = |command: &mut Command| {
         let status = command.status().with_context(|| format!("running {command:?}"))?;
-        ensure!(status.success(), "{command:?}: {status}");
+        ensure!(
+            status.success(),
+            "{command:?}: {status}\nhint: Debian's venv is in the package python3-venv"
+        );
         Ok(())
     };
     run(Command::new("python3").args(["-m", "venv"]).arg(environment))?;
