@@ -143,6 +143,7 @@ impl GroupTask {
         for sign in signs {
             let host = self.runtime.host_mut();
             match sign {
+                Sign::Listeners(id, slot) if !host.is_search_due(id, slot) => {}
                 Sign::Listeners(id, slot) => {
                     let is_passed = host.processes.serves(id) == Some(Serves::Unknown);
                     let wanting = host.members.wanting(slot, owner, is_passed);

@@ -13,7 +13,7 @@ use crate::{
     daemon::{clock::Clock, foreground::Foreground, journal::Journal, settings::GroupSettings},
     engine::{
         effect::Effect,
-        event::{Event, GenerationId, Millis, Moved},
+        event::{Event, GenerationId, Millis, Moved, Slot},
         group::Group,
     },
     threads::Threads,
@@ -173,12 +173,22 @@ impl GroupHost {
 
     /// How long after the last look the next is to be taken for signs of readiness that nobody sends; nothing where none is wanted.
     pub(super) fn next_look_for_signs(&self, now: Millis) -> Option<Duration> {
+        self.processes.signs().map(|sign| self.pace(sign, now)).min()
+    }
+
+    /// How often a sign is looked for.
+    fn pace(&self, sign: Sign, now: Millis) -> Duration {
         let is_told = self.sharing.as_ref().is_some_and(|sharing| !sharing.expects(now));
-        let pace = |sign| match sign {
+        match sign {
             Sign::Listeners(id, _) if is_told && !self.processes.is_urgent(id) => UNTOLD,
             Sign::Listeners(..) | Sign::Accepted(..) => READINESS,
-        };
-        self.processes.signs().map(pace).min()
+        }
+    }
+
+    /// Whether a generation's listeners are to be looked for now: a look for another sign may come sooner.
+    pub(super) fn is_search_due(&self, id: GenerationId, slot: Slot) -> bool {
+        let pace = self.pace(Sign::Listeners(id, slot), self.shared.clock.now());
+        self.processes.searched_since(id).is_none_or(|since| since + READINESS >= pace)
     }
 
     /// Tells what has become of the writing of records.

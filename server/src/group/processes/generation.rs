@@ -45,6 +45,8 @@ pub(crate) struct Generation {
     pub(super) is_ready: bool,
     /// Whether its listeners are being looked for.
     pub(super) is_searched: bool,
+    /// When that look, or the last one, began.
+    pub(super) searched_at: Option<Instant>,
     /// Whether it had said that it is ready when that look began.
     pub(super) had_told_before: bool,
     /// When it began to be started.
@@ -107,6 +109,7 @@ impl Generation {
             probe: ProbeState::None,
             is_ready: false,
             is_searched: false,
+            searched_at: None,
             had_told_before: false,
             begun: Instant::now(),
             astray: None,

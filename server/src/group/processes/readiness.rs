@@ -4,7 +4,7 @@ use std::{
     cell::LazyCell,
     collections::BTreeSet,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use crate::{
@@ -97,6 +97,11 @@ impl Processes {
         Some(self.generations.get(&id)?.serves)
     }
 
+    /// How long ago the last look for a generation's listeners began.
+    pub(crate) fn searched_since(&self, id: GenerationId) -> Option<Duration> {
+        self.generations.get(&id)?.searched_at.map(|at| at.elapsed())
+    }
+
     /// Whether it waits only for a look that finds no listener of a generation's own.
     pub(crate) fn is_urgent(&self, id: GenerationId) -> bool {
         self.generations.get(&id).is_some_and(|it| it.serves == Serves::Unknown && it.has_told)
@@ -118,6 +123,7 @@ impl Processes {
         let generation = self.generations.get_mut(&id)?;
         let process = generation.process.clone()?;
         generation.is_searched = true;
+        generation.searched_at = Some(Instant::now());
         generation.had_told_before = generation.has_told;
         let is_late = generation.astray.is_none() && generation.begun.elapsed() >= LISTENS_SOON;
         let cgroup = self.cgroup.clone();
