@@ -106,9 +106,11 @@ impl Sharing {
         let cgroup = Arc::new(WorkersCgroup::make(&group, &tag)?);
         let pins = pins.map(|pins| pins.join("bind").join(cgroup.id.to_string()));
         let attached = attach(&addresses, &cgroup, pins.as_deref());
-        let proved = attached.and_then(|attached| {
+        let proved = attached.and_then(|mut attached| {
             if let Some(&address) = addresses.first().filter(|_| !is_taken_over) {
                 prove(&cgroup, address, owner)?;
+                // Of its own bind nothing comes.
+                attached.1.by_ref().for_each(drop);
             }
             Ok(attached)
         });
