@@ -61,12 +61,10 @@ pub fn bucket(key: u64, choice: u32) -> usize {
     (key >> (choice * BUCKETS.ilog2())) as usize & (BUCKETS - 1)
 }
 
-/// The index in the sockarray of one of a slot's `sockets`: a worker that has more than one at an address has them in a row. A
-/// flow's `spread`, a hash, has it always come to the same; what it says is in its upper half, apart from the first choice's bucket.
+/// The index in the sockarray of one of a slot's `sockets` places: a slot has them in a row.
 #[inline(always)]
-pub fn socket(slot: u16, sockets: u32, spread: u64) -> u32 {
-    let among = ((spread >> 32) * sockets as u64) >> 32;
-    slot as u32 * sockets + among as u32
+pub fn index(slot: u16, sockets: u32, place: u32) -> u32 {
+    slot as u32 * sockets + place
 }
 
 /// Whether this is the flow that a starting worker is probed with: by its whole 4-tuple, whatever the key is of.

@@ -10,6 +10,7 @@ pub mod choice;
 pub mod counters;
 pub mod flow_hash;
 pub mod flows;
+pub mod indirection;
 pub mod keying;
 pub mod limits;
 pub mod load;

@@ -46,6 +46,22 @@ const fn slots_needed(workers: u32) -> u32 {
 /// The most sockets that a worker can have at an address.
 pub const SOCKETS_MAX: u32 = 256;
 
+/// How many sockets each worker has room for at an address where nothing else is said, on a host with so many CPUs: two for each, as a server
+/// with a socket for each CPU has twice as many while it reloads; a power of two from 16 to [`SOCKETS_MAX`].
+///
+/// Each costs 8 bytes in each slot of the sockarray.
+pub const fn sockets(cpus: u32) -> u32 {
+    let wanted = if cpus < SOCKETS_MAX { 2 * cpus } else { SOCKETS_MAX };
+    let rounded = wanted.next_power_of_two();
+    if rounded < 16 {
+        16
+    } else if rounded > SOCKETS_MAX {
+        SOCKETS_MAX
+    } else {
+        rounded
+    }
+}
+
 /// Stands in a table for "no slot". Never an index of a sockarray.
 pub const NO_SLOT: u16 = u16::MAX;
 

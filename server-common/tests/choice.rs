@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 use server_common::{
-    choice::{Chosen, bucket, choose, socket},
+    choice::{Chosen, bucket, choose},
     counters::Outcome,
     keying::Keying,
-    limits::{BUCKETS, CHOICES, DROPPED_SLOT, NO_SLOT, SCAN_MAX, SOCKETS_MAX, WORKERS_MAX},
+    limits::{BUCKETS, CHOICES, DROPPED_SLOT, NO_SLOT, SCAN_MAX, WORKERS_MAX},
     table::Table,
 };
 
@@ -54,21 +54,6 @@ fn four_choices_of_sixteen_bits_use_the_hash_up() {
     assert_eq!((CHOICES, BUCKETS), (4, 65_536));
     let numbers: Vec<usize> = (0..CHOICES).map(|choice| bucket(0x1111_2222_3333_4444, choice)).collect();
     assert_eq!(numbers, [0x4444, 0x3333, 0x2222, 0x1111]);
-}
-
-#[test]
-fn the_sockets_of_a_slot_have_even_shares_of_each_of_its_buckets() {
-    for sockets in [1, 2, 3, 16, SOCKETS_MAX] {
-        let mut counts = vec![0_u32; sockets as usize];
-        // The lower half finds the bucket: here it is the same for all.
-        for upper in 0..1_u64 << 16 {
-            let spread = upper << 48 | 0x4711;
-            counts[(socket(5, sockets, spread) - 5 * sockets) as usize] += 1;
-        }
-        let even = (1 << 16) / sockets;
-        assert!(counts.iter().all(|count| count.abs_diff(even) <= 1), "{sockets}: {counts:?}");
-    }
-    assert_eq!([0, u64::MAX].map(|spread| socket(5, 3, spread)), [15, 17]);
 }
 
 proptest! {

@@ -6,14 +6,15 @@
 
 use aya_ebpf::{bindings::sk_reuseport_md, programs::SkReuseportContext};
 use server_common::{
-    choice::{Chosen, further, socket},
+    choice::{Chosen, further, index},
     counters::{Asked, Outcome},
+    indirection::{Indirection, TRIES},
     limits::DROPPED_SLOT,
     load::Load,
 };
 
 use crate::{
-    LISTENERS, count, flow_table,
+    INDIRECTION, LISTENERS, count, flow_table,
     surroundings::{Kernel, cell, now, shown, sockets},
     table,
 };
@@ -82,14 +83,27 @@ pub(crate) fn remember_flow<const RECENT: bool>(ctx: &SkReuseportContext, hash: 
     };
 }
 
-/// Selects one of the several sockets in a slot: not 0 where the kernel took it.
+/// Selects one of the several sockets in a slot: not 0 where the kernel took it. Where one has closed and nobody has spread its part over
+/// the others yet, the next attempts find others.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn select_among(md: *mut sk_reuseport_md, slot: u32, spread: u64) -> u32 {
-    let (ctx, sockets) = (SkReuseportContext::new(md), sockets());
-    let try_at = |index| LISTENERS.select_reuseport(&ctx, index).is_ok();
-    // The holding listener is the only one of its slot.
-    (try_at(socket(slot as u16, sockets, spread)) || try_at(slot * sockets)) as u32
+    let ctx = SkReuseportContext::new(md);
+    let Some(indirection) = INDIRECTION.get_ptr(slot) else { return 0 };
+    let (mut tried, mut last) = (0, u32::MAX);
+    while tried < TRIES {
+        // SAFETY: the map has given the pointer, and an entry is one of its table's; others write single bytes meanwhile.
+        let place = unsafe { (*indirection).place(Indirection::entry(spread, tried)) } as u32;
+        tried += 1;
+        if place == last {
+            continue;
+        }
+        if LISTENERS.select_reuseport(&ctx, index(slot as u16, sockets(), place)).is_ok() {
+            return 1;
+        }
+        last = place;
+    }
+    0
 }
 
 /// Whether the worker in a slot looks as if it took nothing: not 0. Asked of one working slot after another where all of

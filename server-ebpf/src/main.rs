@@ -28,6 +28,7 @@ use server_common::{
     choice::{Chosen, Surroundings as _, first, is_probe},
     counters::{Asked, FlowEvent, Outcome, SlotCounters},
     flows::{Ends, WAYS},
+    indirection::Indirection,
     limits::{DROPPED_SLOT, SLOTS_DEFAULT},
     load::{Cell, Shown},
     policy::Rule,
@@ -75,6 +76,11 @@ static CELLS: ArrayOfMaps<
     { SLOTS_DEFAULT as usize },
 > = ArrayOfMaps::new();
 
+/// Which of each slot's sockets gets a flow. As large as [`COUNTERS`] where slots have several, and read only there.
+#[btf_map]
+static INDIRECTION: Array<Indirection, { SLOTS_DEFAULT as usize }, { BPF_F_MMAPABLE as usize }> =
+    Array::new();
+
 /// UDP flows in sets of eight, and between whom they are. The daemon sets their size at load, and [`FLOW_SETS`] with it.
 #[btf_map]
 static FLOWS: Array<[u64; WAYS], 1, { BPF_F_MMAPABLE as usize }> = Array::new();
@@ -87,7 +93,7 @@ static FLOW_ENDS: Array<[Ends; WAYS], 1, { BPF_F_MMAPABLE as usize }> = Array::n
 #[unsafe(no_mangle)]
 static FLOW_SETS: u32 = 0x5e75_5e75;
 
-/// How many sockets of each slot there are, 1 to [`SOCKETS_MAX`](server_common::limits::SOCKETS_MAX), set and left out like
+/// How many sockets each slot has room for, 1 to [`SOCKETS_MAX`](server_common::limits::SOCKETS_MAX), set and left out like
 /// [`FLOW_SETS`].
 #[unsafe(no_mangle)]
 static SOCKETS: u32 = 0x50c4_e750;

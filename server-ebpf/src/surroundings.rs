@@ -16,7 +16,7 @@ use crate::{CELLS, LISTENERS, SHOWN, SOCKETS, apart};
 pub(crate) struct Kernel<'a, const RECENT: bool> {
     pub(crate) ctx: &'a SkReuseportContext,
     pub(crate) asked: Asked,
-    /// What says which of a worker's sockets, where it has several.
+    /// The hash that says which of a worker's sockets, where it can have several.
     pub(crate) spread: u64,
 }
 
@@ -47,7 +47,7 @@ impl<const RECENT: bool> Surroundings for Kernel<'_, RECENT> {
     }
 }
 
-/// How many sockets a worker has.
+/// How many sockets each slot has room for.
 #[inline(always)]
 pub(crate) fn sockets() -> u32 {
     // SAFETY: a constant for the program's life, which the loader sets before it begins.

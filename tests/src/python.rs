@@ -77,6 +77,74 @@ for number in range(count):
     threading.Thread(target=serve, args=(own, number)).start()
 "#;
 
+/// The source of a server that changes its listeners while it serves, as servers do that reload: by each SIGHUP it takes the next of its
+/// arguments, after address, port and how many listeners it begins with. A number is how many it has then; `anew` binds as many others and closes
+/// those that it has, `closed-first` the other way round. It knows nothing of SO_REUSEPORT, and names the listener in `X-Socket`.
+pub const CHANGING_SERVER: &str = r#"
+import selectors, signal, socket, sys, time
+address, port, steps = sys.argv[1], int(sys.argv[2]), sys.argv[3:]
+ready, listeners, made = selectors.DefaultSelector(), [], 0
+def add():
+    global made
+    listener = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
+    listener.bind((address, port))
+    listener.listen(1024)
+    listener.setblocking(False)
+    made += 1
+    ready.register(listener, selectors.EVENT_READ, made)
+    listeners.append(listener)
+def drop():
+    listener = listeners.pop(0)
+    ready.unregister(listener)
+    listener.close()
+def change(step):
+    count = len(listeners)
+    if step == "anew":
+        for _ in range(count): add()
+        for _ in range(count): drop()
+    elif step == "closed-first":
+        for _ in range(count): drop()
+        time.sleep(0.03)
+        for _ in range(count): add()
+    else:
+        while len(listeners) < int(step): add()
+        while len(listeners) > int(step): drop()
+def answer(listener, number):
+    try:
+        connection, _ = listener.accept()
+    except OSError:
+        return
+    try:
+        connection.settimeout(20)
+        request = b""
+        while b"\r\n\r\n" not in request:
+            piece = connection.recv(4096)
+            if not piece:
+                break
+            request += piece
+        else:
+            connection.sendall(b"HTTP/1.1 200 OK\r\nX-Socket: %d\r\nContent-Length: 3\r\nConnection: close\r\n\r\nok\n" % number)
+    except OSError:
+        pass
+    connection.close()
+wake, signalled = socket.socketpair()
+wake.setblocking(False)
+signalled.setblocking(False)
+signal.signal(signal.SIGHUP, lambda *_: None)
+signal.set_wakeup_fd(signalled.fileno())
+ready.register(wake, selectors.EVENT_READ, 0)
+change(steps.pop(0))
+while True:
+    for key, _ in ready.select():
+        if key.data:
+            answer(key.fileobj, key.data)
+        else:
+            for number in wake.recv(64):
+                if number == signal.SIGHUP:
+                    change(steps.pop(0))
+            break
+"#;
+
 /// The command of a program in Python with these arguments: words that need no file, so that every user can run it.
 pub fn command(source: &str, arguments: &[&str]) -> Vec<String> {
     let interpreter = interpreter().to_string_lossy().into_owned();

@@ -103,14 +103,36 @@ fn sockets_that_the_group_does_not_take_in_are_told_of() {
 }
 
 #[test]
-fn a_worker_that_does_not_bind_as_many_is_told_what_it_lacks() {
+fn how_many_a_program_binds_need_not_be_said() {
+    netns::run("counted-sockets", |namespace| {
+        for (number, said) in [&["--mode", "own"][..], &[], &["--sockets", "4"]].into_iter().enumerate() {
+            let group = ["--listen", "udp://127.0.0.1:8053", "--workers", "2"]
+                .into_iter()
+                .chain(said.iter().copied());
+            let command = python::command(THREADED_SERVER, &["127.0.0.1", "8053", "3"]);
+            let words: Vec<String> = group.chain(["--"]).map(str::to_owned).chain(command).collect();
+            let mut steer = Steer::run(namespace, &words);
+            let answers: BTreeSet<String> = answers(&clients(200)).into_iter().collect();
+            assert_eq!(answers.len(), 6, "{said:?}: {answers:?}");
+            let unused = Control::new(&steer.socket()).events("unused-sockets");
+            assert!(unused.is_empty(), "{number}: {unused:?}");
+            steer.stop(SOON);
+        }
+    });
+}
+
+#[test]
+fn a_worker_that_binds_nothing_at_an_address_is_told_which() {
     netns::run("missing-sockets", |namespace| {
-        let mut steer = Steer::start(namespace, &binary(), &threaded("4", "5s"));
+        let more = ["--listen", "udp://127.0.0.1:8054"].map(str::to_owned);
+        let words: Vec<String> = more.into_iter().chain(threaded("4", "2s")).collect();
+        let mut steer = Steer::start(namespace, &binary(), &words);
         // None is ever ready.
         assert_eq!(steer.wait(SOON).code(), Some(1));
         let said = steer.messages();
         let told = said.lines().find(|line| line.contains("web/1 generation 1 start-failed"));
-        let lacking = "of the sockets to bind it had 3 of 4 at udp://127.0.0.1:8053";
+        let lacking =
+            "it has bound no socket at udp://127.0.0.1:8054 (hint: listen on udp://127.0.0.1:8053 alone";
         assert!(told.is_some_and(|line| line.contains(lacking)), "{said}");
     });
 }

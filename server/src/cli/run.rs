@@ -73,7 +73,7 @@ pub(super) fn settings(arguments: RunArguments) -> Result<GroupSettings, Options
         Some(ModeName::Auto) => Mode::Auto,
         Some(ModeName::Inherit) => Mode::Inherit,
         Some(ModeName::Own) => Mode::Own,
-        None => Mode::default_for(is_sample, arguments.sockets, ready, &listen),
+        None => Mode::default_for(is_sample, ready, &listen),
     };
     let has_tcp = listen.iter().any(|address| address.protocol == Protocol::Tcp);
     let ready = ready.unwrap_or_else(|| Readiness::default_for(mode, is_sample, has_tcp));
@@ -197,7 +197,7 @@ mod tests {
             ("--listen 127.0.0.1:80 -- app", Mode::Auto),
             ("--listen 127.0.0.1:80 --mode inherit -- app", Mode::Inherit),
             ("--listen 127.0.0.1:0 -- app", Mode::Inherit),
-            ("--listen 127.0.0.1:80 --sockets 2 -- app", Mode::Own),
+            ("--listen 127.0.0.1:80 --sockets 2 -- app", Mode::Auto),
             ("--listen 127.0.0.1:80 --ready listener -- app", Mode::Own),
         ] {
             assert_eq!(mode(line), Ok(expected), "{line}");

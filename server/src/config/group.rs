@@ -83,9 +83,9 @@ pub(super) fn read(mut section: Section<'_>) -> FoundGroup {
     if let (false, Some(name), Some(workers)) = (section.is_wrong(), &name, workers) {
         let command = workers.command.as_ref().map(|words| words.get_ref().clone());
         let ready = workers.ready.as_ref().map(|ready| *ready.get_ref());
-        let sockets = workers.sockets.as_ref().map_or(1, |sockets| *sockets.get_ref());
+        let sockets = workers.sockets.as_ref().map(|sockets| *sockets.get_ref());
         let addresses: Vec<ListenAddress> = listen.iter().map(|address| *address.get_ref()).collect();
-        let default = || Mode::default_for(command.is_none(), sockets, ready, &addresses);
+        let default = || Mode::default_for(command.is_none(), ready, &addresses);
         let mode = workers.mode.unwrap_or_else(default);
         let has_tcp = listen.iter().any(|address| address.get_ref().protocol == Protocol::Tcp);
         let mut complete = GroupSettings {

@@ -80,7 +80,7 @@ pub enum Setting {
     Policy,
     /// When a worker counts as ready.
     Ready,
-    /// How many sockets a worker binds.
+    /// How many sockets a worker may have.
     Sockets,
     /// How many flows are remembered.
     Flows,
@@ -158,8 +158,10 @@ impl SettingsError {
                 format!("{sockets} is too {much}: a worker has 1 to {SOCKETS_MAX} at each address")
             }
             Self::SocketsInherited(count) => {
-                let own = written.with("mode", "mode", "own");
-                format!("{} is for {own}, and the mode is inherit", written.with("sockets", "sockets", count))
+                let sockets = written.with("sockets", "sockets", count);
+                format!(
+                    "{sockets} is for workers that bind their sockets themselves, and the mode is inherit"
+                )
             }
             Self::SocketsById(count) => {
                 format!(
@@ -230,7 +232,7 @@ impl SettingsError {
                     written.with("listen", "listen", "udp://ADDRESS:PORT")
                 )
             }
-            Self::Sockets(_) => "give as many as the program binds, one for each of its threads".to_owned(),
+            Self::Sockets(_) => "leave it out, or give as many as the program binds at most".to_owned(),
             Self::SocketsInherited(_) => {
                 let own = written.with("mode", "mode", "own");
                 format!("leave it out, or have the program bind its sockets itself, with {own}")
@@ -306,12 +308,14 @@ pub fn check(settings: &GroupSettings) -> Vec<SettingsError> {
     if is_by_id && !settings.has_udp() {
         errors.push(SettingsError::NothingWithIds);
     }
-    if !(1..=SOCKETS_MAX).contains(sockets) {
-        errors.push(SettingsError::Sockets(*sockets));
-    } else if *sockets > 1 && *mode != Mode::Own {
-        errors.push(SettingsError::SocketsInherited(*sockets));
-    } else if *sockets > 1 && is_by_id {
-        errors.push(SettingsError::SocketsById(*sockets));
+    if let Some(sockets) = *sockets {
+        if !(1..=SOCKETS_MAX).contains(&sockets) {
+            errors.push(SettingsError::Sockets(sockets));
+        } else if sockets > 1 && *mode == Mode::Inherit {
+            errors.push(SettingsError::SocketsInherited(sockets));
+        } else if sockets > 1 && is_by_id {
+            errors.push(SettingsError::SocketsById(sockets));
+        }
     }
     let standard = FlowSettings::default();
     if settings.has_udp() {

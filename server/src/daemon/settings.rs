@@ -1,8 +1,9 @@
 //! What a group is configured to be: checked, with every default filled in.
 
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, thread, time::Duration};
 
 use serde::{Deserialize, Serialize};
+use server_common::limits;
 
 use crate::{
     names::GroupName,
@@ -26,9 +27,9 @@ pub struct GroupSettings {
     pub policy: Policy,
     /// Who makes the workers' listeners.
     pub mode: Mode,
-    /// How many sockets each worker binds at each address, 1 to [`SOCKETS_MAX`](server_common::limits::SOCKETS_MAX): one for each of
-    /// its threads, say. More than one in [`Mode::Own`] only.
-    pub sockets: u32,
+    /// How many sockets each worker has room for at each address, 1 to [`SOCKETS_MAX`](limits::SOCKETS_MAX): one for each of its threads,
+    /// say. Where it is `None`, [as many](limits::sockets) as the host's CPUs ask for. More than one in [`Mode::Inherit`] is refused.
+    pub sockets: Option<u32>,
     /// Which of two generations is stopped or started first.
     pub restart: RestartKind,
     /// When a started worker counts as ready.
@@ -67,6 +68,15 @@ impl GroupSettings {
         self.listen.iter().any(|address| address.protocol == Protocol::Udp)
     }
 
+    /// How many sockets each worker has room for at each address.
+    pub fn socket_room(&self) -> u32 {
+        let cpus = || thread::available_parallelism().map_or(1, |cpus| cpus.get() as u32);
+        match self.mode {
+            Mode::Inherit => 1,
+            Mode::Own | Mode::Auto => self.sockets.unwrap_or_else(|| limits::sockets(cpus())),
+        }
+    }
+
     /// The weight that a worker begins with.
     pub fn weight(&self, index: u32) -> u32 {
         self.weights.get(&index).copied().unwrap_or(WEIGHT_DEFAULT)
@@ -86,18 +96,12 @@ pub enum Mode {
 
 impl Mode {
     /// What holds where nothing is said. `is_sample`: the workers are the sample worker that is built in.
-    pub fn default_for(
-        is_sample: bool,
-        sockets: u32,
-        ready: Option<Readiness>,
-        listen: &[ListenAddress],
-    ) -> Self {
+    pub fn default_for(is_sample: bool, ready: Option<Readiness>, listen: &[ListenAddress]) -> Self {
         // Nobody but the daemon can tell which port the kernel chose.
         let has_port = listen.iter().all(|address| address.address.port() != 0);
         match ready {
             _ if is_sample => Self::Inherit,
             Some(Readiness::Listener) => Self::Own,
-            _ if sockets > 1 => Self::Own,
             _ if has_port => Self::Auto,
             _ => Self::Inherit,
         }

@@ -11,7 +11,7 @@ use aya::{
     maps::{Map, MapData, PerCpuArray, ReusePortSockArray},
     programs::{ProgramError, ProgramInfo, SkReuseport, sk_reuseport::SkReuseportAttachType},
 };
-use server_common::{counters::SlotCounters, load::Shown, quic::Owner};
+use server_common::{choice, counters::SlotCounters, indirection::Indirection, load::Shown, quic::Owner};
 
 use super::{
     cells::Cells,
@@ -48,6 +48,7 @@ pub struct KernelGroup {
     sockets: u32,
     counters: PerCpuArray<MapData, SlotCounters>,
     shown: SharedArray<Shown>,
+    indirection: SharedArray<Indirection>,
     cells: Arc<Mutex<Cells>>,
     flows: Arc<FlowTable>,
     routing: Routing,
@@ -122,6 +123,8 @@ impl KernelGroup {
         let slots = size(names::SHOWN)?;
         let sockets = size(names::LISTENERS)? / slots;
         let shown = share(&typed(names::SHOWN)?, names::SHOWN, slots)?;
+        let indirection = typed(names::INDIRECTION)?;
+        let indirection = share(&indirection, names::INDIRECTION, size(names::INDIRECTION)?)?;
         let flows = share_flows(&typed(names::FLOWS)?, &typed(names::FLOW_ENDS)?, size(names::FLOWS)?)?;
         let routing =
             share(&typed(names::ROUTES)?, names::ROUTES, size(names::ROUTES)? * routing::WORDS as u32)?;
@@ -142,6 +145,7 @@ impl KernelGroup {
             sockets,
             counters,
             shown,
+            indirection,
             cells: Arc::new(Mutex::new(Cells::new(cells)?)),
             flows: Arc::new(flows),
             routing: Routing::new(routing),
@@ -181,6 +185,8 @@ impl KernelGroup {
             take_map(&mut ebpf, names::COUNTERS)?.try_into().map_err(map_error(names::COUNTERS))?;
         let outer = take_map(&mut ebpf, names::TABLE)?.try_into().map_err(map_error(names::TABLE))?;
         let shown = share(&take_map(&mut ebpf, names::SHOWN)?, names::SHOWN, shape.slots)?;
+        let indirection = take_map(&mut ebpf, names::INDIRECTION)?;
+        let indirection = share(&indirection, names::INDIRECTION, shape.indirections())?;
         let sets = flow_table::sets(shape.flows);
         let words = take_map(&mut ebpf, names::FLOWS)?;
         let flows = share_flows(&words, &take_map(&mut ebpf, names::FLOW_ENDS)?, sets.max(1))?;
@@ -198,6 +204,7 @@ impl KernelGroup {
             sockets: shape.sockets,
             counters,
             shown,
+            indirection,
             cells,
             flows: Arc::new(flows),
             routing,
@@ -275,19 +282,32 @@ impl KernelGroup {
 
     /// Takes the listeners out of a slot. The kernel has done so where they stopped or were closed.
     pub fn clear(&self, slot: u16) -> Result<(), DataplaneError> {
-        for place in 0..self.sockets {
-            match lock(&self.listeners).clear_index(&self.index(slot, place)).map_err(io_error) {
-                Err(error) if error.raw_os_error() != Some(libc::ENOENT) => {
-                    return Err(DataplaneError::Put { slot, source: error });
-                }
-                _ => {}
+        (0..self.sockets).try_for_each(|place| self.clear_place(slot, place))
+    }
+
+    /// Takes the listener out of one place of a slot, if there is one.
+    pub fn clear_place(&self, slot: u16, place: u32) -> Result<(), DataplaneError> {
+        match lock(&self.listeners).clear_index(&self.index(slot, place)).map_err(io_error) {
+            Err(error) if error.raw_os_error() != Some(libc::ENOENT) => {
+                Err(DataplaneError::Put { slot, source: error })
             }
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     fn index(&self, slot: u16, place: u32) -> u32 {
-        u32::from(slot) * self.sockets + place
+        choice::index(slot, self.sockets, place)
+    }
+
+    /// Spreads a slot's flows over the listeners in these places of it; without any, all go to its first place.
+    pub fn spread(&self, slot: u16, places: &[u8]) {
+        // A slot with one socket has none to choose from.
+        let Some(mut indirection) = self.indirection.read(usize::from(slot)).filter(|_| self.sockets > 1)
+        else {
+            return;
+        };
+        indirection.spread_over(places);
+        self.indirection.write(usize::from(slot), indirection);
     }
 
     /// Shows the program what the kernel shows of a slot's listener.

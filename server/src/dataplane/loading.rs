@@ -28,6 +28,7 @@ pub(super) fn load_object(shape: Shape, kind: ProgramKind) -> Result<Ebpf, Datap
         .map_max_entries(names::LISTENERS, shape.slots * shape.sockets)
         .map_max_entries(names::COUNTERS, shape.slots)
         .map_max_entries(names::SHOWN, shape.slots)
+        .map_max_entries(names::INDIRECTION, shape.indirections())
         .map_max_entries(names::CELLS, shape.slots)
         // No map is of no size.
         .map_max_entries(names::FLOWS, sets.max(1))

@@ -15,6 +15,8 @@ pub(crate) mod names {
     pub(crate) const TABLE: &str = "TABLE";
     /// What the kernel shows of each slot's listener.
     pub(crate) const SHOWN: &str = "SHOWN";
+    /// Which of each slot's sockets gets a flow.
+    pub(crate) const INDIRECTION: &str = "INDIRECTION";
     /// The array of maps whose entries are the workers' cells.
     pub(crate) const CELLS: &str = "CELLS";
     /// UDP flows, in sets.
@@ -23,6 +25,7 @@ pub(crate) mod names {
     pub(crate) const FLOW_ENDS: &str = "FLOW_ENDS";
     /// The program's constant: how many sets there are.
     pub(crate) const FLOW_SETS: &str = "FLOW_SETS";
+    /// The program's constant: how many sockets each slot has room for.
     pub(crate) const SOCKETS: &str = "SOCKETS";
     /// The slots of each worker's generations.
     pub(crate) const ROUTES: &str = "ROUTES";

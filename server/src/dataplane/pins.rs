@@ -18,11 +18,12 @@ const BPFFS: &str = "/sys/fs/bpf";
 const BPFFS_MAGIC: FsWord = 0xcafe_4a11;
 
 /// The maps that are pinned, each under its own name.
-pub(super) const MAPS: [&str; 8] = [
+pub(super) const MAPS: [&str; 9] = [
     names::LISTENERS,
     names::TABLE,
     names::COUNTERS,
     names::SHOWN,
+    names::INDIRECTION,
     names::CELLS,
     names::FLOWS,
     names::FLOW_ENDS,

@@ -44,6 +44,11 @@ pub struct Shape {
 }
 
 impl Shape {
+    /// How many indirection tables there are: one is no use where each slot has one socket.
+    pub(super) fn indirections(self) -> u32 {
+        if self.sockets == 1 { 1 } else { self.slots }
+    }
+
     /// One with a socket for each slot, that remembers no flows.
     pub fn without_flows(slots: u32) -> Self {
         Self { slots, sockets: 1, flows: 0, named: 1 }

@@ -137,7 +137,13 @@ impl GroupTask {
         self.take_in(Event::Ready { generation: id });
     }
 
+    /// How many sockets a worker may have at each address at most: a connection ID names a worker, and not one of its sockets.
+    pub(super) fn sockets_most(&self) -> usize {
+        if matches!(self.runtime.engine().policy(), Policy::QuicCid(_)) { 1 } else { usize::MAX }
+    }
+
     pub(super) fn look_for_signs(&mut self) {
+        let most = self.sockets_most();
         let host = self.runtime.host_mut();
         let (signs, owner): (Vec<Sign>, u32) = (host.processes.signs().collect(), host.processes.owner());
         for sign in signs {
@@ -146,7 +152,7 @@ impl GroupTask {
                 Sign::Listeners(id, slot) if !host.is_search_due(id, slot) => {}
                 Sign::Listeners(id, slot) => {
                     let is_passed = host.processes.serves(id) == Some(Serves::Unknown);
-                    let wanting = host.members.wanting(slot, owner, is_passed);
+                    let wanting = host.members.wanting(slot, most, owner, is_passed);
                     let at_once = host.processes.search(id, wanting);
                     host.later.extend(at_once);
                 }
@@ -169,7 +175,10 @@ impl GroupTask {
             host.goes_astray(id, astray);
         }
         let before = host.processes.serves(id);
-        let Some(slot) = host.processes.searched(id, !found.is_empty()) else { return };
+        let Some((slot, is_ready)) = host.processes.searched(id, !found.is_empty()) else { return };
+        if is_ready {
+            return host.found_more(id, slot, found);
+        }
         if (before, host.processes.serves(id)) == (Some(Serves::Unknown), Some(Serves::Passed)) {
             host.journal("inherits", Some(id), "it takes the listeners that it was passed".to_owned());
         }
@@ -180,7 +189,7 @@ impl GroupTask {
         for Found { address, result } in found {
             let refused = match result {
                 Ok(discovered) => match host.members.take_in(address, slot, id, discovered) {
-                    Ok(()) => continue,
+                    Ok(_) => continue,
                     Err(error) => (describe(&error), error.hint()),
                 },
                 // The process may be between `socket` and `setsockopt`, or about to end: only what cannot change any
@@ -206,7 +215,12 @@ impl GroupTask {
         let now = host.shared.clock.now();
         let Some(sharing) = &mut host.sharing else { return };
         match bind.verdict {
-            BindVerdict::Joins => sharing.expect(now),
+            BindVerdict::Joins => {
+                sharing.expect(now);
+                if let Some(id) = host.whose(belongs_to) {
+                    host.processes.seek(id);
+                }
+            }
             BindVerdict::Refused => {
                 tracing::warn!("{}: the bind hook could not set SO_REUSEPORT", host.settings.name);
             }
@@ -217,10 +231,7 @@ impl GroupTask {
                 {
                     return foreground.end(Ending::Follow(alternative));
                 }
-                let mut all = host.processes.all();
-                let of = all.find(|(_, process)| belongs_to.contains(&process.pid())).map(|(id, _)| id);
-                drop(all);
-                if let Some(id) = of {
+                if let Some(id) = host.whose(belongs_to) {
                     host.goes_astray(id, Astray::Elsewhere(bind.address));
                 }
             }

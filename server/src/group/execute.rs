@@ -73,9 +73,9 @@ impl GroupHost {
         let command = match (&self.settings.command, self.processes.origin()) {
             (Some(command), _) => Some(command.clone()),
             (None, Origin::Inherit | Origin::Auto) => None,
-            (None, Origin::Own { sockets }) => {
+            (None, Origin::Own) => {
                 let own: Vec<_> = self.members.addresses().collect();
-                Some(sample_command(&own, sockets))
+                Some(sample_command(&own, self.settings.sockets.unwrap_or(1)))
             }
         };
         let variables = match engine.policy() {
@@ -263,7 +263,7 @@ impl GroupHost {
     pub(super) fn forget_passed(&mut self, id: GenerationId, slot: Slot) {
         self.members.discard_unaccepted(slot);
         self.members.shut(slot);
-        let counted = self.members.forget(slot);
+        let counted = self.members.pass_over(slot);
         let totals = self.totals.workers.entry(id.worker).or_default();
         totals.counters = totals.counters.plus(&counted);
         self.journal(

@@ -1,6 +1,7 @@
 //! What a group's task is told and asked.
 
 use std::{
+    collections::HashSet,
     io,
     os::fd::OwnedFd,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -67,13 +68,13 @@ pub(crate) enum Message {
     HoldKept { slot: Slot, result: Result<(), String> },
     /// Descriptors of a slot's listeners were taken from its processes: those that were found.
     Taken { slot: Slot, purpose: Purpose, listeners: Vec<OwnedFd> },
-    /// Listeners that a starting worker has bound itself were looked for at the addresses, in their order; and what it does
+    /// Listeners that a worker has bound itself were looked for at the addresses, in their order; and what it does
     /// instead, if that was looked for, too.
     Discovered { generation: GenerationId, found: Vec<Found>, astray: Option<Astray> },
     /// A worker was seen to do something else than to listen where it is to.
     Astray { generation: GenerationId, astray: Astray },
-    /// Whether none of a generation's processes holds a listener of its own any more that a duplicate keeps open.
-    Unattended { generation: GenerationId, is_unattended: bool },
+    /// Listeners of a generation that duplicates keep open and none of its processes holds any more, by inode.
+    Unattended { generation: GenerationId, inodes: HashSet<u64> },
     /// Who listens beside the group was looked for.
     Neighbours(Result<Vec<Stranger>, String>),
     /// A process has written to the notification socket. It stays there until that is acknowledged.
@@ -99,7 +100,7 @@ pub(crate) enum Purpose {
     Release,
 }
 
-/// What was found of a starting worker at one address.
+/// What was found of a worker at one address.
 #[derive(Debug)]
 pub(crate) struct Found {
     pub(crate) address: usize,

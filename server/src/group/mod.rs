@@ -19,6 +19,7 @@ mod observer;
 mod open;
 mod pending_reply;
 mod processes;
+mod rebinding;
 pub(crate) mod record;
 mod release;
 mod reload;

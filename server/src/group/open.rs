@@ -247,7 +247,7 @@ fn endpoints(
         // The kernel lets only sockets of one owner into a group: where workers bind themselves, that is their user.
         owner: user.filter(|_| settings.mode != Mode::Inherit).map(|user| user.uid),
         slots: slots(settings.workers),
-        sockets: settings.sockets,
+        sockets: settings.socket_room(),
         flows: settings.flows,
         pins: record.map(|record| record.pins(address)),
         looks: shared.looks.clone(),

@@ -8,22 +8,18 @@ use std::{
 use crate::{
     daemon::describe::describe,
     dataplane::cells::monotonic_nanoseconds,
-    engine::event::{Event, GenerationId, Millis, Slot},
-    sockets::{diag::Diag, processes::Processes as AllProcesses, procfs},
+    engine::event::{Event, GenerationId, Slot},
+    sockets::{address::ListenAddress, diag::Diag, processes::Processes as AllProcesses, procfs},
     workers::process::Process,
 };
 
 use super::{
     host::GroupHost,
-    members::{Seen, SeenAt},
+    members::Seen,
     message::{Message, Stranger},
-    processes::{Judgement, Origin, QueueSample},
+    processes::{Judgement, QueueSample},
     task::GroupTask,
 };
-
-/// For how long a listener must be seen with connections and without a process, in milliseconds, before it is taken for lost: a
-/// worker that hands its listener to its successor is without one for a moment. Less than between two looks.
-const UNATTENDED_MAX: Millis = 200;
 
 impl GroupTask {
     /// One look at every listener of the group.
@@ -40,7 +36,9 @@ impl GroupTask {
         }
         self.look_at_pinned();
         for (generation, slot) in self.runtime.engine().serving() {
-            if let Some(why) = self.runtime.host_mut().lost_listener(generation, slot, &seen) {
+            let at: Vec<(ListenAddress, Seen)> =
+                seen.iter().filter_map(|(address, seen)| Some((*address, of(seen, slot)?))).collect();
+            if let Some(why) = self.runtime.host_mut().lost_listener(generation, slot, &at) {
                 self.take_in(Event::ListenerLost { generation, why });
             }
         }
@@ -72,67 +70,9 @@ impl GroupTask {
             self.look_at_cpus(|_| true);
         }
     }
-
-    /// Whether none of a generation's processes holds its listener any more.
-    pub(super) fn unattended(&mut self, id: GenerationId, is_unattended: bool) {
-        let now = self.runtime.host().shared.clock.now();
-        let Some(since) = self.runtime.host_mut().processes.unattended(id, is_unattended, now) else {
-            return;
-        };
-        let is_serving = self.runtime.engine().serving().iter().any(|(serving, _)| *serving == id);
-        if is_serving && now.saturating_sub(since) >= UNATTENDED_MAX {
-            let why = "connections wait in its listener, which none of its processes holds open".to_owned();
-            self.take_in(Event::ListenerLost { generation: id, why });
-        }
-    }
 }
 
 impl GroupHost {
-    fn lost_listener(&mut self, id: GenerationId, slot: Slot, seen: &SeenAt) -> Option<String> {
-        let process = self.processes.process(id)?.clone();
-        let mut may_be_unattended = false;
-        for (address, seen) in seen {
-            let Some(seen) = of(seen, slot) else { continue };
-            // Of a process that has ended, its end is told.
-            if !seen.listens && !process.has_ended() {
-                return Some(match self.members.keeps(slot) {
-                    true => format!("its listener on {address} was shut down"),
-                    false => format!(
-                        "its listener on {address} does not listen any more: it was shut down, or none of its processes holds \
-                         open what it had"
-                    ),
-                });
-            }
-            may_be_unattended |= seen.unaccepted > 0;
-        }
-        // A duplicate keeps a listener open that its worker has closed, so the kernel goes on queueing: only `/proc` tells that nobody
-        // will accept. It is read where connections wait.
-        if may_be_unattended && self.members.keeps(slot) {
-            self.look_for_holders(id, slot, process);
-        } else if !may_be_unattended {
-            self.processes.unattended(id, false, 0);
-        }
-        None
-    }
-
-    /// Looks, on a thread, whether any process of a generation holds its listeners. The task is told.
-    fn look_for_holders(&mut self, id: GenerationId, slot: Slot, process: Process) {
-        let inodes = self.members.all_inodes(slot);
-        let failed = move |_| Message::Unattended { generation: id, is_unattended: false };
-        let job = move || {
-            let holds = |pids: &[u32]| {
-                let held = procfs::socket_inodes_of(pids);
-                inodes.iter().all(|inode| held.contains(inode))
-            };
-            // Without room for a look, everybody would seem to have let go. Most have one process, which spares the look at all others.
-            let is_unattended =
-                procfs::require_room().is_ok() && !holds(&[process.pid()]) && !holds(&process.tree());
-            Message::Unattended { generation: id, is_unattended }
-        };
-        let at_once = self.shared.inbox.hand_in(&self.shared.threads.processes, failed, job);
-        self.later.extend(at_once);
-    }
-
     /// One look at every queue, shown to the program.
     pub(super) fn sample_loads(&mut self) {
         // What cannot be seen is tried again at once; the program takes no old samples.
@@ -179,7 +119,9 @@ impl GroupHost {
     }
 
     /// Takes in who else listens at the group's addresses.
-    pub(super) fn strangers_found(&mut self, found: Result<Vec<Stranger>, String>) {
+    ///
+    /// What a worker holds of it may have been bound since: it is looked for, where the worker may have more, up to `most` at each address.
+    pub(super) fn strangers_found(&mut self, most: usize, found: Result<Vec<Stranger>, String>) {
         let found = match found {
             Ok(found) => found,
             Err(why) => return tracing::warn!("cannot see who listens beside the group: {why}"),
@@ -189,22 +131,22 @@ impl GroupHost {
         let found: Vec<Stranger> = found.into_iter().filter(|it| !known.contains(&it.cookie)).collect();
         let mut unused = BTreeMap::<GenerationId, usize>::new();
         found.iter().filter_map(|it| it.holder).for_each(|id| *unused.entry(id).or_default() += 1);
-        unused.into_iter().for_each(|(id, count)| self.tell_of_unused(id, count));
+        for (id, count) in unused {
+            if !self.has_room(id, most) || !self.processes.seek(id) {
+                self.tell_of_unused(id, count, most);
+            }
+        }
         // A listener that is in no slot may be one's that is starting, or more than it needs.
         self.count_strangers(found.iter().filter(|it| it.holder.is_none()).count() as u64);
     }
 
     /// Says, once for each generation, that a worker has bound more sockets than its group takes in.
-    fn tell_of_unused(&mut self, id: GenerationId, count: usize) {
-        // A datagram socket that was passed, and that its worker does not take from, stays open there.
-        let left = match self.processes.origin() {
-            Origin::Auto => self.members.datagram_addresses(),
-            Origin::Inherit | Origin::Own { .. } => 0,
-        };
-        if !self.processes.origin().binds() || count <= left || !self.processes.has_unused(id) {
+    fn tell_of_unused(&mut self, id: GenerationId, count: usize, most: usize) {
+        if !self.processes.origin().binds() || !self.processes.has_unused(id) {
             return;
         }
-        let (plural, taken) = (if count == 1 { "" } else { "s" }, self.processes.origin().sockets());
+        let plural = if count == 1 { "" } else { "s" };
+        let taken = most.min(self.settings.socket_room() as usize);
         let detail = format!(
             "it has bound {count} socket{plural} more than its group takes in, which is {taken} at each address; \
              what is more gets nothing (hint: give --sockets, or sockets of [group.workers])"

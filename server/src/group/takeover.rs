@@ -43,20 +43,21 @@ impl GroupHost {
             let record = self.record.as_ref();
             self.members.adopt_anchor(index, || record?.kept_anchor(index));
             for (&slot, cookies) in &address.listeners {
-                // All or nothing: of a worker that has lost a listener, none is taken over.
-                let find =
-                    |&cookie| self.find_listener(engine, (index, address.address), slot, cookie, processes);
-                let found: Option<Vec<OwnedFd>> = cookies.iter().map(find).collect();
-                for listener in found.into_iter().flatten() {
-                    self.adopt(index, slot, listener);
+                for (place, &cookie) in (0..=u8::MAX).zip(cookies).filter(|(_, cookie)| **cookie != 0) {
+                    let found = self.find_listener(engine, (index, address.address), slot, cookie, processes);
+                    if let Some(listener) = found {
+                        self.adopt(index, slot, place, listener);
+                    }
                 }
+                // A worker may have closed some meanwhile.
+                self.members.free_places(index, slot, cookies.len());
             }
             for slot in engine.hold_slots() {
                 let is_there = self.members.has_listener(index, slot);
                 let kept =
                     self.record.as_ref().filter(|_| !is_there).and_then(|it| it.kept_hold(index, slot));
                 if let Some(listener) = kept.filter(|listener| options::listens(listener).unwrap_or(false)) {
-                    self.adopt(index, slot, listener);
+                    self.adopt(index, slot, 0, listener);
                 }
             }
         }
@@ -67,8 +68,8 @@ impl GroupHost {
         }
     }
 
-    fn adopt(&mut self, address: usize, slot: Slot, listener: OwnedFd) {
-        if let Err(error) = self.members.adopt(address, slot, listener) {
+    fn adopt(&mut self, address: usize, slot: Slot, place: u8, listener: OwnedFd) {
+        if let Err(error) = self.members.adopt(address, slot, place, listener) {
             tracing::warn!("a listener in slot {slot} is not taken over: {}", describe(&error));
         }
     }
@@ -182,7 +183,7 @@ impl GroupTask {
             (None, _) => Some(Event::Exited { generation, exit: "exit unknown".to_owned() }),
             (Some(process), Stage::Starting) => Some(Event::Started { generation, pid: process.pid() }),
             (Some(_), Stage::Serving) => {
-                let lost = host.members.incomplete(slot)?;
+                let lost = host.members.lacking(slot).next()?;
                 let why = format!("its listener on {lost} was gone when the daemon took over");
                 Some(Event::ListenerLost { generation, why })
             }

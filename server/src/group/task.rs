@@ -203,9 +203,12 @@ impl GroupTask {
             Message::HoldKept { slot, result } => self.runtime.host_mut().hold_kept(slot, result),
             Message::Taken { slot, purpose, listeners } => self.taken(slot, purpose, listeners),
             Message::Discovered { generation, found, astray } => self.discovered(generation, found, astray),
-            Message::Neighbours(found) => self.runtime.host_mut().strangers_found(found),
+            Message::Neighbours(found) => {
+                let most = self.sockets_most();
+                self.runtime.host_mut().strangers_found(most, found);
+            }
             Message::Astray { generation, astray } => self.runtime.host_mut().goes_astray(generation, astray),
-            Message::Unattended { generation, is_unattended } => self.unattended(generation, is_unattended),
+            Message::Unattended { generation, inodes } => self.unattended(generation, &inodes),
             Message::Notified { said, acknowledgement } => {
                 let is_ready = said.messages.contains(&notify::Message::Ready);
                 if is_ready && self.told(|leader| said.is_from(leader)) {

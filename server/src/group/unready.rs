@@ -84,22 +84,21 @@ impl GroupHost {
         Some(format!("a program that binds its address itself has to set SO_REUSEPORT on this host: {why}"))
     }
 
-    /// What a worker that binds its sockets itself has not bound.
+    /// Where a worker that binds its sockets itself has none.
     fn missing_sockets(&self, id: GenerationId) -> Option<String> {
         let slot = self.processes.slot(id).filter(|_| self.processes.serves(id) == Some(Serves::Own))?;
-        let wanted = self.processes.origin().sockets();
-        let lacking = self.members.lacking(slot);
-        let missing: Vec<String> =
-            lacking.iter().map(|(address, found)| format!("{found} of {wanted} at {address}")).collect();
-        let is_lacking = |address: &ListenAddress| lacking.iter().any(|(lacking, _)| lacking == address);
-        let bound: Vec<String> =
-            self.members.addresses().filter(|it| !is_lacking(it)).map(|it| it.to_string()).collect();
+        let (bound, missing): (Vec<_>, Vec<_>) =
+            self.members.sockets(slot).into_iter().partition(|(_, count)| *count > 0);
+        let list = |all: Vec<(ListenAddress, usize)>| {
+            all.iter().map(|(address, _)| address.to_string()).collect::<Vec<_>>().join(", ")
+        };
+        if missing.is_empty() {
+            return None;
+        }
         let hint = match bound.is_empty() {
             true => String::new(),
-            false => {
-                format!(" (hint: listen on {} alone, where the program binds no more)", bound.join(", "))
-            }
+            false => format!(" (hint: listen on {} alone, where the program binds no more)", list(bound)),
         };
-        (!missing.is_empty()).then(|| format!("of the sockets to bind it had {}{hint}", missing.join(", ")))
+        Some(format!("it has bound no socket at {}{hint}", list(missing)))
     }
 }

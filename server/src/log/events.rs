@@ -40,7 +40,7 @@ enum Calls {
 }
 
 /// Every event that there is.
-const EVENTS: [(&str, Calls); 36] = {
+const EVENTS: [(&str, Calls); 37] = {
     use Calls::{Nobody, Somebody, UnlessTold};
     [
         ("abandoned", Somebody),
@@ -69,6 +69,7 @@ const EVENTS: [(&str, Calls); 36] = {
         ("released", Nobody),
         ("reloaded", Nobody),
         ("removed", Nobody),
+        ("sockets", Nobody),
         ("stalled", Somebody),
         ("start-failed", Somebody),
         ("started", Nobody),

@@ -31,9 +31,10 @@ pub struct RunArguments {
     /// Who makes the listeners [default: auto for CMD, inherit for the sample worker]
     #[arg(long, value_enum)]
     pub mode: Option<ModeName>,
-    /// How many sockets each worker binds at each address, in mode own: of a program with threads, one for each
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    pub sockets: u32,
+    /// How many sockets each worker may have at each address, where it binds them itself; more get nothing [default: two for each CPU, at
+    /// least 16]
+    #[arg(long, value_name = "N")]
+    pub sockets: Option<u32>,
     /// Which generation of a worker goes first when it is restarted
     #[arg(long, value_enum, default_value_t = RestartName::Surge)]
     pub restart: RestartName,

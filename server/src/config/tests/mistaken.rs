@@ -320,7 +320,7 @@ fn what_does_not_go_together_is_shown() {
       |           ^^^^
     hint: write the program's name first, or leave the key out for the sample worker
 
-    error: sockets 4 is for mode own, and the mode is inherit
+    error: sockets 4 is for workers that bind their sockets themselves, and the mode is inherit
      --> /etc/steer/conf.d/20-b.toml:6:11
       |
     6 | sockets = 4

@@ -108,7 +108,9 @@ fn every_example_of_a_hint_is_right() {
     for table in ["daemon", "group.workers", "group.flows", "group.deadlines"] {
         for key in keys::of(table).filter(|key| key.name != "count") {
             let header = if table == "group.workers" { String::new() } else { format!("[{table}]\n") };
-            let text = format!("{WEB}{header}{}\n", key.example);
+            // The sample worker binds nothing.
+            let command = if key.name == "sockets" { "command = [\"app\"]\n" } else { "" };
+            let text = format!("{WEB}{header}{command}{}\n", key.example);
             assert!(understood(&[&text]).is_ok(), "{}", refused(&[&text]));
         }
     }
@@ -149,7 +151,7 @@ fn everything_that_is_said_arrives() {
         weights: [(1, 3), (15, 0)].into(),
         policy: "source:ipv4=24,ipv6=64".parse().unwrap(),
         mode: Mode::Own,
-        sockets: 3,
+        sockets: Some(3),
         restart: RestartKind::Replace,
         ready: Readiness::Notify,
         when_empty: WhenEmpty::Refuse,

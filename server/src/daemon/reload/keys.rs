@@ -106,6 +106,10 @@ pub(super) fn user(group: &GroupSettings) -> String {
     group.user.clone().unwrap_or_else(|| "the daemon's own".to_owned())
 }
 
+pub(super) fn sockets(group: &GroupSettings) -> String {
+    group.sockets.map_or_else(|| "as many as its CPUs ask for".to_owned(), |count| count.to_string())
+}
+
 pub(super) fn seed(group: &GroupSettings) -> String {
     group
         .seed

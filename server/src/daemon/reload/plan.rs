@@ -147,9 +147,11 @@ fn refuse_for_life(old: &GroupSettings, new: &GroupSettings) -> Vec<Refusal> {
         let why = "in mode own the kernel lets sockets of one user only into a group";
         refuse("workers.user", keys::user(old), keys::user(new), why);
     }
-    let sockets = |group: &GroupSettings| group.sockets.to_string();
-    let why = "the sockarray is of one size for the group's life";
-    refuse("workers.sockets", sockets(old), sockets(new), why);
+    // The daemon makes one for each address; and what is refused with the mode need not be refused twice.
+    if old.mode == new.mode && new.mode != Mode::Inherit {
+        let why = "the sockarray is of one size for the group's life";
+        refuse("workers.sockets", keys::sockets(old), keys::sockets(new), why);
+    }
     let flows = |group: &GroupSettings| (group.flows.max.to_string(), keys::duration(group.flows.idle));
     let ((max_before, idle_before), (max_after, idle_after)) = (flows(old), flows(new));
     let why = "what is known of flows is of one size and one time for the group's life";

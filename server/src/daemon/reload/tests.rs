@@ -73,7 +73,7 @@ fn group(name: &'static str, port: u16, lives: bool) -> impl Strategy<Value = Gr
                 .collect(),
             policy: policy.parse().unwrap(),
             mode,
-            sockets: 1,
+            sockets: None,
             restart: if replace { RestartKind::Replace } else { RestartKind::Surge },
             ready: if notify { Readiness::Notify } else { Readiness::default_for(mode, false, true) },
             when_empty: if hold { WhenEmpty::Hold } else { WhenEmpty::Refuse },
@@ -279,7 +279,7 @@ fn a_refusal_has_both_values_and_the_way_out() {
     insta::assert_snapshot!(refused(&old, &new, SOCKET), @r"
     web: listen: tcp://127.0.0.1:80 -> tcp://127.0.0.1:81, tcp://[::1]:81 (its addresses are a group's for life: add a group of another name, and remove web with a later reload)
     web: workers.user: alice -> the daemon's own (in mode own the kernel lets sockets of one user only into a group: add a group of another name, and remove web with a later reload)
-    web: workers.sockets: 1 -> 4 (the sockarray is of one size for the group's life: add a group of another name, and remove web with a later reload)
+    web: workers.sockets: as many as its CPUs ask for -> 4 (the sockarray is of one size for the group's life: add a group of another name, and remove web with a later reload)
     web: seed: drawn at random -> 00000000000000010000000000000002 (another seed would move every connection's worker: add a group of another name, and remove web with a later reload)
     ");
     let mut moved = old.clone();

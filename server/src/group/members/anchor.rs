@@ -40,13 +40,13 @@ impl Anchor {
 
     /// The group's first member.
     pub(super) fn set(&mut self, first: OwnedFd) -> Result<(), SocketError> {
-        self.socket = Some(Member::new(first, None)?);
+        self.socket = Some(Member::new(first, 0, None)?);
         Ok(())
     }
 
     /// Goes on with the one that was kept. Without one, another member may be met first until it has ended.
     pub(super) fn adopt(&mut self, kept: Option<OwnedFd>) {
-        self.socket = kept.and_then(|kept| Member::new(kept, None).ok());
+        self.socket = kept.and_then(|kept| Member::new(kept, 0, None).ok());
         self.is_kept = self.socket.is_some();
         if !self.is_kept {
             self.renew();
@@ -62,7 +62,7 @@ impl Anchor {
 
     fn renew(&mut self) {
         let made = make_listener(self.address, self.owner, 0).map_err(EndpointError::from);
-        match made.and_then(|socket| Ok(Member::new(socket, None)?)) {
+        match made.and_then(|socket| Ok(Member::new(socket, 0, None)?)) {
             Ok(socket) => {
                 self.before = self.socket.replace(socket);
                 self.is_kept = false;

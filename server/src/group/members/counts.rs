@@ -16,15 +16,25 @@ use super::{by_id::Activity, endpoint::Endpoint, member::Member};
 /// What a slot's listeners show, taken together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Seen {
-    /// Whether all of them are open and listen.
-    pub(crate) listens: bool,
+    /// How many of them are open and listen.
+    pub(crate) listening: usize,
+    /// How many do not, any more.
+    pub(crate) stopped: usize,
     /// Connections that wait to be accepted; of UDP sockets, how many have datagrams that were not read.
     pub(crate) unaccepted: u64,
 }
 
 impl Seen {
+    fn new(listens: bool, unaccepted: u64) -> Self {
+        Self { listening: usize::from(listens), stopped: usize::from(!listens), unaccepted }
+    }
+
     fn and(self, other: Self) -> Self {
-        Self { listens: self.listens && other.listens, unaccepted: self.unaccepted + other.unaccepted }
+        Self {
+            listening: self.listening + other.listening,
+            stopped: self.stopped + other.stopped,
+            unaccepted: self.unaccepted + other.unaccepted,
+        }
     }
 }
 
@@ -40,7 +50,12 @@ impl Endpoint {
         seen.filter_map(Result::transpose).collect()
     }
 
-    fn seen_of(&self, member: &Member, look: Option<&TimedLook>) -> Result<Option<Seen>, SocketError> {
+    /// The state of one listener; nothing where it cannot be seen.
+    pub(super) fn seen_of(
+        &self,
+        member: &Member,
+        look: Option<&TimedLook>,
+    ) -> Result<Option<Seen>, SocketError> {
         if let (Some(look), Some(watched)) = (look, &member.watched) {
             // One that is younger than the look is as it was made.
             let made = Queue { listens: true, ..Queue::default() };
@@ -49,13 +64,13 @@ impl Endpoint {
         let Some(descriptor) = &member.descriptor else { return Ok(None) };
         let ask = if self.is_udp() { options::receiving } else { options::listening };
         let said = ask(descriptor.as_fd())?;
-        Ok(Some(Seen { listens: said.listens, unaccepted: u64::from(said.unaccepted) }))
+        Ok(Some(Seen::new(said.listens, u64::from(said.unaccepted))))
     }
 
     fn seen_in(&self, queue: Queue) -> Seen {
         match self.is_udp() {
-            true => Seen { listens: true, unaccepted: u64::from(queue.datagrams > 0) },
-            false => Seen { listens: queue.listens, unaccepted: u64::from(queue.unaccepted) },
+            true => Seen::new(true, u64::from(queue.datagrams > 0)),
+            false => Seen::new(queue.listens, u64::from(queue.unaccepted)),
         }
     }
 

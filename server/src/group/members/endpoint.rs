@@ -45,7 +45,7 @@ pub(crate) struct Opening {
     pub(crate) owner: Option<u32>,
     /// How many slots there are, where they are made here.
     pub(crate) slots: u32,
-    /// How many sockets each slot has room for.
+    /// How many sockets each slot has room for, where it is made here.
     pub(crate) sockets: u32,
     /// How UDP flows are remembered.
     pub(crate) flows: FlowSettings,
@@ -61,8 +61,10 @@ pub(crate) struct Endpoint {
     pub(super) address: ListenAddress,
     pub(super) kernel: Arc<KernelGroup>,
     publisher: Arc<Mutex<Publisher>>,
-    /// By slot, in their places.
+    /// By slot, each in a place of its own.
     pub(super) members: BTreeMap<Slot, Vec<Member>>,
+    /// By slot, the cookies of sockets that its worker was passed and does not take from. Those of datagrams stay open there.
+    pub(super) passed_over: BTreeMap<Slot, Vec<u64>>,
     /// What the program had counted for each slot when it was forgotten last. Counters are never set back: to do so and to keep what they
     /// said cannot be one step. Nothing is counted for a slot without a listener.
     pub(super) counted_before: BTreeMap<Slot, SlotCounters>,
@@ -109,6 +111,7 @@ impl Endpoint {
         endpoint.counted_before =
             saved.counted.iter().map(|(&slot, &counted)| (slot, counted.into())).collect();
         endpoint.told = saved.told.clone();
+        endpoint.passed_over = saved.passed_over.clone();
         Ok(endpoint)
     }
 
@@ -120,6 +123,7 @@ impl Endpoint {
             kernel: Arc::new(kernel),
             publisher: Arc::new(Mutex::new(publisher)),
             members: BTreeMap::new(),
+            passed_over: BTreeMap::new(),
             counted_before: BTreeMap::new(),
             told: BTreeMap::new(),
             prepared: None,
@@ -132,12 +136,21 @@ impl Endpoint {
 
     /// What the next daemon has to know.
     pub(super) fn saved(&self) -> SavedAddress {
-        let cookies = |members: &Vec<Member>| members.iter().map(|member| member.cookie).collect();
+        let cookies = |members: &Vec<Member>| {
+            let mut cookies = Vec::new();
+            for member in members {
+                let place = usize::from(member.place);
+                cookies.resize(cookies.len().max(place + 1), 0);
+                cookies[place] = member.cookie;
+            }
+            cookies
+        };
         SavedAddress {
             address: self.address,
             listeners: self.members.iter().map(|(&slot, members)| (slot, cookies(members))).collect(),
             counted: self.counted_before.iter().map(|(&slot, &counted)| (slot, counted.into())).collect(),
             told: self.told.clone(),
+            passed_over: self.passed_over.clone(),
         }
     }
 
@@ -168,27 +181,34 @@ impl Endpoint {
         self.put(slot, listener)
     }
 
-    /// Puts a listener into a slot, in its next place.
+    /// Puts a listener into a slot, in its first free place, and gives it its part of the slot's flows.
     pub(super) fn put(&mut self, slot: Slot, listener: OwnedFd) -> Result<(), EndpointError> {
-        let place = self.of(slot).len() as u32;
-        if place == 0 {
+        let places = self.places(slot);
+        let free = (0..=u8::MAX).find(|place| !places.contains(place)).unwrap_or_default();
+        if !self.told.contains_key(&slot) {
             let counted = self.kernel.counters(slot)?;
             self.told.insert(slot, counted.asked[Asked::Migration as usize]);
         }
-        self.kernel.put(slot, place, listener.as_fd())?;
-        let member = Member::new(listener, self.looks())?;
+        self.kernel.put(slot, u32::from(free), listener.as_fd())?;
+        let member = Member::new(listener, free, self.looks())?;
         self.members.entry(slot).or_default().push(member);
+        self.kernel.spread(slot, &self.places(slot));
         if let Some(anchor) = &mut self.anchor {
             anchor.member_came();
         }
         Ok(())
     }
 
-    /// Takes in the next listener that a slot has had all along.
-    pub(super) fn adopt(&mut self, slot: Slot, listener: OwnedFd) -> Result<(), EndpointError> {
-        let member = Member::new(listener, self.looks())?;
+    /// Takes in a listener that a slot has had all along, in a place.
+    pub(super) fn adopt(&mut self, slot: Slot, place: u8, listener: OwnedFd) -> Result<(), EndpointError> {
+        let member = Member::new(listener, place, self.looks())?;
         self.members.entry(slot).or_default().push(member);
         Ok(())
+    }
+
+    /// The places that a slot's members have.
+    pub(super) fn places(&self, slot: Slot) -> Vec<u8> {
+        self.of(slot).iter().map(|member| member.place).collect()
     }
 
     fn looks(&self) -> Option<&Looks> {
@@ -200,12 +220,12 @@ impl Endpoint {
         self.kernel.route(Owner::new(generation.worker, generation.number), slot);
     }
 
-    /// Whether a worker's slot has as many listeners as it is to have.
-    pub(super) fn is_complete(&self, slot: Slot) -> bool {
-        self.of(slot).len() >= self.kernel.sockets() as usize
+    /// How many listeners more a slot has room for.
+    pub(super) fn room(&self, slot: Slot) -> usize {
+        (self.kernel.sockets() as usize).saturating_sub(self.of(slot).len())
     }
 
-    /// A slot's members, in their places.
+    /// A slot's members.
     pub(super) fn of(&self, slot: Slot) -> &[Member] {
         self.members.get(&slot).map_or(&[], Vec::as_slice)
     }
@@ -219,6 +239,11 @@ impl Endpoint {
     pub(super) fn cookies(&self) -> HashSet<u64> {
         let prepared = self.prepared.as_ref().and_then(|listener| options::socket_cookie(listener).ok());
         self.all().map(|member| member.cookie).chain(prepared).collect()
+    }
+
+    /// The cookies of all sockets that nobody is to look at: the group's, and those that workers were passed and do not take from.
+    pub(super) fn known(&self) -> HashSet<u64> {
+        self.cookies().into_iter().chain(self.passed_over.values().flatten().copied()).collect()
     }
 
     /// Whether the group's sockets take no IPv4 traffic, where one is at hand to be asked: in what makes a group, they are all alike.

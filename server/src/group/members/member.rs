@@ -23,10 +23,12 @@ pub(super) struct Member {
     /// The socket as `/proc/PID/fd` names it.
     pub(super) inode: u64,
     pub(super) descriptor: Option<OwnedFd>,
+    /// Its place in its slot.
+    pub(super) place: u8,
     /// What exact looks know it by; nothing where they are not to be had.
     pub(super) watched: Option<Arc<Watched>>,
     /// Where a process was seen to have it: a process may move it, so it is a hint.
-    place: Option<(Process, RawFd)>,
+    held_at: Option<(Process, RawFd)>,
 }
 
 /// A descriptor for a moment: the daemon's own, or one that was taken from the process that has it.
@@ -36,11 +38,11 @@ pub(super) enum AtHand<'a> {
 }
 
 impl Member {
-    pub(super) fn new(descriptor: OwnedFd, looks: Option<&Looks>) -> Result<Self, SocketError> {
+    pub(super) fn new(descriptor: OwnedFd, place: u8, looks: Option<&Looks>) -> Result<Self, SocketError> {
         let (cookie, inode) = (socket_cookie(&descriptor)?, inode(&descriptor)?);
         // One that cannot be watched is seen by other means.
         let watched = looks.and_then(|looks| looks.watch(descriptor.as_fd()).ok()).map(Arc::new);
-        Ok(Self { cookie, inode, descriptor: Some(descriptor), watched, place: None })
+        Ok(Self { cookie, inode, descriptor: Some(descriptor), place, watched, held_at: None })
     }
 
     /// Closes the daemon's descriptor where looks show the socket without it. The worker has a descriptor of its own.
@@ -51,8 +53,8 @@ impl Member {
     }
 
     /// Notes that a process has it under a number.
-    pub(super) fn note_place(&mut self, process: &Process, descriptor: RawFd) {
-        self.place = Some((process.clone(), descriptor));
+    pub(super) fn note_holder(&mut self, process: &Process, descriptor: RawFd) {
+        self.held_at = Some((process.clone(), descriptor));
     }
 
     /// A descriptor of it, where one can be had without a search.
@@ -60,7 +62,7 @@ impl Member {
         if let Some(own) = &self.descriptor {
             return Some(AtHand::Own(own));
         }
-        let (process, descriptor) = self.place.as_ref()?;
+        let (process, descriptor) = self.held_at.as_ref()?;
         let taken = pidfd::take_fd(process.pidfd(), *descriptor).ok()?;
         socket_cookie(&taken).is_ok_and(|cookie| cookie == self.cookie).then_some(AtHand::Taken(taken))
     }

@@ -6,6 +6,7 @@ mod cells;
 mod counts;
 mod endpoint;
 mod error;
+mod leaving;
 mod member;
 mod publication;
 mod reader;
@@ -44,7 +45,7 @@ pub(crate) use self::{
     endpoint::{Endpoint, Opening},
     error::EndpointError,
     reader::Reader,
-    readings::{SeenAt, Target},
+    readings::Target,
     upkeep::{CLEARED, Upkeep},
 };
 
@@ -70,8 +71,8 @@ pub(crate) struct Wanting {
     pub(crate) membership: Membership,
     /// The cookies of the listeners that are known already.
     pub(crate) known: HashSet<u64>,
-    /// How many more there are to be.
-    pub(crate) count: usize,
+    /// How many more there is room for.
+    pub(crate) room: usize,
 }
 
 impl Members {
@@ -97,11 +98,6 @@ impl Members {
     /// The listen addresses, in their order.
     pub(crate) fn addresses(&self) -> impl Iterator<Item = ListenAddress> {
         self.endpoints.iter().map(|endpoint| endpoint.address)
-    }
-
-    /// How many addresses take datagrams.
-    pub(crate) fn datagram_addresses(&self) -> usize {
-        self.endpoints.iter().filter(|endpoint| endpoint.is_udp()).count()
     }
 
     /// The first TCP address, where there is one.
@@ -169,23 +165,23 @@ impl Members {
     pub(crate) fn note_passed(&mut self, slot: Slot, process: &Process, first: i32) {
         for (endpoint, descriptor) in self.endpoints.iter_mut().zip(first..) {
             if let Some(member) = endpoint.members.get_mut(&slot).and_then(|members| members.first_mut()) {
-                member.note_place(process, descriptor);
+                member.note_holder(process, descriptor);
             }
         }
     }
 
-    /// Takes in a listener that a generation has bound itself.
+    /// Takes in a listener that a generation has bound itself; whether that is news.
     pub(crate) fn take_in(
         &mut self,
         address: usize,
         slot: Slot,
         generation: GenerationId,
         found: Discovered,
-    ) -> Result<(), EndpointError> {
+    ) -> Result<bool, EndpointError> {
         let endpoint = &mut self.endpoints[address];
         // Somebody else may have put it in meanwhile: a second look at the same worker.
-        if endpoint.is_complete(slot) || endpoint.cookies().contains(&found.cookie) {
-            return Ok(());
+        if endpoint.room(slot) == 0 || endpoint.known().contains(&found.cookie) {
+            return Ok(false);
         }
         endpoint.put(slot, found.listener)?;
         endpoint.name(slot, generation);
@@ -193,19 +189,20 @@ impl Members {
             endpoint.members.get_mut(&slot).and_then(|members| members.last_mut()),
             Process::open(found.pid, None),
         ) {
-            member.note_place(&process, found.descriptor);
+            member.note_holder(&process, found.descriptor);
         }
-        Ok(())
+        Ok(true)
     }
 
-    /// Takes in a listener that a slot has had all along, at an address.
+    /// Takes in a listener that a slot has had all along, in a place at an address.
     pub(crate) fn adopt(
         &mut self,
         address: usize,
         slot: Slot,
+        place: u8,
         listener: OwnedFd,
     ) -> Result<(), EndpointError> {
-        self.endpoints[address].adopt(slot, listener)
+        self.endpoints[address].adopt(slot, place, listener)
     }
 
     /// Goes on with the anchor that was kept of an address.
@@ -235,40 +232,45 @@ impl Members {
             .collect()
     }
 
-    /// Whether a worker's slot has all its listeners, at every address.
+    /// Whether a slot has a listener at every address.
     pub(crate) fn is_complete(&self, slot: Slot) -> bool {
-        self.endpoints.iter().all(|endpoint| endpoint.is_complete(slot))
+        self.lacking(slot).next().is_none()
     }
 
-    /// The first address at which a slot lacks listeners.
-    pub(crate) fn incomplete(&self, slot: Slot) -> Option<ListenAddress> {
-        self.endpoints.iter().find(|endpoint| !endpoint.is_complete(slot)).map(|endpoint| endpoint.address)
+    /// The addresses at which a slot has no listener.
+    pub(crate) fn lacking(&self, slot: Slot) -> impl Iterator<Item = ListenAddress> {
+        let lacking = self.endpoints.iter().filter(move |endpoint| endpoint.of(slot).is_empty());
+        lacking.map(|endpoint| endpoint.address)
     }
 
-    /// How many of a slot's listeners there are at each address that lacks some.
-    pub(crate) fn lacking(&self, slot: Slot) -> Vec<(ListenAddress, usize)> {
-        let lacking = self.endpoints.iter().filter(|endpoint| !endpoint.is_complete(slot));
-        lacking.map(|endpoint| (endpoint.address, endpoint.of(slot).len())).collect()
+    /// How many listeners a slot has at each address.
+    pub(crate) fn sockets(&self, slot: Slot) -> Vec<(ListenAddress, usize)> {
+        self.endpoints.iter().map(|endpoint| (endpoint.address, endpoint.of(slot).len())).collect()
     }
 
-    /// What a worker is still to bind for its slot; its sockets are to be this user's. `is_passed`: what the slot has are listeners that
-    /// the worker was passed, and all may be bound instead.
-    pub(crate) fn wanting(&self, slot: Slot, owner_uid: u32, is_passed: bool) -> Vec<Wanting> {
-        let endpoints = self.endpoints.iter().enumerate();
-        let wanting = endpoints.filter(|(_, endpoint)| is_passed || !endpoint.is_complete(slot));
-        wanting
-            .map(|(address, endpoint)| Wanting {
-                address,
-                membership: Membership {
-                    address: endpoint.address,
-                    owner_uid,
-                    v6_only: endpoint.is_v6_only(),
-                },
-                known: endpoint.cookies(),
-                count: endpoint.kernel.sockets() as usize
-                    - if is_passed { 0 } else { endpoint.of(slot).len() },
-            })
-            .collect()
+    /// What a worker may still bind for its slot, `most` sockets at each address; they are to be this user's. `is_passed`: what the slot has
+    /// are listeners that the worker was passed, and all may be bound instead.
+    pub(crate) fn wanting(&self, slot: Slot, most: usize, owner_uid: u32, is_passed: bool) -> Vec<Wanting> {
+        let wanting = self.endpoints.iter().enumerate().map(|(address, endpoint)| {
+            let (sockets, has) = (endpoint.kernel.sockets() as usize, endpoint.of(slot).len());
+            let room = sockets.min(most).saturating_sub(if is_passed { 0 } else { has });
+            let membership =
+                Membership { address: endpoint.address, owner_uid, v6_only: endpoint.is_v6_only() };
+            Wanting { address, membership, known: endpoint.known(), room }
+        });
+        wanting.filter(|wanting| wanting.room > 0).collect()
+    }
+
+    /// Clears a slot whose worker binds its sockets itself and forgets what it was passed; what was counted for it. Sockets of datagrams
+    /// stay open at the worker, and are never taken for its own.
+    pub(crate) fn pass_over(&mut self, slot: Slot) -> SlotCounters {
+        let passed = |endpoint: &Endpoint| endpoint.of(slot).iter().map(|member| member.cookie).collect();
+        let passed: Vec<Vec<u64>> = self.endpoints.iter().map(passed).collect();
+        let counted = self.forget(slot);
+        for (endpoint, passed) in self.endpoints.iter_mut().zip(passed).filter(|(it, _)| it.is_udp()) {
+            endpoint.passed_over.insert(slot, passed);
+        }
+        counted
     }
 
     /// Has a layout be published on every address; the task is told. What it is told at once, where that cannot be begun, is

@@ -48,6 +48,12 @@ impl Members {
         self.endpoints.iter().flat_map(|endpoint| endpoint.of(slot)).any(|member| member.descriptor.is_some())
     }
 
+    /// The same of those at one address.
+    pub(crate) fn keeps_at(&self, address: ListenAddress, slot: Slot) -> bool {
+        let endpoint = self.endpoints.iter().find(|endpoint| endpoint.address == address);
+        endpoint.is_some_and(|endpoint| endpoint.of(slot).iter().any(|member| member.descriptor.is_some()))
+    }
+
     /// Unaccepted connections at those of a slot's listeners that the daemon has a descriptor of.
     pub(crate) fn waiting(&self, slot: Slot) -> u64 {
         self.endpoints
@@ -112,16 +118,20 @@ impl Members {
     pub(crate) fn is_at_rest(&self, neighbours: &Neighbours) -> bool {
         let is_at_rest = |endpoint: &Endpoint| {
             let Some(look) = neighbours.seen(endpoint.address) else { return false };
-            let mut missing = endpoint.cookies();
-            let mut found = look.at(endpoint.address.address);
-            found.all(|other| other.unaccepted == 0 && missing.remove(&other.cookie)) && missing.is_empty()
+            let (known, mut missing) = (endpoint.known(), endpoint.cookies());
+            let mut is_at_rest = look.at(endpoint.address.address).all(|other| {
+                missing.remove(&other.cookie);
+                other.unaccepted == 0 && known.contains(&other.cookie)
+            });
+            is_at_rest &= missing.is_empty();
+            is_at_rest
         };
         self.endpoints.iter().all(is_at_rest)
     }
 
     /// The addresses, each with the cookies of its members: to look for others by.
     pub(crate) fn known(&self) -> Vec<(ListenAddress, HashSet<u64>)> {
-        self.endpoints.iter().map(|endpoint| (endpoint.address, endpoint.cookies())).collect()
+        self.endpoints.iter().map(|endpoint| (endpoint.address, endpoint.known())).collect()
     }
 
     /// All slots that have members.

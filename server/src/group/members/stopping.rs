@@ -93,28 +93,30 @@ impl Endpoint {
         // Before another worker has the slot.
         self.kernel.flows().sweep(self.opening.flows.idle, Some(slot));
         self.kernel.show(slot, Shown::default());
+        self.kernel.spread(slot, &[]);
         self.members.remove(&slot);
+        self.passed_over.remove(&slot);
         self.told.remove(&slot);
         self.by_id.remove(&slot);
         Ok(counted)
     }
 
-    /// Descriptors that were taken of a slot's listeners, by whose socket each is: those of other sockets are left out.
-    pub(super) fn sort_taken(&self, slot: Slot, taken: &mut Vec<OwnedFd>) -> BTreeMap<usize, OwnedFd> {
+    /// Descriptors that were taken of a slot's listeners, by the place of the socket that each is of: those of other sockets are left out.
+    pub(super) fn sort_taken(&self, slot: Slot, taken: &mut Vec<OwnedFd>) -> BTreeMap<u8, OwnedFd> {
         let mut sorted = BTreeMap::new();
-        for (place, member) in self.of(slot).iter().enumerate() {
+        for member in self.of(slot) {
             let is_its =
                 |socket: &OwnedFd| options::socket_cookie(socket).is_ok_and(|it| it == member.cookie);
             if let Some(at) = taken.iter().position(is_its) {
-                sorted.insert(place, taken.swap_remove(at));
+                sorted.insert(member.place, taken.swap_remove(at));
             }
         }
         sorted
     }
 
     /// Puts a slot's listener back where somebody has cleared its place; whether it was.
-    pub(super) fn fill(&self, slot: Slot, place: usize, listener: &OwnedFd) -> Result<bool, DataplaneError> {
-        self.kernel.fill(slot, place as u32, listener.as_fd())
+    pub(super) fn fill(&self, slot: Slot, place: u8, listener: &OwnedFd) -> Result<bool, DataplaneError> {
+        self.kernel.fill(slot, u32::from(place), listener.as_fd())
     }
 }
 

@@ -83,12 +83,12 @@ impl Endpoint {
         }
         let is_looked_at = |slot: Slot| slot % 2 == parity && !ending.contains(&slot);
         for (&slot, members) in self.members.iter().filter(|(slot, _)| is_looked_at(**slot)) {
-            for (place, member) in members.iter().enumerate() {
+            for member in members {
                 let Some(listener) = member.at_hand() else {
                     upkeep.out_of_hand.push(slot);
                     break;
                 };
-                if self.fill(slot, place, &listener)? {
+                if self.fill(slot, member.place, &listener)? {
                     upkeep.repaired.push(CLEARED);
                 }
             }

@@ -54,6 +54,13 @@ impl Processes {
         generation.unattended_since
     }
 
+    /// Notes whether a generation has no listener at an address any more; since when, where that is so.
+    pub(crate) fn closed(&mut self, id: GenerationId, is_closed: bool, now: Millis) -> Option<Millis> {
+        let generation = self.generations.get_mut(&id)?;
+        generation.closed_since = is_closed.then(|| generation.closed_since.unwrap_or(now));
+        generation.closed_since
+    }
+
     /// Has what a generation's process has left behind be killed, on a thread; whether there may be something. The task is told what it
     /// was. The generation's connections have ended or their deadline is over; its listener, which a child may hold as well, is shut down
     /// or was never in a table.

@@ -45,6 +45,12 @@ pub(crate) struct Generation {
     pub(super) is_ready: bool,
     /// Whether its listeners are being looked for.
     pub(super) is_searched: bool,
+    /// Whether the last look found none that the one before had not: it has bound all that it binds.
+    pub(super) is_settled: bool,
+    /// Whether it was found to have bound a listener.
+    pub(super) has_bound: bool,
+    /// Until when more listeners of a generation that is ready are looked for.
+    pub(super) sought_until: Option<Instant>,
     /// When that look, or the last one, began.
     pub(super) searched_at: Option<Instant>,
     /// Whether it had said that it is ready when that look began.
@@ -65,6 +71,8 @@ pub(crate) struct Generation {
     pub(super) has_unused: bool,
     /// Since when its listener is seen with connections and without a process to accept them.
     pub(super) unattended_since: Option<Millis>,
+    /// Since when it has no listener at an address any more.
+    pub(super) closed_since: Option<Millis>,
     /// What is known of its connections while it drains.
     pub(super) subject: Arc<Mutex<Subject>>,
 }
@@ -109,6 +117,9 @@ impl Generation {
             probe: ProbeState::None,
             is_ready: false,
             is_searched: false,
+            is_settled: false,
+            has_bound: false,
+            sought_until: None,
             searched_at: None,
             had_told_before: false,
             begun: Instant::now(),
@@ -119,8 +130,14 @@ impl Generation {
             is_stalled: false,
             has_unused: false,
             unattended_since: None,
+            closed_since: None,
             subject: Arc::default(),
         }
+    }
+
+    /// Whether more listeners of it are looked for now, although it is ready.
+    pub(super) fn is_sought(&self) -> bool {
+        !self.is_stopping && self.sought_until.is_some_and(|until| Instant::now() < until)
     }
 
     /// Whether it has a process that may still run.

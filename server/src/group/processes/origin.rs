@@ -8,10 +8,7 @@ pub(crate) enum Origin {
     /// The daemon makes the listeners and passes them to the process that it starts.
     Inherit,
     /// The process that the daemon starts binds its listeners itself; the daemon looks for them and takes them in.
-    Own {
-        /// How many at each address.
-        sockets: u32,
-    },
+    Own,
     /// Either: the daemon makes listeners and passes them, and looks for those that the process binds itself.
     Auto,
 }
@@ -31,7 +28,7 @@ impl Origin {
     pub(crate) fn of(settings: &GroupSettings) -> Self {
         match settings.mode {
             Mode::Inherit => Self::Inherit,
-            Mode::Own => Self::Own { sockets: settings.sockets },
+            Mode::Own => Self::Own,
             Mode::Auto => Self::Auto,
         }
     }
@@ -43,23 +40,15 @@ impl Origin {
 
     /// Whether processes are passed listeners.
     pub(crate) fn passes(self) -> bool {
-        !matches!(self, Self::Own { .. })
+        self != Self::Own
     }
 
     /// What is known of a generation that begins.
     pub(crate) fn serves(self) -> Serves {
         match self {
             Self::Inherit => Serves::Passed,
-            Self::Own { .. } => Serves::Own,
+            Self::Own => Serves::Own,
             Self::Auto => Serves::Unknown,
-        }
-    }
-
-    /// How many sockets a worker is to have at each address.
-    pub(crate) fn sockets(self) -> u32 {
-        match self {
-            Self::Inherit | Self::Auto => 1,
-            Self::Own { sockets } => sockets,
         }
     }
 }

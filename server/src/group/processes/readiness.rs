@@ -34,7 +34,10 @@ use super::{
 /// A program that has not listened where it is to after this time may listen elsewhere.
 const LISTENS_SOON: Duration = Duration::from_millis(1_500);
 
-/// What nobody tells of and is looked for while generations start.
+/// For how long more listeners of a working generation are looked for, after it has bound one or lost one.
+const BINDS_WITHIN: Duration = Duration::from_secs(1);
+
+/// What nobody tells of and is looked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Sign {
     /// Listeners that a worker binds itself.
@@ -60,8 +63,9 @@ impl Processes {
         let has_shown = match (generation.serves, generation.ready) {
             // Of what it was passed and does not take, nobody would take anything.
             (Serves::Unknown, _) => false,
-            (Serves::Own, Readiness::Listener | Readiness::Any) => true,
-            (Serves::Own | Serves::Passed, _) => generation.has_told,
+            (Serves::Own, Readiness::Listener | Readiness::Any) => generation.is_settled,
+            (Serves::Own, _) => generation.is_settled && generation.has_told,
+            (Serves::Passed, _) => generation.has_told,
         };
         // What it says can be heard before what its exec came to.
         let runs = matches!(generation.launch, Launch::Runs);
@@ -77,14 +81,14 @@ impl Processes {
     /// What is to be looked for now; nothing of a generation whose listeners are being looked for, nor of one that does not run its program
     /// yet: until its exec a process has a copy of each descriptor of the daemon, also of the listeners that were just taken from others.
     pub(crate) fn signs(&self) -> impl Iterator<Item = Sign> {
-        let starting =
-            self.generations.iter().filter(|(_, it)| !it.is_ready && !it.has_exited && it.process.is_some());
-        starting.flat_map(|(&id, generation)| {
+        let running = self.generations.iter().filter(|(_, it)| !it.has_exited && it.process.is_some());
+        running.flat_map(|(&id, generation)| {
             let is_probed = matches!(generation.probe, ProbeState::Connected(_));
             let may_bind = match generation.serves {
                 Serves::Passed => false,
+                _ if generation.is_ready => generation.is_sought(),
                 Serves::Unknown => true,
-                Serves::Own => !is_probed,
+                Serves::Own => !is_probed || !generation.is_settled,
             };
             let is_sought = may_bind && !generation.is_searched && matches!(generation.launch, Launch::Runs);
             let listeners = is_sought.then_some(Sign::Listeners(id, generation.slot));
@@ -102,9 +106,25 @@ impl Processes {
         self.generations.get(&id)?.searched_at.map(|at| at.elapsed())
     }
 
-    /// Whether it waits only for a look that finds no listener of a generation's own.
+    /// Whether it waits only for a look at a generation's listeners that finds nothing new.
     pub(crate) fn is_urgent(&self, id: GenerationId) -> bool {
-        self.generations.get(&id).is_some_and(|it| it.serves == Serves::Unknown && it.has_told)
+        let waits = |it: &Generation| match it.serves {
+            Serves::Unknown => it.has_told,
+            Serves::Own => !it.is_ready && it.has_bound && !it.is_settled,
+            Serves::Passed => false,
+        };
+        self.generations.get(&id).is_some_and(waits)
+    }
+
+    /// Has more listeners of a generation be looked for, where it serves and binds them itself: it has bound one, or lost one. Whether that
+    /// can be.
+    pub(crate) fn seek(&mut self, id: GenerationId) -> bool {
+        let binds = self.origin().binds();
+        let is_it =
+            |it: &&mut Generation| binds && it.is_ready && it.serves != Serves::Passed && !it.is_stopping;
+        let Some(generation) = self.generations.get_mut(&id).filter(is_it) else { return false };
+        generation.sought_until = Some(Instant::now() + BINDS_WITHIN);
+        true
     }
 
     /// A generation has bound listeners itself; whether that is news.
@@ -161,17 +181,19 @@ impl Processes {
         self.generations.get(&id)?.astray
     }
 
-    /// The look for a generation's listeners is over. Whether it still starts.
+    /// The look for a generation's listeners is over. Its slot, and whether it is ready already; nothing where it has ended.
     ///
     /// Decides which listeners a generation serves that said that it is ready before the look: a program binds first, so if it has
     /// none of its own, it serves those that it was passed.
-    pub(crate) fn searched(&mut self, id: GenerationId, has_found: bool) -> Option<Slot> {
+    pub(crate) fn searched(&mut self, id: GenerationId, has_found: bool) -> Option<(Slot, bool)> {
         let generation = self.generations.get_mut(&id)?;
         generation.is_searched = false;
+        generation.is_settled = !has_found;
+        generation.has_bound |= has_found;
         if generation.serves == Serves::Unknown && !has_found && generation.had_told_before {
             generation.serves = Serves::Passed;
         }
-        (!generation.is_ready && !generation.has_exited).then_some(generation.slot)
+        (!generation.has_exited).then_some((generation.slot, generation.is_ready))
     }
 
     /// Notes that a generation has bound more sockets than its group takes in; whether that is news.
@@ -206,7 +228,7 @@ fn listens_elsewhere(wanted: &[ListenAddress], tree: &[u32]) -> Option<ListenAdd
 
 /// What a worker has bound of what is wanted at one address.
 fn find(wanting: Wanting, tree: &LazyCell<Vec<u32>, impl FnOnce() -> Vec<u32>>) -> Vec<Found> {
-    let Wanting { address, membership, mut known, count } = wanting;
+    let Wanting { address, membership, mut known, room } = wanting;
     let mut found = Vec::new();
     let mut diag = match Diag::open() {
         Ok(diag) => diag,
@@ -215,7 +237,7 @@ fn find(wanting: Wanting, tree: &LazyCell<Vec<u32>, impl FnOnce() -> Vec<u32>>) 
             return vec![Found { address, result: Err(refusal) }];
         }
     };
-    while found.len() < count {
+    while found.len() < room {
         match discover(&mut diag, &membership, tree, &known).transpose() {
             None => break,
             Some(Ok(discovered)) => {

@@ -34,13 +34,18 @@ impl View {
         let name = &self.settings.name;
         let message = if !self.settings.has_udp() {
             format!("{name}: connection IDs are in datagrams, and no address is udp")
-        } else if self.settings.sockets > 1 {
-            let sockets = self.settings.sockets;
+        } else if let Some(sockets) = self.most_sockets() {
             format!("{name}: a connection ID names a worker, and not one of its {sockets} sockets")
         } else {
             return Ok(());
         };
         Err(Fault::new(FaultKind::Refused, message).with_hint("choose another policy".to_owned()))
+    }
+
+    /// How many sockets a worker has, or is said to have, where it is more than one.
+    fn most_sockets(&self) -> Option<usize> {
+        let counts = self.readers.iter().flat_map(|reader| reader.sockets().values()).map(Vec::len);
+        counts.chain(self.settings.sockets.map(|count| count as usize)).filter(|count| *count > 1).max()
     }
 
     /// What a change would do to the table.

@@ -21,7 +21,7 @@ pub(crate) const FORMAT: u32 = 2;
 
 /// The version of the maps' shapes and meanings, as program and daemon share them: raised with every change of `server-common` that an
 /// older program would misread.
-pub(crate) const MAPS: u32 = 2;
+pub(crate) const MAPS: u32 = 3;
 
 /// One group, as it was when it was last saved.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -59,13 +59,16 @@ pub(crate) struct Saved {
 pub(crate) struct SavedAddress {
     /// With the port that was found, where 0 was asked for.
     pub address: ListenAddress,
-    /// The cookies of each slot's listeners, in their places.
+    /// The cookies of each slot's listeners, in their places; 0 where a place is free.
     pub listeners: BTreeMap<Slot, Vec<u64>>,
     /// What the program had counted for each slot in use before its listener came.
     pub counted: BTreeMap<Slot, SavedCounters>,
     /// How many migrations to each slot were told of.
     #[serde(default)]
     pub told: BTreeMap<Slot, u64>,
+    /// The cookies of sockets that workers were passed and do not take from, by slot.
+    #[serde(default)]
+    pub passed_over: BTreeMap<Slot, Vec<u64>>,
 }
 
 /// A generation's process.

@@ -1,0 +1,176 @@
+//! Workers that change their listeners while they serve, as servers do that reload: nothing is lost, nobody is started again, and each of
+//! the listeners gets its part.
+
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    time::Duration,
+};
+
+use rustix::process::Signal;
+use steer::control::api::Event;
+use steer_tests::{
+    clients::Client,
+    control::Control,
+    netns, process,
+    python::{self, CHANGING_SERVER},
+    receipts::group_of,
+    steer::{Steer, binary},
+    traffic::{Traffic, counters_add_up},
+    wait,
+};
+
+const SOON: Duration = Duration::from_secs(60);
+
+fn address() -> SocketAddr {
+    (Ipv4Addr::LOCALHOST, 8080).into()
+}
+
+/// `steer run` with workers in Python that take these steps.
+fn changing(workers: &str, options: &[&str], steps: &[&str]) -> Vec<String> {
+    let group = ["--listen", "127.0.0.1:8080", "--workers", workers, "--settle", "0ms"].into_iter();
+    let arguments: Vec<&str> = ["127.0.0.1", "8080"].into_iter().chain(steps.iter().copied()).collect();
+    let words = group.chain(options.iter().copied()).chain(["--"]).map(str::to_owned);
+    words.chain(python::command(CHANGING_SERVER, &arguments)).collect()
+}
+
+/// Asks until each of the listeners has answered that a worker is to have, and none that it has closed. Each worker's are numbered from 1.
+#[track_caller]
+fn until_answered_by(expected: &[u32]) {
+    wait::until(&format!("{expected:?} answer"), SOON, || {
+        let client = |_| {
+            let mut client = Client::connect(IpAddr::from(Ipv4Addr::LOCALHOST), address());
+            client.ask();
+            client.answered_header("x-socket:").parse::<u32>().expect("it is a number")
+        };
+        let answered: BTreeSet<u32> = (0..100).map(client).collect();
+        if answered.iter().eq(expected) { Ok(()) } else { Err(format!("{answered:?}")) }
+    });
+}
+
+fn signal_all(steer: &Steer<'_>) {
+    for worker in &group_of(steer).workers {
+        process::signal(worker.pid.expect("it works"), Signal::HUP);
+    }
+}
+
+/// Whoever was started is what there is, and nobody was told that something is amiss.
+#[track_caller]
+fn assert_undisturbed(steer: &Steer<'_>) {
+    let control = Control::new(&steer.socket());
+    for kind in ["listener-lost", "unused-sockets", "stranger", "exited", "crashed"] {
+        let told: Vec<Event> = control.events(kind);
+        assert!(told.is_empty(), "{told:?}");
+    }
+    let group = counters_add_up(&group_of(steer));
+    assert_eq!(group.outcome.dropped, 0, "{group:?}");
+    assert!(control.status().workers.iter().all(|worker| worker.generation == 1));
+}
+
+#[test]
+fn nothing_is_lost_while_workers_change_their_listeners() {
+    let steps = ["2", "5", "3", "anew", "closed-first", "anew", "1", "4"];
+    let answering: [&[u32]; 8] = [
+        &[1, 2],
+        &[1, 2, 3, 4, 5],
+        &[3, 4, 5],
+        &[6, 7, 8],
+        &[9, 10, 11],
+        &[12, 13, 14],
+        &[14],
+        &[14, 15, 16, 17],
+    ];
+    netns::run("rebinding", |namespace| {
+        for options in [&["--mode", "own"][..], &[]] {
+            let mut steer = Steer::run(namespace, &changing("2", options, &steps));
+            let traffic = Traffic::start(&[address()]);
+            until_answered_by(answering[0]);
+            for expected in &answering[1..] {
+                traffic.more(100);
+                signal_all(&steer);
+                until_answered_by(expected);
+            }
+            let tally = traffic.end();
+            assert_undisturbed(&steer);
+            let changes = Control::new(&steer.socket()).events("sockets").len();
+            println!(
+                "rebinding {options:?}: connections: {}, failed: {}, changes told of: {changes}",
+                tally.connections, tally.failed
+            );
+            assert!(changes >= 2 * (steps.len() - 1));
+            steer.stop(SOON);
+        }
+    });
+}
+
+/// There is nobody else: connections wait while the only worker has no listener.
+#[test]
+fn the_only_worker_may_close_all_before_it_binds_others() {
+    netns::run("rebinding-held", |namespace| {
+        let steps = ["3"].into_iter().chain(["closed-first"; 10]);
+        let mut steer = Steer::run(namespace, &changing("1", &["--mode", "own"], &steps.collect::<Vec<_>>()));
+        let traffic = Traffic::start(&[address()]);
+        for step in 1..=10 {
+            traffic.more(50);
+            signal_all(&steer);
+            until_answered_by(&[3 * step + 1, 3 * step + 2, 3 * step + 3]);
+        }
+        let tally = traffic.end();
+        assert_undisturbed(&steer);
+        let held = group_of(&steer).counters.outcome.held;
+        println!(
+            "rebinding-held: connections: {}, failed: {}, held: {held}",
+            tally.connections, tally.failed
+        );
+        assert!(held > 0);
+        steer.stop(SOON);
+    });
+}
+
+#[test]
+fn a_worker_that_closes_its_last_listener_is_replaced() {
+    netns::run("rebinding-lost", |namespace| {
+        let steer = Steer::run(namespace, &changing("2", &["--mode", "own"], &["2", "0"]));
+        let traffic = Traffic::start(&[address()]);
+        let victim = group_of(&steer).workers[0].pid.expect("it works");
+        process::signal(victim, Signal::HUP);
+        steer.until("it is started again", SOON, |status| {
+            let worker = &status.groups[0].workers[0];
+            worker.generation > 1 && worker.state == "working"
+        });
+        traffic.more(50);
+        assert_eq!(traffic.end().failed, 0);
+        let told = Control::new(&steer.socket()).events("listener-lost");
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert!(told[0].detail.contains("does not listen any more"), "{told:?}");
+    });
+}
+
+#[test]
+fn what_has_changed_while_there_was_no_daemon_is_found_by_the_next() {
+    netns::run("rebinding-succession", |namespace| {
+        let arguments = ["127.0.0.1", "8080", "5", "2", "4"];
+        let command = python::command(CHANGING_SERVER, &arguments);
+        let configured = format!(
+            "[[group]]\nname = \"web\"\nlisten = [\"tcp://127.0.0.1:8080\"]\n[group.workers]\ncount = 2\n\
+             command = {command:?}\n[group.deadlines]\nsettle = \"0ms\"\n"
+        );
+        let mut steer = Steer::service(namespace, &binary(), &configured);
+        steer.start_daemon();
+        steer.until_working();
+        let traffic = Traffic::start(&[address()]);
+        until_answered_by(&[1, 2, 3, 4, 5]);
+        for expected in [&[4, 5][..], &[4, 5, 6, 7]] {
+            let workers: Vec<u32> = group_of(&steer).workers.iter().filter_map(|worker| worker.pid).collect();
+            steer.kill();
+            workers.iter().for_each(|&pid| process::signal(pid, Signal::HUP));
+            traffic.more(100);
+            steer.start_daemon();
+            steer.until_working();
+            until_answered_by(expected);
+        }
+        assert_eq!(traffic.end().failed, 0);
+        assert_undisturbed(&steer);
+        steer.stop(SOON);
+    });
+}
