@@ -263,7 +263,7 @@ impl GroupHost {
     pub(super) fn forget_passed(&mut self, id: GenerationId, slot: Slot) {
         self.members.discard_unaccepted(slot);
         self.members.shut(slot);
-        let counted = self.members.forget(slot);
+        let counted = self.members.leave(slot);
         let totals = self.totals.workers.entry(id.worker).or_default();
         totals.counters = totals.counters.plus(&counted);
         self.journal(

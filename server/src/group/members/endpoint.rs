@@ -63,6 +63,9 @@ pub(crate) struct Endpoint {
     publisher: Arc<Mutex<Publisher>>,
     /// By slot, in their places.
     pub(super) members: BTreeMap<Slot, Vec<Member>>,
+    /// By slot, the cookies of sockets that its worker was passed and leaves. It holds them, and a UDP socket cannot be made to stop: a
+    /// look for those that it binds finds them, too.
+    pub(super) left: BTreeMap<Slot, HashSet<u64>>,
     /// What the program had counted for each slot when it was forgotten last. Counters are never set back: to do so and to keep what they
     /// said cannot be one step. Nothing is counted for a slot without a listener.
     pub(super) counted_before: BTreeMap<Slot, SlotCounters>,
@@ -120,6 +123,7 @@ impl Endpoint {
             kernel: Arc::new(kernel),
             publisher: Arc::new(Mutex::new(publisher)),
             members: BTreeMap::new(),
+            left: BTreeMap::new(),
             counted_before: BTreeMap::new(),
             told: BTreeMap::new(),
             prepared: None,

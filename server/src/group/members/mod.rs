@@ -264,7 +264,7 @@ impl Members {
                     owner_uid,
                     v6_only: endpoint.is_v6_only(),
                 },
-                known: endpoint.cookies(),
+                known: &endpoint.cookies() | endpoint.left.get(&slot).unwrap_or(&HashSet::new()),
                 count: endpoint.kernel.sockets() as usize
                     - if is_passed { 0 } else { endpoint.of(slot).len() },
             })
@@ -355,6 +355,20 @@ impl Members {
             .iter()
             .filter(|endpoint| !endpoint.is_udp())
             .for_each(|endpoint| endpoint.discard_unaccepted(slot));
+    }
+
+    /// [`Self::forget`], where the slot's worker goes on, and goes on holding what it was passed.
+    pub(crate) fn leave(&mut self, slot: Slot) -> SlotCounters {
+        let passed: Vec<HashSet<u64>> = self
+            .endpoints
+            .iter()
+            .map(|endpoint| endpoint.of(slot).iter().map(|member| member.cookie).collect())
+            .collect();
+        let counted = self.forget(slot);
+        for (endpoint, cookies) in self.endpoints.iter_mut().zip(passed) {
+            endpoint.left.insert(slot, cookies);
+        }
+        counted
     }
 
     /// Clears a slot and forgets its listeners; what was counted for it.

@@ -94,6 +94,7 @@ impl Endpoint {
         self.kernel.flows().sweep(self.opening.flows.idle, Some(slot));
         self.kernel.show(slot, Shown::default());
         self.members.remove(&slot);
+        self.left.remove(&slot);
         self.told.remove(&slot);
         self.by_id.remove(&slot);
         Ok(counted)
