@@ -20,7 +20,7 @@ pub(super) const SERVERS: &[Server] = &[
         speaks: Speaks::Dns,
         ..PLAIN
     },
-    // Two do not run in one directory: the second finds the first's pid file, and its database locked.
+    // Each in a directory of its own: it does not start where it finds another's pid file.
     Server {
         name: "knot",
         needs: &["knotd"],
@@ -28,7 +28,7 @@ pub(super) const SERVERS: &[Server] = &[
         files: &[
             (
                 "knot.conf",
-                "server:\n  rundir: .\n  listen: BARE@PORT\n  udp-workers: 1\ndatabase:\n  storage: .\n\
+                "server:\n  rundir: .\n  listen: BARE@PORT\ndatabase:\n  storage: .\n\
                  log:\n  - target: stderr\n    any: warning\n\
                  zone:\n  - domain: example\n    file: DIR/example.zone\n",
             ),
