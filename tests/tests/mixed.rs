@@ -9,7 +9,7 @@ use std::{
 };
 
 use socket2::{Domain, SockAddr, Socket, Type};
-use steer_tests::{netns, receipts::group_of, steer::Steer};
+use steer_tests::{netns, python, receipts::group_of, steer::Steer};
 
 const ADDRESSES: [&str; 2] = ["127.0.0.1:8443", "[fd00:57ee:7::1]:8443"];
 const CLIENTS: u16 = 64;
@@ -73,5 +73,41 @@ fn under_source_a_client_has_one_worker_for_both() {
         println!("{CLIENTS} clients of each family: {asked:?}, by {} workers", seen.len());
         assert_eq!((asked.datagram, seen.len()), (4 * u64::from(CLIENTS), 6));
         assert!(asked.connection >= asked.datagram, "{asked:?}");
+    });
+}
+
+/// A server that listens for connections at once, and binds its socket for datagrams when a look for its listeners is long over. It
+/// answers datagrams.
+const DATAGRAMS_LATER: &str = r#"
+import os, socket, sys, time
+address = (sys.argv[1], int(sys.argv[2]))
+listener = socket.socket()
+listener.bind(address)
+listener.listen()
+time.sleep(1)
+datagrams = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+datagrams.bind(address)
+while True:
+    datagrams.sendto(b"%d" % os.getpid(), datagrams.recvfrom(65536)[1])
+"#;
+
+/// The socket for datagrams that it was passed stays bound, and the worker's, when it has shown that it binds for itself.
+#[test]
+fn a_socket_that_a_worker_was_passed_and_leaves_is_not_taken_for_its_own() {
+    netns::run("mixed-later", |namespace| {
+        let target: SocketAddr = "127.0.0.1:8080".parse().unwrap();
+        let mut arguments =
+            ["--listen", "udp://127.0.0.1:8080", "--listen", "127.0.0.1:8080", "--workers", "2", "--"]
+                .map(str::to_owned)
+                .to_vec();
+        arguments.extend(python::command(DATAGRAMS_LATER, &["127.0.0.1", "8080"]));
+        let steer = Steer::run(namespace, &arguments);
+        let workers = || -> std::collections::BTreeSet<String> {
+            (1..=CLIENTS).map(|number| by_udp(client(target, number), target)).collect()
+        };
+        let group = group_of(&steer);
+        let pids = group.workers.iter().filter_map(|worker| Some(worker.pid?.to_string()));
+        assert_eq!(workers(), pids.collect());
+        assert_eq!(group.mode, "auto");
     });
 }

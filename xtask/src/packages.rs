@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 
-/// A program that is called, and the Debian package that has it.
+/// A program that is called, or a file by its path, and the Debian package that has it.
 pub(crate) type Needed = (&'static str, &'static str);
 
 /// What the privileged tests call.
@@ -21,20 +21,24 @@ pub(crate) const FOR_TESTS: [Needed; 6] = [
     ("dnsperf", "dnsperf"),
 ];
 /// Servers that `cargo xtask servers` runs.
-pub(crate) const SERVERS: [Needed; 9] = [
+pub(crate) const SERVERS: [Needed; 12] = [
     ("nginx", "nginx-light"),
     ("haproxy", "haproxy"),
     ("apache2", "apache2-bin"),
     ("php-fpm8.2", "php8.2-fpm"),
     ("redis-server", "redis-server"),
+    ("unbound", "unbound"),
+    ("knotd", "knot"),
     ("uwsgi", "uwsgi-plugin-python3"),
     ("node", "nodejs"),
     ("go", "golang-go"),
     ("java", "default-jdk-headless"),
+    ("/usr/include/liburing.h", "liburing-dev"),
 ];
 /// Services that come with them: none is to serve this host.
-const SERVICES: [(&str, &str); 5] = [
+const SERVICES: [(&str, &str); 6] = [
     ("unbound", "unbound.service"),
+    ("knot", "knot.service"),
     ("nginx-light", "nginx.service"),
     ("haproxy", "haproxy.service"),
     ("php8.2-fpm", "php8.2-fpm.service"),

@@ -82,7 +82,8 @@ pub(crate) struct Request {
 struct Deferred {
     request: Request,
     observation: Observation,
-    queue_is_empty: bool,
+    /// Whether nothing is accepted any more after the count.
+    is_final: bool,
     /// Whether its connections have never been counted.
     is_first: bool,
 }
@@ -186,7 +187,9 @@ impl Thread {
                         Need::No(count) => observation.connections = count,
                         need @ (Need::Wanted(_) | Need::Yes | Need::First) => {
                             let is_first = need == Need::First;
-                            to_count.push(Deferred { request, observation, queue_is_empty, is_first });
+                            // Before its first instant an empty queue fills again.
+                            let is_final = queue_is_empty && request.first_instant.is_some();
+                            to_count.push(Deferred { request, observation, is_final, is_first });
                             continue;
                         }
                     }
@@ -216,7 +219,7 @@ impl Thread {
                 look_took = thread_time() - began;
                 all
             });
-            let Deferred { request, mut observation, queue_is_empty, is_first } = deferred;
+            let Deferred { request, mut observation, is_final, is_first } = deferred;
             let is_dead = request.is_dead();
             let tree = request.process.as_ref().map(|process| process.tree_among(all)).unwrap_or_default();
             let looks = self.looks.as_ref().map(|looks| looks.looks());
@@ -231,7 +234,7 @@ impl Thread {
                 Ok(found) => {
                     observation.connections = found.len() as u64;
                     let mut subject = request.subject.lock().unwrap_or_else(PoisonError::into_inner);
-                    subject.counted(observation.connections, Instant::now(), took, queue_is_empty, is_dead);
+                    subject.counted(observation.connections, Instant::now(), took, is_final, is_dead);
                     drop(subject);
                     request.answer(observation);
                 }

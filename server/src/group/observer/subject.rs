@@ -32,7 +32,8 @@ struct Counted {
     count: u64,
     at: Instant,
     took: Duration,
-    /// Whether its queue has been empty from before the count on, so that nothing can have been accepted since.
+    /// Whether its queue has been empty from before the count on, which was after its first instant, so that nothing can have been accepted
+    /// since.
     is_final: bool,
     /// Whether its process had ended.
     was_dead: bool,
@@ -74,17 +75,11 @@ impl Subject {
         }
     }
 
-    /// Takes a count in that was made after its queue was seen.
-    pub(crate) fn counted(
-        &mut self,
-        count: u64,
-        at: Instant,
-        took: Duration,
-        queue_was_empty: bool,
-        is_dead: bool,
-    ) {
+    /// Takes a count in that was made after its queue was seen. `is_final`: after its first instant, too, and the queue was empty. Before
+    /// that, connections come to it still, and can be accepted at once.
+    pub(crate) fn counted(&mut self, count: u64, at: Instant, took: Duration, is_final: bool, is_dead: bool) {
         self.since.get_or_insert(at);
-        self.connections = Some(Counted { count, at, took, is_final: queue_was_empty, was_dead: is_dead });
+        self.connections = Some(Counted { count, at, took, is_final, was_dead: is_dead });
     }
 
     /// How many handshakes may be its own, of those that are half-open at its addresses: those that have been so since its first

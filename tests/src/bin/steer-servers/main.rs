@@ -3,6 +3,7 @@
 //! Each runs unmodified behind `steer run`, with no option but how many and, where two of it cannot run at once, `--restart replace`.
 
 mod client;
+mod exchange;
 mod servers;
 
 use std::{env, net::SocketAddr, path::Path, process::ExitCode, time::Duration};
@@ -12,8 +13,9 @@ use rustix::process::Signal;
 use steer_tests::{netns, process, steer::Steer};
 
 use self::{
-    client::{CLIENTS, more, under_load},
-    servers::{SERVERS, Server},
+    client::{CLIENTS, Tally, more, under_load},
+    exchange::Exchange,
+    servers::Server,
 };
 
 const ADDRESSES: [&str; 2] = ["127.0.0.1:8080", "[::1]:8080"];
@@ -30,15 +32,42 @@ struct Arguments {
     only: Option<String>,
 }
 
-/// What has come of one server.
+/// What has come of one server, over one protocol.
 struct Row {
-    mode: String,
+    name: String,
+    mode: &'static str,
     connections: u64,
     handovers: u32,
     lost: u64,
     killed: u64,
     longest: Duration,
     first_failures: Vec<String>,
+}
+
+impl Row {
+    fn is_good(&self) -> bool {
+        self.lost == 0 && self.killed <= u64::from(CLIENTS)
+    }
+
+    fn print(&self, family: &str) {
+        println!(
+            "{:<20} {family:<7} {:<8} {:>11} {:>9} {:>5} {:>14} {:>9.0} ms{}",
+            self.name,
+            self.mode,
+            self.connections,
+            self.handovers,
+            self.lost,
+            self.killed,
+            self.longest.as_secs_f64() * 1e3,
+            if self.is_good() { String::new() } else { format!("  {:?}", self.first_failures) }
+        );
+    }
+}
+
+/// Why a server was not run to its end.
+enum Stopped {
+    Skipped(String),
+    Failed(String),
 }
 
 fn main() -> ExitCode {
@@ -48,32 +77,20 @@ fn main() -> ExitCode {
         "server", "family", "serves", "connections", "handovers", "lost", "lost by SIGKILL", "longest wait"
     );
     let (mut skipped, mut failed) = (0, 0);
-    for server in SERVERS.iter().filter(|it| only.as_ref().is_none_or(|only| it.name.contains(only))) {
+    for server in servers::all().filter(|it| only.as_ref().is_none_or(|only| it.name.contains(only))) {
         for address in ADDRESSES {
             let family = if address.starts_with('[') { "IPv6" } else { "IPv4" };
-            if let Some(missing) = server.needs.iter().find(|program| !is_there(program)) {
-                println!("{:<20} {family:<7} skipped: {missing} is not installed", server.name);
-                skipped += 1;
-                continue;
-            }
             let address: SocketAddr = address.parse().expect("an address");
             match netns::run("servers", |namespace| try_out(namespace, server, address, handovers)) {
-                Ok(row) => {
-                    let is_good = row.lost == 0 && row.killed <= u64::from(CLIENTS);
-                    failed += u32::from(!is_good);
-                    println!(
-                        "{:<20} {family:<7} {:<8} {:>11} {:>9} {:>5} {:>14} {:>9.0} ms{}",
-                        server.name,
-                        row.mode,
-                        row.connections,
-                        row.handovers,
-                        row.lost,
-                        row.killed,
-                        row.longest.as_secs_f64() * 1e3,
-                        if is_good { String::new() } else { format!("  {:?}", row.first_failures) }
-                    );
+                Ok(rows) => {
+                    failed += u32::from(!rows.iter().all(Row::is_good));
+                    rows.iter().for_each(|row| row.print(family));
                 }
-                Err(why) => {
+                Err(Stopped::Skipped(why)) => {
+                    skipped += 1;
+                    println!("{:<20} {family:<7} skipped: {why}", server.name);
+                }
+                Err(Stopped::Failed(why)) => {
                     failed += 1;
                     println!("{:<20} {family:<7} failed: {why}", server.name);
                 }
@@ -89,44 +106,48 @@ fn try_out(
     server: &Server,
     address: SocketAddr,
     handovers: u32,
-) -> Result<Row, String> {
-    let directory =
-        tempfile::Builder::new().prefix("steer-tests-").tempdir().map_err(|error| error.to_string())?;
-    open_to_all(directory.path())?;
-    server.prepare(directory.path(), address)?;
-    let (workers, listen) = (server.workers(), address.to_string());
-    let count = workers.to_string();
-    let mut arguments = vec!["--listen", &listen, "--workers", &count];
-    arguments.extend(server.options);
-    let command = server.command(directory.path(), address);
-    arguments.push("--");
-    arguments.extend(command.iter().map(String::as_str));
-    let mut steer = Steer::run(namespace, &arguments);
-    let exchange = server.exchange();
+) -> Result<Vec<Row>, Stopped> {
+    if let Some(missing) = server.needs.iter().find(|program| !is_there(program)) {
+        return Err(Stopped::Skipped(format!("{missing} is not installed")));
+    }
+    let directory = tempfile::Builder::new().prefix("steer-tests-").tempdir();
+    let directory = directory.map_err(|error| Stopped::Failed(error.to_string()))?;
+    open_to_all(directory.path()).map_err(Stopped::Failed)?;
+    server.prepare(directory.path(), address).map_err(Stopped::Failed)?;
+    if let Some(why) = server.unfit(directory.path(), address) {
+        return Err(Stopped::Skipped(why));
+    }
+    let exchanges = server.exchanges();
+    let mut steer = Steer::run(namespace, &arguments(server, &exchanges, directory.path(), address));
     let mut done = 0;
-    let restarted = under_load(address, &exchange, |tally| {
-        more(tally, 200);
+    let restarted = under_load(address, &exchanges, |tallies| {
+        more(tallies, 200);
         while done < handovers {
             steer.command(["restart", "web"]).succeeded();
-            done += workers;
+            done += server.workers();
         }
-        more(tally, 200);
+        more(tallies, 200);
     });
-    let killed = under_load(address, &exchange, |tally| {
-        more(tally, 200);
+    let killed = under_load(address, &exchanges, |tallies| {
+        more(tallies, 200);
         let worker = steer.status().groups[0].workers[0].clone();
         process::signal(worker.pid.expect("a working worker has a process"), Signal::KILL);
         steer.until("it is started again", SOON, |status| {
             let now = &status.groups[0].workers[0];
             now.generation > worker.generation && now.state == "working"
         });
-        more(tally, 200);
+        more(tallies, 200);
     });
     let events = steer.command(["events"]).succeeded().stdout;
     let is_strict = steer.status().groups[0].mode == "own";
     let binds = is_strict || events.lines().any(|line| line.contains(" binds "));
-    let row = Row {
-        mode: if binds { "own" } else { "passed" }.to_owned(),
+    steer.stop(SOON);
+    let row = |exchange: &Exchange, restarted: &Tally, killed: &Tally| Row {
+        name: match exchanges.len() {
+            1 => server.name.to_owned(),
+            _ => format!("{} {}", server.name, exchange.over),
+        },
+        mode: if binds { "own" } else { "passed" },
         connections: restarted.connections() + killed.connections(),
         handovers: done,
         lost: restarted.failed(),
@@ -134,8 +155,19 @@ fn try_out(
         longest: restarted.longest(),
         first_failures: [restarted.first_failures(), killed.first_failures()].concat(),
     };
-    steer.stop(SOON);
-    Ok(row)
+    let all = exchanges.iter().zip(&restarted).zip(&killed);
+    Ok(all.map(|((exchange, restarted), killed)| row(exchange, restarted, killed)).collect())
+}
+
+/// What `steer run` is told.
+fn arguments(server: &Server, exchanges: &[Exchange], directory: &Path, address: SocketAddr) -> Vec<String> {
+    let listen = exchanges.iter().flat_map(|exchange| {
+        let protocol = exchange.over.to_string().to_lowercase();
+        ["--listen".to_owned(), format!("{protocol}://{address}")]
+    });
+    let count = ["--workers".to_owned(), server.workers().to_string()];
+    let options = server.options.iter().copied().chain(["--"]).map(str::to_owned);
+    listen.chain(count).chain(options).chain(server.command(directory, address)).collect()
 }
 
 /// Workers of a server may run as another user.

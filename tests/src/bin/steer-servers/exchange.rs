@@ -1,0 +1,101 @@
+//! One exchange from a socket of its own, in any protocol: connect, ask, read the answer, close.
+
+use std::{
+    fmt,
+    io::{self, Read, Write},
+    net::{IpAddr, SocketAddr, TcpStream, UdpSocket},
+    time::{Duration, Instant},
+};
+
+use socket2::{Domain, Socket, Type};
+
+/// Longer than a server takes to stop and to start again.
+const TIMEOUT: Duration = Duration::from_secs(20);
+/// After which a datagram is lost. It is not sent again.
+const DATAGRAM_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What carries it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Over {
+    Tcp,
+    Udp,
+}
+
+impl fmt::Display for Over {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Tcp => "TCP",
+            Self::Udp => "UDP",
+        })
+    }
+}
+
+/// What is asked, and how the answer is known.
+#[derive(Debug, Clone)]
+pub(crate) struct Exchange {
+    pub(crate) over: Over,
+    pub(crate) request: Vec<u8>,
+    /// The answer holds one of these.
+    pub(crate) answers: &'static [&'static str],
+}
+
+impl Exchange {
+    /// Does it once, and says how long the answer took.
+    pub(crate) fn run(&self, client: IpAddr, target: SocketAddr) -> io::Result<Duration> {
+        let kind = match self.over {
+            Over::Tcp => Type::STREAM,
+            Over::Udp => Type::DGRAM,
+        };
+        let socket = Socket::new(Domain::for_address(target), kind, None)?;
+        socket.bind(&SocketAddr::new(client, 0).into())?;
+        let began = Instant::now();
+        match self.over {
+            Over::Tcp => self.by_connection(socket, target)?,
+            Over::Udp => self.by_datagram(&socket.into(), target)?,
+        }
+        Ok(began.elapsed())
+    }
+
+    fn by_connection(&self, socket: Socket, target: SocketAddr) -> io::Result<()> {
+        socket.set_read_timeout(Some(TIMEOUT))?;
+        socket.connect_timeout(&target.into(), TIMEOUT).map_err(step("connect"))?;
+        let mut stream = TcpStream::from(socket);
+        stream.write_all(&self.request).map_err(step("write"))?;
+        let mut answer = Vec::new();
+        let mut piece = [0; 4096];
+        loop {
+            let read = stream.read(&mut piece).map_err(step("read"))?;
+            answer.extend_from_slice(&piece[..read]);
+            if self.is_answered_by(&answer) {
+                return Ok(());
+            }
+            if read == 0 {
+                return Err(unexpected("closed after", &answer));
+            }
+        }
+    }
+
+    fn by_datagram(&self, socket: &UdpSocket, target: SocketAddr) -> io::Result<()> {
+        socket.set_read_timeout(Some(DATAGRAM_TIMEOUT))?;
+        socket.connect(target).map_err(step("connect"))?;
+        socket.send(&self.request).map_err(step("send"))?;
+        let mut answer = [0; 4096];
+        let length = socket.recv(&mut answer).map_err(step("receive"))?;
+        let answer = &answer[..length];
+        if self.is_answered_by(answer) { Ok(()) } else { Err(unexpected("answered", answer)) }
+    }
+
+    fn is_answered_by(&self, answer: &[u8]) -> bool {
+        let text = String::from_utf8_lossy(answer);
+        self.answers.iter().any(|expected| text.contains(expected))
+    }
+}
+
+fn step(step: &'static str) -> impl Fn(io::Error) -> io::Error {
+    move |error| io::Error::new(error.kind(), format!("{step}: {error}"))
+}
+
+fn unexpected(what: &str, answer: &[u8]) -> io::Error {
+    let text = String::from_utf8_lossy(answer).chars().take(80).collect::<String>();
+    io::Error::other(format!("{what} {text:?}"))
+}

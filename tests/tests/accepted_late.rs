@@ -1,0 +1,81 @@
+//! A connection that comes to a draining worker after the first look at it and before the first instant is waited for, though that look
+//! found nothing.
+
+use std::{
+    io::{Read as _, Write as _},
+    net::{SocketAddr, TcpStream},
+    thread,
+    time::Duration,
+};
+
+use steer_tests::{control::Control, netns, python, steer::Steer, wait};
+
+const ADDRESS: &str = "127.0.0.1:8080";
+const SOON: Duration = Duration::from_secs(30);
+/// At most, and until so many were answered by the worker that drained: most come too late for it.
+const ROUNDS: u64 = 40;
+const ANSWERS: u32 = 8;
+const CLIENTS: usize = 8;
+
+/// Accepts at once, and answers with its process when a drain's queue would long be empty: well before the second in which open
+/// connections may end by themselves.
+const SLOW_SERVER: &str = r#"
+import os, socket, sys, threading, time
+listener = socket.socket()
+listener.bind((sys.argv[1], int(sys.argv[2])))
+listener.listen(128)
+def answer(connection):
+    connection.recv(64)
+    time.sleep(0.3)
+    connection.sendall(b"%d" % os.getpid())
+    connection.close()
+while True:
+    threading.Thread(target=answer, args=(listener.accept()[0],)).start()
+"#;
+
+/// Asks, and says which process has answered.
+fn ask(target: SocketAddr) -> Result<u32, std::io::Error> {
+    let mut stream = TcpStream::connect(target)?;
+    stream.write_all(b"?")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    answer.parse().map_err(|_| std::io::Error::other(format!("answered {answer:?}")))
+}
+
+#[test]
+fn a_connection_between_the_first_look_and_the_first_instant_is_answered() {
+    netns::run("accepted-late", |namespace| {
+        let target: SocketAddr = ADDRESS.parse().expect("an address");
+        let mut arguments = ["--listen", ADDRESS, "--workers", "1", "--"].map(str::to_owned).to_vec();
+        arguments.extend(python::command(SLOW_SERVER, &["127.0.0.1", "8080"]));
+        let steer = Steer::run(namespace, &arguments);
+        let mut by_the_old_one = 0;
+        for round in 1..=ROUNDS {
+            let old = Control::new(&steer.socket()).status().workers[0].pid.expect("it works");
+            let answers = thread::scope(|scope| {
+                let restart = scope.spawn(|| Control::new(&steer.socket()).restart(0));
+                let control = Control::new(&steer.socket());
+                wait::until("it drains", SOON, || {
+                    let drains = control.events("draining").len() as u64;
+                    if drains == round { Ok(()) } else { Err(format!("{drains} drains")) }
+                });
+                let clients: Vec<_> =
+                    (0..CLIENTS).map(|_| scope.spawn(|| namespace.inside(|| ask(target)))).collect();
+                let answers: Vec<_> =
+                    clients.into_iter().map(|client| client.join().expect("it ends")).collect();
+                let receipt = restart.join().expect("it ends");
+                assert_eq!(receipt.outcome, "drained", "{receipt:?}");
+                answers
+            });
+            for answer in answers {
+                let pid = answer.unwrap_or_else(|error| panic!("round {round}: {error}"));
+                by_the_old_one += u32::from(pid == old);
+            }
+            if by_the_old_one >= ANSWERS {
+                break;
+            }
+        }
+        println!("answered by the worker that drained: {by_the_old_one}");
+        assert!(by_the_old_one > 0, "some have come before the first instant");
+    });
+}
