@@ -4,7 +4,10 @@ use std::{fs, net::SocketAddr, time::Duration};
 
 use steer::control::api::{Event, Receipt};
 use steer_tests::{
-    cgroups, netns, process,
+    bind_denied::{DeniedPort, effective},
+    cgroups,
+    machine::cgroup::Cgroup,
+    netns, process,
     python::{self, PLAIN_SERVER, unaware_server as unaware},
     service::group,
     steer::Steer,
@@ -167,6 +170,49 @@ fn nobody_but_workers_and_no_other_port_is_shared() {
         assert!(expected.iter().all(|line| said.contains(line)), "{expected:?} in {said}");
         assert_eq!(steer.status().groups[0].strangers, 0);
     });
+}
+
+/// Programs of somebody else at a cgroup above, as systemd's of `SocketBindDeny=` are at the unit's: theirs and the bind hook both count.
+#[test]
+fn a_bind_that_programs_beside_the_hook_deny_stays_denied() {
+    netns::run("share-beside", |namespace| {
+        if let Some(reason) = without_hook(namespace) {
+            return println!("not supported: {reason}");
+        }
+        let address: SocketAddr = ADDRESS.parse().unwrap();
+        let cgroup = Cgroup::make();
+        let denied = DeniedPort::attach(cgroup.path(), 8081);
+        let tries = python::command(&format!("{BINDER}{}", unaware_at(address)), &["127.0.0.1:8081"]);
+        let mut arguments = vec!["--listen", ADDRESS, "--workers", "2", "--settle", "5s", "--"];
+        arguments.extend(tries.iter().map(String::as_str));
+        let mut steer = Steer::foreground(namespace, &steer_tests::steer::binary(), &arguments);
+        let enter = format!("echo $$ > {}; exec \"$0\" \"$@\"", cgroup.processes().display());
+        steer.launcher = ["sh", "-euc", &enter].map(str::to_owned).to_vec();
+        steer.start_daemon();
+        steer.until_working();
+        let workers = cgroups::of(steer.worker_pids()[0]);
+        let workers = cgroups::mount().join(workers.trim_start_matches('/'));
+        assert_eq!(workers.parent(), Some(cgroup.path()));
+        assert_eq!((effective(&workers), denied.attached()), ([2, 2], [1, 1]));
+        assert_eq!(serves_through_restarts(&steer, address), 8);
+        let said = steer.messages();
+        let refused = format!("127.0.0.1:8081 {}\n", libc::EPERM);
+        assert_eq!((said.matches(&refused).count(), said.contains("8081 bound")), (8, false), "{said}");
+        steer.stop(SOON);
+        assert_eq!(
+            (effective(cgroup.path()), denied.attached()),
+            ([1, 1], [1, 1]),
+            "what is another's stays"
+        );
+    });
+}
+
+/// The unaware server with its address in its text: its arguments are another program's.
+fn unaware_at(address: SocketAddr) -> String {
+    let given = "sys.argv[1], int(sys.argv[2])";
+    let source = unaware();
+    assert!(source.contains(given));
+    source.replace(given, &format!("{:?}, {}", address.ip().to_string(), address.port()))
 }
 
 #[test]
