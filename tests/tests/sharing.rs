@@ -172,6 +172,15 @@ fn nobody_but_workers_and_no_other_port_is_shared() {
     });
 }
 
+/// Starts `steer run` in a cgroup.
+fn foreground_in<'a>(namespace: &'a netns::Namespace, cgroup: &Cgroup, arguments: &[&str]) -> Steer<'a> {
+    let mut steer = Steer::foreground(namespace, &steer_tests::steer::binary(), arguments);
+    let enter = format!("echo $$ > {}; exec \"$0\" \"$@\"", cgroup.processes().display());
+    steer.launcher = ["sh", "-euc", &enter].map(str::to_owned).to_vec();
+    steer.start_daemon();
+    steer
+}
+
 /// Programs of somebody else at a cgroup above, as systemd's of `SocketBindDeny=` are at the unit's: theirs and the bind hook both count.
 #[test]
 fn a_bind_that_programs_beside_the_hook_deny_stays_denied() {
@@ -185,10 +194,7 @@ fn a_bind_that_programs_beside_the_hook_deny_stays_denied() {
         let tries = python::command(&format!("{BINDER}{}", unaware_at(address)), &["127.0.0.1:8081"]);
         let mut arguments = vec!["--listen", ADDRESS, "--workers", "2", "--settle", "5s", "--"];
         arguments.extend(tries.iter().map(String::as_str));
-        let mut steer = Steer::foreground(namespace, &steer_tests::steer::binary(), &arguments);
-        let enter = format!("echo $$ > {}; exec \"$0\" \"$@\"", cgroup.processes().display());
-        steer.launcher = ["sh", "-euc", &enter].map(str::to_owned).to_vec();
-        steer.start_daemon();
+        let mut steer = foreground_in(namespace, &cgroup, &arguments);
         steer.until_working();
         let workers = cgroups::of(steer.worker_pids()[0]);
         let workers = cgroups::mount().join(workers.trim_start_matches('/'));
@@ -204,6 +210,35 @@ fn a_bind_that_programs_beside_the_hook_deny_stays_denied() {
             ([1, 1], [1, 1]),
             "what is another's stays"
         );
+    });
+}
+
+/// `SocketBindDeny=any` with some ports allowed denies port 0, by which the daemon's probe takes any: a program that binds its address
+/// needs none.
+#[test]
+fn a_daemon_that_may_not_probe_says_so_and_does_without_where_it_can() {
+    netns::run("share-unprobed", |namespace| {
+        if let Some(reason) = without_hook(namespace) {
+            return println!("not supported: {reason}");
+        }
+        let address: SocketAddr = ADDRESS.parse().unwrap();
+        let cgroup = Cgroup::make();
+        let _denied = DeniedPort::attach(cgroup.path(), 0);
+        let told = ["cannot be probed: Operation not permitted", "hint: ", "SocketBindAllow=tcp"];
+        let is_told = |said: &str| told.iter().all(|part| said.contains(part));
+        let command = python::command(&unaware_at(address), &[]);
+        let mut arguments = vec!["--listen", ADDRESS, "--workers", "2", "--settle", "5s", "--"];
+        arguments.extend(command.iter().map(String::as_str));
+        let mut steer = foreground_in(namespace, &cgroup, &arguments);
+        steer.until_working();
+        assert_eq!(serves_through_restarts(&steer, address), 8);
+        assert!(is_told(&steer.messages()), "{}", steer.messages());
+        steer.stop(SOON);
+        // One that takes the listeners it is passed cannot be known to be ready.
+        arguments.splice(0..0, ["--ready", "probe"]);
+        let mut steer = foreground_in(namespace, &cgroup, &arguments);
+        assert_eq!(steer.wait(SOON).code(), Some(1));
+        assert!(is_told(&steer.messages()), "{}", steer.messages());
     });
 }
 
