@@ -3,6 +3,7 @@
 //! They need the capabilities that `cargo xtask test` checks for. Fixtures panic instead of returning errors, with
 //! what was done and what was found, so that a test reads as what it shows.
 
+pub mod bind_denied;
 pub mod cgroups;
 pub mod changes;
 pub mod clients;

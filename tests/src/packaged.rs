@@ -51,8 +51,14 @@ impl Packaged {
     /// The same, and starts the daemon with [`CONFIGURATION`] and a drop-in for its unit, if that is not empty.
     #[track_caller]
     pub fn start(namespace: &Namespace, drop_in: &str) -> Self {
-        let packaged = Self::install(namespace);
-        packaged.write("/etc/steer/steer.toml", CONFIGURATION);
+        Self::install(namespace).started(CONFIGURATION, drop_in)
+    }
+
+    /// Starts the daemon of what is installed.
+    #[track_caller]
+    pub fn started(self, configuration: &str, drop_in: &str) -> Self {
+        let packaged = self;
+        packaged.write("/etc/steer/steer.toml", configuration);
         if !drop_in.is_empty() {
             packaged.write("/etc/systemd/system/steer.service.d/test.conf", drop_in);
             packaged.machine.execute(&["systemctl", "daemon-reload"]);
@@ -76,8 +82,9 @@ impl Packaged {
         self.machine.execute(&["dpkg", "--install", "/var/cache/steer.deb"]);
     }
 
+    /// Writes a file of the system.
     #[track_caller]
-    fn write(&self, path: &str, text: &str) {
+    pub fn write(&self, path: &str, text: &str) {
         let path = self.machine.path(path);
         let parent = path.parent().expect("a file has a directory");
         fs::create_dir_all(parent)

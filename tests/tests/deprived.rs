@@ -6,11 +6,13 @@ use std::{
     io::Write,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::Path,
+    process::{Command, Stdio},
     time::Duration,
 };
 
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
+    fs::{CWD, FileType, Mode},
     net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType},
     process::Signal,
 };
@@ -283,6 +285,52 @@ fn a_full_disk_is_noticed_and_over_when_there_is_room() {
         println!("full-disk: connections: {}, failed: {}", tally.connections, tally.failed);
         steer.stop(SOON);
         drop(full);
+    });
+}
+
+/// The writing of records hangs. A worker that is started meanwhile is not let go to its program: nobody would know of it after the
+/// daemon's death.
+#[test]
+fn a_worker_that_no_record_names_ends_with_its_daemon() {
+    netns::run("late-record", |namespace| {
+        let mut steer = plain(namespace);
+        steer.start_daemon();
+        steer.until_working();
+        let (before, known) = (steer.worker_pids(), steer.processes());
+        // Who opens a FIFO to write waits until somebody reads: the thread that writes records here.
+        let aside = steer.path("steer.sock.state/web.json.new");
+        wait::until("no record is being written", SOON, || {
+            let made = rustix::fs::mknodat(CWD, &aside, FileType::Fifo, Mode::from_raw_mode(0o600), 0);
+            made.map_err(|errno| errno.to_string())
+        });
+        let mut restart = Command::new(binary());
+        restart.arg("--socket").arg(steer.socket()).args(["restart", "web/0"]);
+        let mut restart = restart.stderr(Stdio::null()).spawn().expect("it runs");
+        let made = wait::until("its successor's process is made", SOON, || {
+            let made = steer.processes().into_iter().find(|pid| !known.contains(pid));
+            made.ok_or_else(|| steer.messages())
+        });
+        wait::until("the record is late", SOON, || {
+            let said = steer.messages();
+            if said.contains("state-unsaved") { Ok(()) } else { Err(said) }
+        });
+        // Everything else goes on; once this is answered, the daemon has heard of the process.
+        steer.command(["weight", "web/1", "2"]).succeeded();
+        let daemon = steer.pid();
+        steer.kill();
+        restart.wait().expect("it ends with the daemon");
+        let left: Vec<u32> = known.iter().copied().filter(|pid| *pid != daemon).collect();
+        wait::until("the process ends with the daemon", SOON, || {
+            let now = steer.processes();
+            if now == left { Ok(()) } else { Err(format!("{made} in {}", process::describe(&now))) }
+        });
+        fs::remove_file(&aside).expect("it is the test's");
+        // The restart was recorded nowhere: the next daemon goes on with the workers that there were.
+        steer.start_daemon();
+        steer.until_working();
+        assert_eq!(steer.worker_pids(), before);
+        steer.command(["restart", "web"]).succeeded();
+        steer.stop(SOON);
     });
 }
 

@@ -2,12 +2,16 @@
 //!
 //! `cargo xtask dist --try` runs these: they need the packages and a Debian tree.
 
-use std::{fs, os::unix::fs::PermissionsExt};
+use std::{fs, net::SocketAddr, os::unix::fs::PermissionsExt};
 
 use steer_tests::{
+    bind_denied::effective,
+    cgroups,
     load::assert_nothing_lost,
     netns,
     packaged::{Packaged, Worker},
+    python::unaware_server,
+    traffic::Traffic,
 };
 
 /// What a worker may share with the rest of the system, and what it has if the unit gives its own away.
@@ -158,5 +162,66 @@ fn the_example_of_a_hardened_unit_works() {
         for (name, pid, _) in packaged.until_working() {
             assert_eq!(status_of(&packaged, pid.expect("it works"), "NoNewPrivs"), "1", "{name}");
         }
+    });
+}
+
+/// Two workers that know nothing of SO_REUSEPORT.
+const UNAWARE: &str = "\
+[[group]]
+name = \"web\"
+listen = [\"127.0.0.1:80\"]
+[group.workers]
+count = 2
+command = [\"/usr/bin/python3\", \"/srv/server.py\", \"127.0.0.1\", \"80\"]
+[group.deadlines]
+settle = \"5s\"
+";
+
+/// What each does first: it tries another port, and leaves in a file what came of that.
+const TRY_ANOTHER: &str = "\
+import os, socket
+try:
+    socket.socket().bind((\"127.0.0.1\", 81))
+    said = \"bound\"
+except OSError as error:
+    said = os.strerror(error.errno)
+with open(f\"/run/tried.{os.getpid()}\", \"w\") as file:
+    print(said, file=file)
+";
+
+/// systemd's own programs at the unit's cgroup, `SocketBindAllow=` and `SocketBindDeny=`, beside the bind hook at the workers'.
+#[test]
+#[ignore = "needs packages: cargo xtask dist --try"]
+fn binds_that_systemd_denies_stay_denied() {
+    let restricted = "[Service]\nSocketBindAllow=tcp:80\nSocketBindDeny=any\n";
+    netns::run("unit-socket-bind", |namespace| {
+        let packaged = Packaged::install(namespace);
+        packaged.write("/srv/server.py", &format!("{TRY_ANOTHER}{}", unaware_server()));
+        let packaged = packaged.started(UNAWARE, restricted);
+        let machine = &packaged.machine;
+        let address: SocketAddr = "127.0.0.1:80".parse().unwrap();
+        let traffic = Traffic::start(&[address]);
+        machine.execute(&["steer", "restart", "web"]);
+        // Of another daemon, by another start of the unit.
+        machine.execute(&["systemctl", "restart", "steer"]);
+        packaged.until_working();
+        machine.execute(&["steer", "restart", "web"]);
+        let tally = traffic.end();
+        let workers = packaged.until_working();
+        let pid = workers[0].1.expect("it works");
+        let cgroup = cgroups::mount().join(cgroups::of(machine.pid(pid)).trim_start_matches('/'));
+        let programs = effective(&cgroup);
+        assert!(programs.iter().all(|count| *count >= 2), "systemd's and the hook: {programs:?}");
+        let tried = machine.execute(&["sh", "-c", "cat /run/tried.*"]);
+        let tried: Vec<&str> = tried.lines().collect();
+        println!(
+            "unit-socket-bind: connections: {}, failed: {}, programs: {programs:?}, tried: {tried:?}",
+            tally.connections, tally.failed
+        );
+        assert_eq!(tried, ["Operation not permitted"; 6]);
+        assert_eq!((tally.failed, tally.by_responder.len()), (0, 6));
+        // Nobody else is denied anything.
+        let elsewhere = "import socket; socket.socket().bind(('127.0.0.1', 81))";
+        machine.execute(&["python3", "-c", elsewhere]);
     });
 }

@@ -4,7 +4,10 @@ use std::{fs, net::SocketAddr, time::Duration};
 
 use steer::control::api::{Event, Receipt};
 use steer_tests::{
-    cgroups, netns, process,
+    bind_denied::{DeniedPort, effective},
+    cgroups,
+    machine::cgroup::Cgroup,
+    netns, process,
     python::{self, PLAIN_SERVER, unaware_server as unaware},
     service::group,
     steer::Steer,
@@ -167,6 +170,84 @@ fn nobody_but_workers_and_no_other_port_is_shared() {
         assert!(expected.iter().all(|line| said.contains(line)), "{expected:?} in {said}");
         assert_eq!(steer.status().groups[0].strangers, 0);
     });
+}
+
+/// Starts `steer run` in a cgroup.
+fn foreground_in<'a>(namespace: &'a netns::Namespace, cgroup: &Cgroup, arguments: &[&str]) -> Steer<'a> {
+    let mut steer = Steer::foreground(namespace, &steer_tests::steer::binary(), arguments);
+    let enter = format!("echo $$ > {}; exec \"$0\" \"$@\"", cgroup.processes().display());
+    steer.launcher = ["sh", "-euc", &enter].map(str::to_owned).to_vec();
+    steer.start_daemon();
+    steer
+}
+
+/// Programs of somebody else at a cgroup above, as systemd's of `SocketBindDeny=` are at the unit's: theirs and the bind hook both count.
+#[test]
+fn a_bind_that_programs_beside_the_hook_deny_stays_denied() {
+    netns::run("share-beside", |namespace| {
+        if let Some(reason) = without_hook(namespace) {
+            return println!("not supported: {reason}");
+        }
+        let address: SocketAddr = ADDRESS.parse().unwrap();
+        let cgroup = Cgroup::make();
+        let denied = DeniedPort::attach(cgroup.path(), 8081);
+        let tries = python::command(&format!("{BINDER}{}", unaware_at(address)), &["127.0.0.1:8081"]);
+        let mut arguments = vec!["--listen", ADDRESS, "--workers", "2", "--settle", "5s", "--"];
+        arguments.extend(tries.iter().map(String::as_str));
+        let mut steer = foreground_in(namespace, &cgroup, &arguments);
+        steer.until_working();
+        let workers = cgroups::of(steer.worker_pids()[0]);
+        let workers = cgroups::mount().join(workers.trim_start_matches('/'));
+        assert_eq!(workers.parent(), Some(cgroup.path()));
+        assert_eq!((effective(&workers), denied.attached()), ([2, 2], [1, 1]));
+        assert_eq!(serves_through_restarts(&steer, address), 8);
+        let said = steer.messages();
+        let refused = format!("127.0.0.1:8081 {}\n", libc::EPERM);
+        assert_eq!((said.matches(&refused).count(), said.contains("8081 bound")), (8, false), "{said}");
+        steer.stop(SOON);
+        assert_eq!(
+            (effective(cgroup.path()), denied.attached()),
+            ([1, 1], [1, 1]),
+            "what is another's stays"
+        );
+    });
+}
+
+/// `SocketBindDeny=any` with some ports allowed denies port 0, by which the daemon's probe takes any: a program that binds its address
+/// needs none.
+#[test]
+fn a_daemon_that_may_not_probe_says_so_and_does_without_where_it_can() {
+    netns::run("share-unprobed", |namespace| {
+        if let Some(reason) = without_hook(namespace) {
+            return println!("not supported: {reason}");
+        }
+        let address: SocketAddr = ADDRESS.parse().unwrap();
+        let cgroup = Cgroup::make();
+        let _denied = DeniedPort::attach(cgroup.path(), 0);
+        let told = ["cannot be probed: Operation not permitted", "hint: ", "SocketBindAllow=tcp"];
+        let is_told = |said: &str| told.iter().all(|part| said.contains(part));
+        let command = python::command(&unaware_at(address), &[]);
+        let mut arguments = vec!["--listen", ADDRESS, "--workers", "2", "--settle", "5s", "--"];
+        arguments.extend(command.iter().map(String::as_str));
+        let mut steer = foreground_in(namespace, &cgroup, &arguments);
+        steer.until_working();
+        assert_eq!(serves_through_restarts(&steer, address), 8);
+        assert!(is_told(&steer.messages()), "{}", steer.messages());
+        steer.stop(SOON);
+        // One that takes the listeners it is passed cannot be known to be ready.
+        arguments.splice(0..0, ["--ready", "probe"]);
+        let mut steer = foreground_in(namespace, &cgroup, &arguments);
+        assert_eq!(steer.wait(SOON).code(), Some(1));
+        assert!(is_told(&steer.messages()), "{}", steer.messages());
+    });
+}
+
+/// The unaware server with its address in its text: its arguments are another program's.
+fn unaware_at(address: SocketAddr) -> String {
+    let given = "sys.argv[1], int(sys.argv[2])";
+    let source = unaware();
+    assert!(source.contains(given));
+    source.replace(given, &format!("{:?}, {}", address.ip().to_string(), address.port()))
 }
 
 #[test]

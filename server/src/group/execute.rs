@@ -1,5 +1,7 @@
 //! Executes the engine's effects. Each begins what has to be done; what comes of it is told later.
 
+use std::io;
+
 use crate::{
     control::api::Receipt as Answer,
     daemon::{describe::describe, flows::hash_of},
@@ -23,6 +25,10 @@ use super::{
     processes::{LEFT_BEHIND, Origin, probe_target},
     totals::count_drain,
 };
+
+/// The way out where a probe may not bind its port: it takes any, and what denies all but some (port 0 is none of them) denies that.
+const DENIED: &str = " (hint: programs at the daemon's cgroup deny it, as SocketBindDeny= does: allow all TCP ports, SocketBindAllow=tcp, \
+                      or have the worker be ready by notify or listener)";
 
 /// A receipt that waits for what its generation has left behind.
 #[derive(Debug)]
@@ -145,10 +151,16 @@ impl GroupHost {
             Ok(Some(client)) => {
                 Some(Event::ProbeWanted { generation: id, hash: hash_of(seed, client, target) })
             }
-            Err(error) => Some(Event::StartFailed {
-                generation: id,
-                why: format!("cannot be probed: {}", describe(&error)),
-            }),
+            Err(error) => {
+                let hint = if error.kind() == io::ErrorKind::PermissionDenied { DENIED } else { "" };
+                let why = format!("cannot be probed: {}{hint}", describe(&error));
+                if self.processes.needs_probe(id) {
+                    return Some(Event::StartFailed { generation: id, why });
+                }
+                // What it binds, or says, is enough.
+                tracing::warn!("{} {why}", self.settings.name.worker(id.worker));
+                None
+            }
         }
     }
 

@@ -5,6 +5,9 @@
 //! being written events are still taken in; what comes of them waits for the next record, so there is at most one on its way,
 //! and many events share one. What comes of an effect is a later event, as in the engine's simulation, which drives this same
 //! runtime.
+//!
+//! Effects do not wait for a record that is late. Processes that are to go to their programs do: a worker that no record names would
+//! never be ended.
 
 use std::{collections::VecDeque, fmt::Debug, sync::Arc};
 
@@ -25,7 +28,7 @@ pub(crate) trait Host {
     /// Begins an effect; what comes of it is told as an event, later.
     fn execute(&mut self, engine: &Group, effect: Effect);
 
-    /// Lets a generation's process go to its program: a record names it.
+    /// Lets a generation's process go to its program: a record names it, or none can be had.
     fn let_go(&mut self, generation: GenerationId);
 
     /// Begins to write a record of the group as it is now.
@@ -40,6 +43,8 @@ pub(crate) trait Host {
 pub(crate) enum Recording {
     /// Nothing has to be awaited.
     Over,
+    /// An earlier one is late. Effects do not wait for this one; processes wait for the next that is written.
+    Late,
     /// [`Runtime::recorded`] is told its number.
     UnderWay,
 }
@@ -48,7 +53,6 @@ pub(crate) enum Recording {
 #[derive(Debug)]
 enum Held<A> {
     Effect(Box<Effect>),
-    LetGo(GenerationId),
     Acknowledgement(A),
 }
 
@@ -59,10 +63,14 @@ pub(crate) struct Runtime<H: Host> {
     host: H,
     /// In order, each with the number of the record that has to be written first.
     held: VecDeque<(u64, Held<H::Acknowledgement>)>,
+    /// Processes that wait to be let go, in the same way.
+    forked: VecDeque<(u64, GenerationId)>,
     /// The number of the newest record that was begun.
     begun: u64,
-    /// The number of the newest record that is over.
+    /// The number of the newest record that effects do not wait for any more.
     over: u64,
+    /// The number of the newest record that processes do not wait for any more.
+    written: u64,
     /// Whether something has changed that no record says yet.
     is_unrecorded: bool,
     /// Whether something has changed that was not shown yet.
@@ -75,8 +83,10 @@ impl<H: Host> Runtime<H> {
             engine,
             host,
             held: VecDeque::new(),
+            forked: VecDeque::new(),
             begun: 0,
             over: 0,
+            written: 0,
             is_unrecorded: false,
             is_unpublished: true,
         }
@@ -130,7 +140,7 @@ impl<H: Host> Runtime<H> {
 
     /// A generation's process was made: once a record names it, it goes to its program.
     pub(crate) fn forked(&mut self, generation: GenerationId) {
-        self.held.push_back((self.begun + 1, Held::LetGo(generation)));
+        self.forked.push_back((self.begun + 1, generation));
         self.changed();
     }
 
@@ -153,12 +163,24 @@ impl<H: Host> Runtime<H> {
         self.held.extend(effects.into_iter().map(|effect| (number, Held::Effect(Box::new(effect)))));
     }
 
-    /// A record is written, or is not waited for any longer.
+    /// A record is written, or could not be.
     pub(crate) fn recorded(&mut self, number: u64) {
+        self.over = self.over.max(number);
+        self.written = self.written.max(number);
+    }
+
+    /// A record is late: effects do not wait for it any longer.
+    pub(crate) fn is_late(&mut self, number: u64) {
         self.over = self.over.max(number);
     }
 
-    /// Whether everything that was decided is under way.
+    /// The record that is late is given up: processes do not wait for it any longer, nor for any that was begun since.
+    pub(crate) fn gave_up(&mut self) {
+        self.recorded(self.begun);
+    }
+
+    /// Whether everything that was decided is under way. A process that still waits to be let go is of no generation any more where the
+    /// group has been stopped, and ends with this value.
     pub(crate) fn is_settled(&self) -> bool {
         self.held.is_empty() && !self.is_unrecorded
     }
@@ -175,7 +197,8 @@ impl<H: Host> Runtime<H> {
             let snapshot = Arc::new(self.engine.clone());
             self.publish(&snapshot);
             match self.host.record(self.begun, &snapshot) {
-                Recording::Over => self.over = self.begun,
+                Recording::Over => self.recorded(self.begun),
+                Recording::Late => self.is_late(self.begun),
                 Recording::UnderWay => break,
             }
         }
@@ -204,10 +227,12 @@ impl<H: Host> Runtime<H> {
                     tracing::trace!(?effect, "effect");
                     self.host.execute(&self.engine, *effect);
                 }
-                Some((_, Held::LetGo(generation))) => self.host.let_go(generation),
                 Some((_, Held::Acknowledgement(acknowledgement))) => self.host.acknowledge(acknowledgement),
                 None => {}
             }
+        }
+        while let Some((_, generation)) = self.forked.pop_front_if(|(number, _)| *number <= self.written) {
+            self.host.let_go(generation);
         }
     }
 }

@@ -24,6 +24,7 @@ use super::{
     host::GroupHost,
     listening,
     message::{Ask, Message, Tune},
+    record::Expired,
     reload::{Approval, Proposal},
     runtime::{Host as _, Runtime},
     sharing::Sharing,
@@ -275,9 +276,13 @@ impl GroupTask {
     fn give_record_up(&mut self) {
         let host = self.runtime.host_mut();
         let expired = host.record.as_mut().and_then(|record| record.expired(std::time::Instant::now()));
-        if let Some((number, news)) = expired {
-            host.tell_of_record(news);
-            self.runtime.recorded(number);
+        match expired {
+            Some(Expired::Late(number, news)) => {
+                host.tell_of_record(news);
+                self.runtime.is_late(number);
+            }
+            Some(Expired::GivenUp) => self.runtime.gave_up(),
+            None => {}
         }
     }
 

@@ -23,6 +23,8 @@ mkdir dev/shm dev/pts
 mount -t tmpfs tmpfs dev/shm
 mount -t devpts -o newinstance,ptmxmode=666 devpts dev/pts
 ln -s pts/ptmx dev/ptmx
+# The kernel's modules are the host's.
+ln -s /dev/null etc/systemd/system/systemd-modules-load.service
 mkdir old
 pivot_root . old
 cd /

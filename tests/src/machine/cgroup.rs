@@ -17,13 +17,14 @@ static MADE: AtomicU32 = AtomicU32::new(0);
 
 /// A new cgroup below the root. Dropping it removes it, and all below it, once its processes have ended.
 #[derive(Debug)]
-pub(super) struct Cgroup {
+pub struct Cgroup {
     path: PathBuf,
 }
 
 impl Cgroup {
+    /// Makes it.
     #[track_caller]
-    pub(super) fn make() -> Self {
+    pub fn make() -> Self {
         let mounts = fs::read_to_string("/proc/self/mountinfo").expect("/proc can be read");
         let root = mount_point(&mounts).unwrap_or_else(|| panic!("no cgroup2 is mounted: {mounts}"));
         let number = MADE.fetch_add(1, Ordering::Relaxed);
@@ -32,8 +33,13 @@ impl Cgroup {
         Self { path }
     }
 
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// The file to which a process writes its pid to move here.
-    pub(super) fn processes(&self) -> PathBuf {
+    pub fn processes(&self) -> PathBuf {
         self.path.join("cgroup.procs")
     }
 }

@@ -1,6 +1,6 @@
 //! A Debian system whose init is systemd, in namespaces of its own.
 
-mod cgroup;
+pub mod cgroup;
 
 use std::{
     fs,

@@ -29,13 +29,16 @@ pub(crate) struct Arguments {
     /// Of the trial, only the tests whose name contains this
     #[arg(requires = "is_trial")]
     filter: Option<String>,
+    /// Try it in this release of Debian, whose systemd may do more, and not in this host's
+    #[arg(long, value_name = "NAME", requires = "is_trial")]
+    release: Option<String>,
 }
 
 /// Makes the package and prints its path.
 pub(crate) fn main(workspace: &Workspace, arguments: &Arguments) -> Result<ExitCode> {
     packages::install_missing(&packages::PACKAGING)?;
     if arguments.is_trial {
-        return trial::run(workspace, arguments.filter.as_deref());
+        return trial::run(workspace, arguments.filter.as_deref(), arguments.release.as_deref());
     }
     let package = package(workspace, arguments.deb_version.as_deref(), "debian")?;
     println!("{}", package.display());

@@ -8,19 +8,26 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-/// What the tree has beside Debian's essential packages: what boots, and what the package depends on.
-const INCLUDED: &str = "systemd,systemd-sysv,dbus,procps";
+/// What the tree has beside Debian's essential packages: what boots, what the package depends on, a program for workers, and what
+/// systemd attaches its programs to cgroups with.
+const INCLUDED: &str = "systemd,systemd-sysv,dbus,procps,python3-minimal,libbpf1";
 
 /// The release where this host is none of Debian's.
 const RELEASE: &str = "bookworm";
 
-/// Makes the tree, unless an earlier call has. It is of this host's release, whose libraries the binary is linked with, and from
-/// the mirror that apt is configured for. Returns where it is.
-pub(super) fn prepare(target: &Path) -> Result<PathBuf> {
-    let release = release(&fs::read_to_string("/etc/os-release").unwrap_or_default());
+/// Makes the tree, unless an earlier call has. It is of the release that is given, or of this host's, whose libraries the binary is linked
+/// with, and from the mirror that apt is configured for. Returns where it is.
+pub(super) fn prepare(target: &Path, release: Option<&str>) -> Result<PathBuf> {
+    let own = own_release(&fs::read_to_string("/etc/os-release").unwrap_or_default());
+    let release = release.map_or(own, str::to_owned);
     let tree = target.join(format!("debian-tree/{release}"));
+    // Beside it, what it was made with: one that has less is made anew.
+    let packages = tree.with_extension("packages");
     if tree.exists() {
-        return Ok(tree);
+        if fs::read_to_string(&packages).is_ok_and(|found| found == INCLUDED) {
+            return Ok(tree);
+        }
+        fs::remove_dir_all(&tree).with_context(|| format!("removing {}", tree.display()))?;
     }
     let targets = Command::new("apt-get")
         .args(["indextargets", "--format", "$(RELEASE) $(COMPONENT) $(REPO_URI)", "Created-By: Packages"])
@@ -41,11 +48,26 @@ pub(super) fn prepare(target: &Path) -> Result<PathBuf> {
     let status = command.stdout(file).status().context("running debootstrap")?;
     ensure!(status.success(), "debootstrap: {status}\nhint: see {}", log.display());
     fs::rename(&unfinished, &tree).with_context(|| format!("renaming {}", unfinished.display()))?;
+    fs::write(&packages, INCLUDED).with_context(|| format!("writing {}", packages.display()))?;
     Ok(tree)
 }
 
+/// Why systemd in the tree cannot restrict what a unit binds, where it cannot: Debian builds it with what that needs since trixie.
+pub(super) fn without_socket_bind(tree: &Path) -> Result<Option<String>> {
+    let output = Command::new("chroot").arg(tree).args(["systemctl", "--version"]).output();
+    let said = output.context("running systemctl in the tree")?.stdout;
+    Ok(cannot_restrict(&String::from_utf8_lossy(&said)))
+}
+
+/// The same, by what `systemctl --version` prints.
+fn cannot_restrict(said: &str) -> Option<String> {
+    let can = said.split_whitespace().any(|feature| feature == "+BPF_FRAMEWORK");
+    let version = said.lines().next().unwrap_or("systemctl --version has said nothing");
+    (!can).then(|| format!("{version} is built without BPF_FRAMEWORK"))
+}
+
 /// Debian's name of the release that this `/etc/os-release` is of.
-fn release(os_release: &str) -> String {
+fn own_release(os_release: &str) -> String {
     let value = |name: &str| os_release.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
     let own = value("VERSION_CODENAME").filter(|_| value("ID") == Some("debian"));
     own.unwrap_or(RELEASE).trim_matches('"').to_owned()
@@ -62,9 +84,9 @@ mod tests {
 
     #[test]
     fn the_release_is_this_hosts_where_that_is_debians() {
-        assert_eq!(release("ID=debian\nVERSION_CODENAME=trixie\n"), "trixie");
-        assert_eq!(release("ID=ubuntu\nVERSION_CODENAME=noble\n"), RELEASE);
-        assert_eq!(release(""), RELEASE);
+        assert_eq!(own_release("ID=debian\nVERSION_CODENAME=trixie\n"), "trixie");
+        assert_eq!(own_release("ID=ubuntu\nVERSION_CODENAME=noble\n"), RELEASE);
+        assert_eq!(own_release(""), RELEASE);
     }
 
     #[test]
@@ -73,5 +95,12 @@ mod tests {
                        bookworm contrib http://c.example/debian/\nbookworm main http://d.example/debian/\n";
         assert_eq!(mirror(targets, "bookworm"), Some("http://d.example/debian/"));
         assert_eq!(mirror(targets, "trixie"), None);
+    }
+
+    #[test]
+    fn systemd_says_whether_it_can_restrict_binds() {
+        assert_eq!(cannot_restrict("systemd 257 (257.13-1)\n+PAM +BPF_FRAMEWORK +BTF\n"), None);
+        let why = cannot_restrict("systemd 252 (252.38-1)\n+PAM -BPF_FRAMEWORK\n");
+        assert_eq!(why.as_deref(), Some("systemd 252 (252.38-1) is built without BPF_FRAMEWORK"));
     }
 }

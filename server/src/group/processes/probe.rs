@@ -64,6 +64,11 @@ impl Processes {
         Ok(Some(client))
     }
 
+    /// Whether a generation is ready by nothing but its probe.
+    pub(crate) fn needs_probe(&self, id: GenerationId) -> bool {
+        self.generations.get(&id).is_some_and(|generation| generation.ready == Readiness::Probe)
+    }
+
     /// Connects: the published table sends this one flow to the generation. The task is told; false where there is nothing to connect.
     pub(crate) fn probe(&mut self, id: GenerationId, target: SocketAddr) -> bool {
         let Some(generation) = self.generations.get_mut(&id) else { return false };

@@ -1,7 +1,9 @@
 //! What makes a group outlive its daemon: the record of it, its pins, and what the keeper keeps.
 //!
 //! Files and the keeper's answers come from threads. A record that takes longer than [`PATIENCE`] is not waited for any more: the
-//! group goes on, and says that a daemon that follows would not know of it.
+//! group goes on, and says that a daemon that follows would not know of it. Only a worker's process waits longer, up to
+//! [`GIVEN_UP_AFTER`], before it goes to its program: no later daemon would ever end a worker that no record names. After that it goes,
+//! so that a disk that hangs stops no start.
 
 mod state;
 
@@ -36,8 +38,11 @@ pub use self::state::StateError;
 pub use self::state::check;
 pub(crate) use self::state::{FORMAT, MAPS, Saved, SavedAddress, SavedProcess, StateFile, directory_beside};
 
-/// How long a record is waited for.
-const PATIENCE: Duration = Duration::from_millis(200);
+/// How long effects wait for a record. On a busy machine one in some hundred takes more than 200 ms.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// How long processes wait for a record that names them. Less than a start may take.
+const GIVEN_UP_AFTER: Duration = Duration::from_secs(10);
 
 /// Another daemon has the group's pins.
 #[derive(Debug, Error)]
@@ -72,10 +77,30 @@ pub(crate) struct Record {
     threads: Threads,
     /// The record that is being written, and since when.
     under_way: Option<(u64, Instant)>,
-    /// Whether the writing has taken too long, and is not over yet.
-    is_late: bool,
+    /// How late that is.
+    lateness: Lateness,
     /// Why the last record could not be written, where it could not.
     failure: Option<String>,
+}
+
+/// How late the record is that is being written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lateness {
+    /// It is not.
+    InTime,
+    /// Effects do not wait for it any more.
+    Late,
+    /// Nobody does.
+    GivenUp,
+}
+
+/// A record that is being written is not waited for any more.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Expired {
+    /// By effects; its number, and what is to be told.
+    Late(u64, Option<RecordNews>),
+    /// By anybody.
+    GivenUp,
 }
 
 /// What is to be told of the writing of records.
@@ -118,7 +143,7 @@ impl Record {
             lock,
             threads,
             under_way: None,
-            is_late: false,
+            lateness: Lateness::InTime,
             failure: None,
         })
     }
@@ -160,9 +185,11 @@ impl Record {
 
     /// Begins to write a record, on a thread.
     pub(crate) fn write(&mut self, number: u64, saved: Saved, inbox: &Inbox) -> Recording {
-        if self.is_late {
-            // The thread is still at an earlier one; once that is over, a newer one is asked for.
-            return Recording::Over;
+        // The thread is still at an earlier one; once that is over, a newer one is asked for.
+        match self.lateness {
+            Lateness::InTime => {}
+            Lateness::Late => return Recording::Late,
+            Lateness::GivenUp => return Recording::Over,
         }
         let file = self.file.clone();
         let failed = move |why| Message::Recorded { number, result: Err(why) };
@@ -180,18 +207,27 @@ impl Record {
         Recording::Over
     }
 
-    /// When a record that is being written is not waited for any more.
+    /// When a record that is being written is not waited for any more: first by effects, then by anybody.
     pub(crate) fn expires_at(&self) -> Option<Instant> {
-        let (_, since) = self.under_way.filter(|_| !self.is_late)?;
-        Some(since + PATIENCE)
+        let (_, since) = self.under_way?;
+        match self.lateness {
+            Lateness::InTime => Some(since + PATIENCE),
+            Lateness::Late => Some(since + GIVEN_UP_AFTER),
+            Lateness::GivenUp => None,
+        }
     }
 
-    /// The number of the record that has taken too long, where one has.
-    pub(crate) fn expired(&mut self, now: Instant) -> Option<(u64, Option<RecordNews>)> {
+    /// What is not waited for any more, where that is so.
+    pub(crate) fn expired(&mut self, now: Instant) -> Option<Expired> {
         self.expires_at().filter(|at| now >= *at)?;
-        self.is_late = true;
         let (number, _) = self.under_way?;
-        Some((number, self.note(Err(format!("its writing has taken more than {PATIENCE:?}")))))
+        if self.lateness == Lateness::Late {
+            self.lateness = Lateness::GivenUp;
+            return Some(Expired::GivenUp);
+        }
+        self.lateness = Lateness::Late;
+        let why = format!("its writing has taken more than {PATIENCE:?}");
+        Some(Expired::Late(number, self.note(Err(why))))
     }
 
     /// The writing of a record is over. Whether a newer one is wanted, and what is to be told.
@@ -199,7 +235,7 @@ impl Record {
         if self.under_way.is_some_and(|(under_way, _)| under_way == number) {
             self.under_way = None;
         }
-        let was_late = std::mem::take(&mut self.is_late);
+        let was_late = std::mem::replace(&mut self.lateness, Lateness::InTime) != Lateness::InTime;
         (was_late, self.note(result))
     }
 
