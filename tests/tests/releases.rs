@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::Write,
-    net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket},
     thread,
     time::Duration,
 };
@@ -13,6 +13,7 @@ use steer_tests::{
     control::Control,
     load::{LISTEN, Load, pool},
     netns, process,
+    python::{self, THREADED_SERVER},
     service::{group, sample},
     sockets::{TcpState, tcp_count},
     spoofed::receivers,
@@ -98,6 +99,36 @@ fn a_released_group_is_the_kernels_and_nothing_is_lost() {
         steer.start_refused(5, &["serves it already"]);
         assert_eq!(steer.processes(), workers, "the keeper has nothing to keep");
         assert!(!pins.join("web").exists());
+    });
+}
+
+/// Workers that bind for themselves keep the sockets that they were passed, and read nothing from them.
+#[test]
+fn datagrams_of_a_released_group_all_go_to_who_reads_them() {
+    const CLIENTS: usize = 200;
+    netns::run("release-datagrams", |namespace| {
+        let program = python::command(THREADED_SERVER, &["127.0.0.1", "8053", "2"]);
+        let configuration = format!(
+            "[[group]]\nname = \"web\"\nlisten = [\"udp://{UDP}\"]\n[group.workers]\ncount = 2\ncommand = {program:?}\n"
+        );
+        let mut steer = Steer::configured(namespace, &configuration);
+        let workers = steer.worker_pids();
+        steer.command(["release", "web"]).succeeded();
+        let clients: Vec<UdpSocket> = (0..CLIENTS)
+            .map(|_| {
+                let client = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port is free");
+                client.connect(UDP).expect("there is a way");
+                client.set_read_timeout(Some(SOON)).expect("a timeout can be set");
+                client.send(b"who").expect("it can be sent");
+                client
+            })
+            .collect();
+        let answers = clients.iter().map(|client| client.recv(&mut [0; 64]));
+        assert_eq!(answers.filter(Result::is_ok).count(), CLIENTS);
+        steer.stop(SOON);
+        for pid in workers {
+            process::stop(pid);
+        }
     });
 }
 

@@ -207,7 +207,10 @@ impl GroupHost {
 
     /// Has descriptors of a slot's listeners be taken from the processes of the generation whose it is, on a thread. The task is told.
     pub(super) fn take_from(&mut self, id: GenerationId, slot: u16, purpose: Purpose) {
-        let (inodes, process) = (self.members.inodes(slot), self.processes.process(id).cloned());
+        let (mut inodes, process) = (self.members.inodes(slot), self.processes.process(id).cloned());
+        if purpose == Purpose::Release {
+            inodes.extend(self.members.inodes_passed_over(slot));
+        }
         let nothing = move |_| Message::Taken { slot, purpose, listeners: Vec::new() };
         let job = move || {
             let tree = process.map(|process| process.tree()).unwrap_or_default();

@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::{Shutdown, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr},
     os::fd::{AsFd, AsRawFd, BorrowedFd},
 };
 
@@ -178,6 +178,24 @@ pub fn leave_group(socket: impl AsFd) -> Result<(), SocketError> {
         return Ok(());
     }
     Err(failed("take the socket out of its group")(io::Error::last_os_error()))
+}
+
+/// Takes a UDP socket that others hold, and nobody reads, out of reach of any datagram, for good.
+///
+/// The kernel's own hash chooses among all members of a group that are not connected: so it is connected, to where nobody sends from, and
+/// [leaves its group](leave_group).
+pub fn retire(socket: impl AsFd) -> Result<(), SocketError> {
+    // RFC 863's.
+    const DISCARD: u16 = 9;
+    let mut nobody = local_address(&socket)?;
+    nobody.set_port(DISCARD);
+    match nobody.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => nobody.set_ip(Ipv4Addr::LOCALHOST.into()),
+        IpAddr::V6(ip) if ip.is_unspecified() => nobody.set_ip(Ipv6Addr::LOCALHOST.into()),
+        _ => {}
+    }
+    SockRef::from(&socket).connect(&nobody.into()).map_err(failed("connect the socket to nobody"))?;
+    leave_group(socket)
 }
 
 /// Has the next peek at a unix socket's queue begin behind this many bytes (SO_PEEK_OFF, Linux 3.4).

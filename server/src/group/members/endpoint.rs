@@ -25,7 +25,10 @@ use crate::{
         event::{GenerationId, Slot},
         layout::Layout,
     },
-    group::{observer::QueueLooks, record::SavedAddress},
+    group::{
+        observer::QueueLooks,
+        record::{PassedOver, SavedAddress},
+    },
     sockets::{
         address::{ListenAddress, Protocol},
         listener::make_listener,
@@ -63,8 +66,8 @@ pub(crate) struct Endpoint {
     publisher: Arc<Mutex<Publisher>>,
     /// By slot, each in a place of its own.
     pub(super) members: BTreeMap<Slot, Vec<Member>>,
-    /// By slot, the cookies of sockets that its worker was passed and does not take from. Those of datagrams stay open there.
-    pub(super) passed_over: BTreeMap<Slot, Vec<u64>>,
+    /// By slot, the sockets that its worker was passed and does not take from. Those of datagrams stay open there.
+    pub(super) passed_over: BTreeMap<Slot, Vec<PassedOver>>,
     /// What the program had counted for each slot when it was forgotten last. Counters are never set back: to do so and to keep what they
     /// said cannot be one step. Nothing is counted for a slot without a listener.
     pub(super) counted_before: BTreeMap<Slot, SlotCounters>,
@@ -243,7 +246,10 @@ impl Endpoint {
 
     /// The cookies of all sockets that nobody is to look at: the group's, and those that workers were passed and do not take from.
     pub(super) fn known(&self) -> HashSet<u64> {
-        self.cookies().into_iter().chain(self.passed_over.values().flatten().copied()).collect()
+        self.cookies()
+            .into_iter()
+            .chain(self.passed_over.values().flatten().map(|socket| socket.cookie))
+            .collect()
     }
 
     /// Whether the group's sockets take no IPv4 traffic, where one is at hand to be asked: in what makes a group, they are all alike.

@@ -25,7 +25,11 @@ use crate::{
         event::{GenerationId, Moved, Slot},
         layout::Layout,
     },
-    sockets::{address::ListenAddress, options::SocketError, pidfd},
+    sockets::{
+        address::ListenAddress,
+        options::{self, SocketError},
+        pidfd,
+    },
     threads::{Pool, Threads},
     workers::{
         discover::{Discovered, Membership},
@@ -36,7 +40,7 @@ use crate::{
 use super::{
     message::{Inbox, Message},
     observer::QueueLooks,
-    record::SavedAddress,
+    record::{PassedOver, SavedAddress},
 };
 
 use self::{cells::CellPublisher, publication::Publication};
@@ -264,8 +268,9 @@ impl Members {
     /// Clears a slot whose worker binds its sockets itself and forgets what it was passed; what was counted for it. Sockets of datagrams
     /// stay open at the worker, and are never taken for its own.
     pub(crate) fn pass_over(&mut self, slot: Slot) -> SlotCounters {
-        let passed = |endpoint: &Endpoint| endpoint.of(slot).iter().map(|member| member.cookie).collect();
-        let passed: Vec<Vec<u64>> = self.endpoints.iter().map(passed).collect();
+        let passed = |member: &member::Member| PassedOver { cookie: member.cookie, inode: member.inode };
+        let passed: Vec<Vec<PassedOver>> =
+            self.endpoints.iter().map(|endpoint| endpoint.of(slot).iter().map(passed).collect()).collect();
         let counted = self.forget(slot);
         for (endpoint, passed) in self.endpoints.iter_mut().zip(passed).filter(|(it, _)| it.is_udp()) {
             endpoint.passed_over.insert(slot, passed);
@@ -381,6 +386,20 @@ impl Members {
         self.cells.put(slot, cell);
     }
 
+    /// Has the kernel's own hash pass over the sockets that workers hold and do not take from, of those that were taken.
+    fn release_passed_over(&self, taken: &[OwnedFd]) {
+        let passed_over = self.endpoints.iter().flat_map(|endpoint| endpoint.passed_over.values().flatten());
+        let passed_over: HashSet<u64> = passed_over.map(|socket| socket.cookie).collect();
+        let is_passed_over = |socket: &&OwnedFd| {
+            options::socket_cookie(socket).is_ok_and(|cookie| passed_over.contains(&cookie))
+        };
+        for socket in taken.iter().filter(is_passed_over) {
+            if let Err(error) = options::retire(socket) {
+                tracing::warn!("datagrams may be lost: {}", describe(&error));
+            }
+        }
+    }
+
     /// Gives the group to the kernel's own hash, whole or not at all: anchors leave and programs are detached, each through a listener
     /// that was taken or is at hand.
     pub(crate) fn release(
@@ -403,6 +422,7 @@ impl Members {
                 return Err(Box::new(failed));
             }
         }
+        self.release_passed_over(taken);
         let anchors = self.endpoints.iter_mut().filter_map(|endpoint| endpoint.anchor.as_mut());
         anchors.for_each(anchor::Anchor::release);
         Ok(())

@@ -38,6 +38,12 @@ impl Members {
         endpoints.flat_map(|endpoint| endpoint.of(slot)).map(|member| member.inode).collect()
     }
 
+    /// The inodes of the sockets that a slot's worker was passed and does not take from.
+    pub(crate) fn inodes_passed_over(&self, slot: Slot) -> Vec<u64> {
+        let passed_over = self.endpoints.iter().filter_map(|endpoint| endpoint.passed_over.get(&slot));
+        passed_over.flatten().map(|socket| socket.inode).collect()
+    }
+
     /// The inodes of all of a slot's listeners.
     pub(crate) fn all_inodes(&self, slot: Slot) -> Vec<u64> {
         self.endpoints.iter().flat_map(|endpoint| endpoint.of(slot)).map(|member| member.inode).collect()

@@ -47,8 +47,8 @@ pub(crate) struct Generation {
     pub(super) is_searched: bool,
     /// Whether the last look found none that the one before had not: it has bound all that it binds.
     pub(super) is_settled: bool,
-    /// Whether it was found to have bound a listener.
-    pub(super) has_bound: bool,
+    /// Whether it was last known to have a listener at every address.
+    pub(super) has_all: bool,
     /// Until when more listeners of a generation that is ready are looked for.
     pub(super) sought_until: Option<Instant>,
     /// When that look, or the last one, began.
@@ -118,7 +118,7 @@ impl Generation {
             is_ready: false,
             is_searched: false,
             is_settled: false,
-            has_bound: false,
+            has_all: false,
             sought_until: None,
             searched_at: None,
             had_told_before: false,

@@ -60,6 +60,7 @@ impl Processes {
     /// Whether a generation has become ready, now that it has its listeners or not; once.
     pub(crate) fn becomes_ready(&mut self, id: GenerationId, has_listeners: bool) -> bool {
         let Some(generation) = self.generations.get_mut(&id) else { return false };
+        generation.has_all = has_listeners;
         let has_shown = match (generation.serves, generation.ready) {
             // Of what it was passed and does not take, nobody would take anything.
             (Serves::Unknown, _) => false,
@@ -88,7 +89,7 @@ impl Processes {
                 Serves::Passed => false,
                 _ if generation.is_ready => generation.is_sought(),
                 Serves::Unknown => true,
-                Serves::Own => !is_probed || !generation.is_settled,
+                Serves::Own => !is_probed || !generation.is_settled || !generation.has_all,
             };
             let is_sought = may_bind && !generation.is_searched && matches!(generation.launch, Launch::Runs);
             let listeners = is_sought.then_some(Sign::Listeners(id, generation.slot));
@@ -110,7 +111,7 @@ impl Processes {
     pub(crate) fn is_urgent(&self, id: GenerationId) -> bool {
         let waits = |it: &Generation| match it.serves {
             Serves::Unknown => it.has_told,
-            Serves::Own => !it.is_ready && it.has_bound && !it.is_settled,
+            Serves::Own => !it.is_ready && it.has_all && !it.is_settled,
             Serves::Passed => false,
         };
         self.generations.get(&id).is_some_and(waits)
@@ -189,7 +190,6 @@ impl Processes {
         let generation = self.generations.get_mut(&id)?;
         generation.is_searched = false;
         generation.is_settled = !has_found;
-        generation.has_bound |= has_found;
         if generation.serves == Serves::Unknown && !has_found && generation.had_told_before {
             generation.serves = Serves::Passed;
         }

@@ -36,7 +36,9 @@ use super::{
 pub use self::state::StateError;
 #[cfg(any(test, fuzzing))]
 pub use self::state::check;
-pub(crate) use self::state::{FORMAT, MAPS, Saved, SavedAddress, SavedProcess, StateFile, directory_beside};
+pub(crate) use self::state::{
+    FORMAT, MAPS, PassedOver, Saved, SavedAddress, SavedProcess, StateFile, directory_beside,
+};
 
 /// How long effects wait for a record. On a busy machine one in some hundred takes more than 200 ms.
 const PATIENCE: Duration = Duration::from_secs(1);

@@ -13,5 +13,5 @@ pub use self::file::StateError;
 pub use self::fuzzing::check;
 pub(crate) use self::{
     file::{StateFile, directory_beside},
-    saved::{FORMAT, MAPS, Saved, SavedAddress, SavedProcess},
+    saved::{FORMAT, MAPS, PassedOver, Saved, SavedAddress, SavedProcess},
 };

@@ -66,9 +66,18 @@ pub(crate) struct SavedAddress {
     /// How many migrations to each slot were told of.
     #[serde(default)]
     pub told: BTreeMap<Slot, u64>,
-    /// The cookies of sockets that workers were passed and do not take from, by slot.
+    /// The sockets that workers were passed and do not take from, by slot.
     #[serde(default)]
-    pub passed_over: BTreeMap<Slot, Vec<u64>>,
+    pub passed_over: BTreeMap<Slot, Vec<PassedOver>>,
+}
+
+/// A socket that a worker was passed and does not take from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct PassedOver {
+    /// Tells it from all others of this boot.
+    pub cookie: u64,
+    /// As `/proc/PID/fd` names it.
+    pub inode: u64,
 }
 
 /// A generation's process.
