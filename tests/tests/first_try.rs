@@ -54,6 +54,28 @@ fn a_program_that_binds_ipv4_only_is_followed_there() {
     });
 }
 
+/// A name of two addresses, of which a program binds one: `localhost` for Node, say.
+#[test]
+fn a_program_that_binds_one_address_of_a_name_is_enough() {
+    netns::run("first-one-of", |namespace| {
+        for (ip, other) in [("127.0.0.1", "::1"), ("::1", "127.0.0.1")] {
+            let mut steer = start(namespace, "localhost:8080", &unaware_server(), &[ip, "8080"]);
+            let address = |ip: &str| SocketAddr::new(ip.parse().unwrap(), 8080);
+            let listens = |address: SocketAddr| format!("\"tcp://{address}\"");
+            wait::until("the group is at the one address", SOON, || {
+                let output = steer.command(["status", "--json"]);
+                let is_there = |ip| output.stdout.contains(&listens(address(ip)));
+                if is_there(ip) && !is_there(other) { Ok(()) } else { Err(steer.messages()) }
+            });
+            steer.until_working();
+            let traffic = Traffic::start(&[address(ip)]);
+            steer.command(["restart", "web"]).succeeded();
+            assert_eq!(traffic.end().failed, 0);
+            steer.stop(SOON);
+        }
+    });
+}
+
 #[test]
 fn a_program_that_never_serves_ends_the_command_with_what_it_said() {
     netns::run("first-never", |namespace| {

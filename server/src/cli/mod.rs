@@ -57,7 +57,7 @@ fn carry_out(Arguments { socket, command }: Arguments) -> anyhow::Result<ExitCod
     let exit = match command {
         Command::Run(arguments) => {
             let Reporting { metrics, log_format } = arguments.reporting.clone();
-            let alternatives = run::alternatives(&arguments.listen);
+            let leeway = run::leeway(&arguments.listen);
             let settings = run::settings(*arguments)?;
             let log_format = log_format.map_or(LogFormat::default(), LogFormat::from);
             log::start_in_daemon("info", log_format);
@@ -66,7 +66,7 @@ fn carry_out(Arguments { socket, command }: Arguments) -> anyhow::Result<ExitCod
                 access: Vec::new(),
                 metrics,
                 log_format,
-                purpose: Purpose::Foreground { alternatives },
+                purpose: Purpose::Foreground { leeway },
             };
             run::run(settings, setup)?;
             Exit::Ok

@@ -11,7 +11,7 @@ use super::arguments::{ModeName, ReadyName, RestartName, RunArguments, WhenEmpty
 use crate::daemon::{
     self,
     checks::{self, SettingsError, Written},
-    foreground::{Alternative, Ending},
+    foreground::{Ending, Leeway},
     settings::{Deadlines, FlowSettings, GroupSettings, Mode, Readiness, RestartKind, WhenEmpty},
     setup::Setup,
 };
@@ -29,8 +29,8 @@ impl OptionsError {
     }
 }
 
-/// Runs the group until it is stopped. Where the program turns out to listen at an alternative to an address, the group is begun again
-/// there: nobody was served before.
+/// Runs the group until it is stopped. Where the program turns out to listen at an alternative to an address, or not at all of those of
+/// one name, the group is begun again there: nobody was served before.
 pub(super) fn run(mut settings: GroupSettings, setup: Setup) -> anyhow::Result<()> {
     loop {
         match daemon::run(vec![settings.clone()], setup.clone())? {
@@ -40,12 +40,20 @@ pub(super) fn run(mut settings: GroupSettings, setup: Setup) -> anyhow::Result<(
                 tracing::info!("{}: the program listens at {to}, and so does the group", settings.name);
                 settings.listen.iter_mut().filter(|address| **address == from).for_each(|it| *it = to);
             }
+            Some(Ending::Without(missing)) => {
+                let list = missing.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+                tracing::info!(
+                    "{}: the program does not listen at {list}, and nor does the group",
+                    settings.name
+                );
+                settings.listen.retain(|address| !missing.contains(address));
+            }
         }
     }
 }
 
 /// Where a program may listen that is told the same addresses, beside those that the group begins with.
-pub(super) fn alternatives(listen: &[Listen]) -> Vec<Alternative> {
+pub(super) fn leeway(listen: &[Listen]) -> Leeway {
     let same_family = listen.iter().filter_map(|Listen { addresses, alternative }| match addresses[..] {
         [address] => Some((address, (*alternative)?)),
         _ => None,
@@ -56,7 +64,9 @@ pub(super) fn alternatives(listen: &[Listen]) -> Vec<Alternative> {
         let address_mapped = SocketAddr::new(ip.to_ipv6_mapped().into(), address.address.port());
         Some((address, ListenAddress { address: address_mapped, ..address }))
     });
-    same_family.chain(mapped).collect()
+    let alternatives = same_family.chain(mapped).collect();
+    let any_of = listen.iter().map(|listen| listen.addresses.clone()).filter(|addresses| addresses.len() > 1);
+    Leeway { alternatives, any_of: any_of.collect() }
 }
 
 /// The settings that the arguments ask for, with every default filled in.

@@ -10,11 +10,22 @@ use crate::{names::GroupName, sockets::address::ListenAddress};
 /// A listen address, and where its group listens if that is what the program binds.
 pub type Alternative = (ListenAddress, ListenAddress);
 
+/// Where a group may listen instead of where it begins, if the program does.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Leeway {
+    /// Other addresses that a program may bind that is told the same.
+    pub alternatives: Vec<Alternative>,
+    /// Addresses of which one is enough: those of one name, which a program may bind one of.
+    pub any_of: Vec<Vec<ListenAddress>>,
+}
+
 /// Why a daemon in the foreground ends by itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ending {
     /// The program listens at an alternative to an address: the group is to be begun again there.
     Follow(Alternative),
+    /// The program does not listen at these addresses, and need not: the group is to be begun again without them.
+    Without(Vec<ListenAddress>),
     /// No worker was ever ready.
     NeverReady(NeverReady),
 }
@@ -39,19 +50,32 @@ impl NeverReady {
 /// What a group asks with; cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Foreground {
-    alternatives: Arc<[Alternative]>,
+    leeway: Arc<Leeway>,
     ending: Arc<Mutex<Option<Ending>>>,
     asked: Arc<Notify>,
 }
 
 impl Foreground {
-    pub(crate) fn new(alternatives: Vec<Alternative>) -> Self {
-        Self { alternatives: alternatives.into(), ..Self::default() }
+    pub(crate) fn new(leeway: Leeway) -> Self {
+        Self { leeway: leeway.into(), ..Self::default() }
     }
 
     /// The alternative that a program has bound, where it is one.
     pub(crate) fn alternative(&self, bound: ListenAddress) -> Option<Alternative> {
-        self.alternatives.iter().find(|(_, to)| *to == bound).copied()
+        self.leeway.alternatives.iter().find(|(_, to)| *to == bound).copied()
+    }
+
+    /// Whether a program that listens at some addresses need not listen at the others.
+    pub(crate) fn is_enough(&self, bound: &[ListenAddress], missing: &[ListenAddress]) -> bool {
+        let is_bound = |address: &ListenAddress| {
+            let mut alternatives = self.leeway.alternatives.iter();
+            bound.contains(address) || alternatives.any(|(from, to)| from == address && bound.contains(to))
+        };
+        let is_made_good = |missing: &ListenAddress| {
+            let mut sets = self.leeway.any_of.iter().filter(|set| set.contains(missing));
+            sets.any(|set| set.iter().any(is_bound))
+        };
+        missing.iter().all(is_made_good)
     }
 
     /// Asks the daemon to end. The first who asks says why.

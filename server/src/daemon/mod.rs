@@ -152,7 +152,7 @@ fn open_groups(
     let looks = QueueLooks::open().inspect_err(estimated).ok();
     list_processes_by(looks.as_ref());
     let foreground = match &setup.purpose {
-        Purpose::Foreground { alternatives } => Some(Foreground::new(alternatives.clone())),
+        Purpose::Foreground { leeway } => Some(Foreground::new(leeway.clone())),
         Purpose::Service { .. } => None,
     };
     let shared = Shared {

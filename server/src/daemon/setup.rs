@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::foreground::Alternative;
+use super::foreground::Leeway;
 use crate::{config::DaemonSettings, metrics::MetricsAddress, values::LogFormat};
 
 /// One daemon's own settings.
@@ -25,8 +25,8 @@ pub struct Setup {
 pub enum Purpose {
     /// `steer run`: a group in the foreground, which ends with it.
     Foreground {
-        /// Where a program may listen that is told the same addresses, beside those that the group begins with.
-        alternatives: Vec<Alternative>,
+        /// Where it may listen instead.
+        leeway: Leeway,
     },
     /// `steer daemon`: groups that go on serving without it, until a next daemon takes them over.
     Service {

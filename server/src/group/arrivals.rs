@@ -207,6 +207,8 @@ impl GroupTask {
             self.prepare_probe(id);
         }
         self.ready_if_complete(id);
+        let host = self.runtime.host_mut();
+        host.do_without(id, slot);
     }
 
     /// A process in the workers' cgroup has bound a port of the group.

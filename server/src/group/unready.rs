@@ -5,7 +5,10 @@ use crate::{
         clock::millis,
         foreground::{Ending, NeverReady},
     },
-    engine::{event::GenerationId, group::Group},
+    engine::{
+        event::{GenerationId, Slot},
+        group::Group,
+    },
     sockets::address::ListenAddress,
 };
 
@@ -45,6 +48,27 @@ impl GroupHost {
             };
             self.journal(kind, Some(id), detail);
         }
+    }
+
+    /// Has a group in the foreground listen only where its program does, where that is enough.
+    pub(super) fn do_without(&self, id: GenerationId, slot: Slot) {
+        let Some(foreground) = self.shared.foreground.as_ref().filter(|_| !self.starts.has_succeeded())
+        else {
+            return;
+        };
+        let (bound, missing) = self.bound_and_missing(slot);
+        if !missing.is_empty() && self.processes.binds_no_more(id) && foreground.is_enough(&bound, &missing) {
+            foreground.end(Ending::Without(missing));
+        }
+    }
+
+    /// The addresses at which a slot has a listener, and those at which it has none.
+    fn bound_and_missing(&self, slot: Slot) -> (Vec<ListenAddress>, Vec<ListenAddress>) {
+        let (bound, missing): (Vec<_>, Vec<_>) =
+            self.members.sockets(slot).into_iter().partition(|(_, count)| *count > 0);
+        let addresses =
+            |all: Vec<(ListenAddress, usize)>| all.into_iter().map(|(address, _)| address).collect();
+        (addresses(bound), addresses(missing))
     }
 
     /// Completes what is said of a start that has come to nothing.
@@ -87,11 +111,9 @@ impl GroupHost {
     /// Where a worker that binds its sockets itself has none.
     fn missing_sockets(&self, id: GenerationId) -> Option<String> {
         let slot = self.processes.slot(id).filter(|_| self.processes.serves(id) == Some(Serves::Own))?;
-        let (bound, missing): (Vec<_>, Vec<_>) =
-            self.members.sockets(slot).into_iter().partition(|(_, count)| *count > 0);
-        let list = |all: Vec<(ListenAddress, usize)>| {
-            all.iter().map(|(address, _)| address.to_string()).collect::<Vec<_>>().join(", ")
-        };
+        let (bound, missing) = self.bound_and_missing(slot);
+        let list =
+            |all: Vec<ListenAddress>| all.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         if missing.is_empty() {
             return None;
         }

@@ -163,6 +163,12 @@ impl Processes {
         self.inbox.hand_in(&self.threads.processes, failed, job)
     }
 
+    /// Whether a generation that is not ready has bound something, and nothing more for a while.
+    pub(crate) fn binds_no_more(&self, id: GenerationId) -> bool {
+        let is_it = |it: &Generation| !it.is_ready && it.serves == Serves::Own && it.is_settled;
+        self.generations.get(&id).is_some_and(|it| is_it(it) && it.begun.elapsed() >= LISTENS_SOON)
+    }
+
     /// Whether a generation's process has ended by itself before it was ready.
     pub(crate) fn ended_unready(&self, id: GenerationId) -> bool {
         let generation = self.generations.get(&id);

@@ -6,7 +6,7 @@ mod client;
 mod exchange;
 mod servers;
 
-use std::{env, net::SocketAddr, path::Path, process::ExitCode, time::Duration};
+use std::{env, net::SocketAddr, path::Path, process::ExitCode, thread, time::Duration};
 
 use clap::Parser;
 use rustix::process::Signal;
@@ -18,7 +18,7 @@ use self::{
     servers::Server,
 };
 
-const ADDRESSES: [&str; 2] = ["127.0.0.1:8080", "[::1]:8080"];
+const ADDRESSES: [(&str, &str); 2] = [("IPv4", "127.0.0.1:8080"), ("IPv6", "[::1]:8080")];
 const SOON: Duration = Duration::from_secs(60);
 
 /// Run servers unmodified, restart their workers and kill one, and print what was lost.
@@ -78,10 +78,8 @@ fn main() -> ExitCode {
     );
     let (mut skipped, mut failed) = (0, 0);
     for server in servers::all().filter(|it| only.as_ref().is_none_or(|only| it.name.contains(only))) {
-        for address in ADDRESSES {
-            let family = if address.starts_with('[') { "IPv6" } else { "IPv4" };
-            let address: SocketAddr = address.parse().expect("an address");
-            match netns::run("servers", |namespace| try_out(namespace, server, address, handovers)) {
+        for (family, result) in in_both_families(server, handovers) {
+            match result {
                 Ok(rows) => {
                     failed += u32::from(!rows.iter().all(Row::is_good));
                     rows.iter().for_each(|row| row.print(family));
@@ -99,6 +97,22 @@ fn main() -> ExitCode {
     }
     println!("{skipped} skipped, {failed} failed");
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Tries a server over IPv4 and IPv6 at the same time: most of a handover is a wait.
+fn in_both_families(server: &Server, handovers: u32) -> Vec<(&'static str, Result<Vec<Row>, Stopped>)> {
+    thread::scope(|scope| {
+        let runs = ADDRESSES.map(|(family, address)| {
+            let address: SocketAddr = address.parse().expect("an address");
+            let run =
+                move || netns::run("servers", |namespace| try_out(namespace, server, address, handovers));
+            (family, scope.spawn(run))
+        });
+        let ended = |(family, run): (_, thread::ScopedJoinHandle<'_, Result<Vec<Row>, Stopped>>)| {
+            (family, run.join().unwrap_or_else(|_| Err(Stopped::Failed("see above".to_owned()))))
+        };
+        runs.map(ended).into()
+    })
 }
 
 fn try_out(

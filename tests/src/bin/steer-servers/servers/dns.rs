@@ -12,7 +12,7 @@ pub(super) const SERVERS: &[Server] = &[
         line: "unbound -d -c DIR/unbound.conf",
         files: &[(
             "unbound.conf",
-            "server:\n  interface: BARE@PORT\n  do-daemonize: no\n  username: \"\"\n  chroot: \"\"\n  directory: \"DIR\"\n  \
+            "server:\n  num-threads: 2\n  interface: BARE@PORT\n  do-daemonize: no\n  username: \"\"\n  chroot: \"\"\n  directory: \"DIR\"\n  \
              pidfile: \"\"\n  use-syslog: no\n  module-config: \"iterator\"\n  access-control: ::/0 allow\n  local-zone: \"example.\" static\n  \
              local-data: 'www.example. 300 IN TXT \"pong\"'\n",
         )],

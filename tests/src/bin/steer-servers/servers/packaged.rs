@@ -11,6 +11,16 @@ const NGINX: (&str, &str) = (
      server { listen IP:PORT; location / { return 200 \"ok\\n\"; } } }\n",
 );
 
+/// A socket for each of its processes.
+const NGINX_REUSEPORT: (&str, &str) = (
+    "nginx.conf",
+    "daemon off; worker_processes 2; error_log stderr;\n\
+     events {}\n\
+     http { access_log off; client_body_temp_path DIR/b; proxy_temp_path DIR/p; fastcgi_temp_path DIR/f;\n\
+     uwsgi_temp_path DIR/u; scgi_temp_path DIR/s;\n\
+     server { listen IP:PORT reuseport; location / { return 200 \"ok\\n\"; } } }\n",
+);
+
 const HAPROXY: (&str, &str) = (
     "haproxy.cfg",
     "defaults\n  mode http\n  timeout client 5s\n  timeout server 5s\n  timeout connect 5s\n\
@@ -47,6 +57,12 @@ pub(super) const SERVERS: &[Server] = &[
         &["nginx"],
         "nginx -c DIR/nginx.conf -g 'pid DIR/nginx-{worker}-{generation}.pid;'",
         &[NGINX],
+    ),
+    plain(
+        "nginx, reuseport",
+        &["nginx"],
+        "nginx -c DIR/nginx.conf -g 'pid DIR/nginx-{worker}-{generation}.pid;'",
+        &[NGINX_REUSEPORT],
     ),
     plain("HAProxy", &["haproxy"], "haproxy -f DIR/haproxy.cfg", &[HAPROXY]),
     apache!("apache event", "mpm_event"),
