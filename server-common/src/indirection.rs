@@ -9,8 +9,12 @@ use crate::limits::SOCKETS_MAX;
 /// Entries of a table: enough for [`SOCKETS_MAX`] places. With up to 64 places the parts differ by a fifth at most.
 pub const ENTRIES: usize = 256;
 
-/// How many entries one hash finds, to be tried one after another: 8 bits each.
-pub const TRIES: u32 = u64::BITS / ENTRIES.ilog2();
+/// How many entries one hash finds, to be tried one after another: with so many, no 13 entries in a row are left out.
+pub const TRIES: u32 = 32;
+
+/// From one of them to the next: the golden section of the table, for the most even spread (Knuth, The Art of Computer Programming,
+/// volume 3, 6.4).
+const DISTANCE: usize = 159;
 
 const _: () = assert!(SOCKETS_MAX as usize <= ENTRIES);
 
@@ -34,11 +38,11 @@ impl Default for Indirection {
 }
 
 impl Indirection {
-    /// The entry that a flow's `spread`, a hash, finds at an attempt below [`TRIES`]. The first is of its uppermost bits, apart from those of
-    /// the first choice's bucket.
+    /// The entry that a flow's `spread`, a hash, finds at an attempt below [`TRIES`]: each another. The first is of its uppermost bits, apart
+    /// from those of the first choice's bucket.
     #[inline(always)]
     pub fn entry(spread: u64, tried: u32) -> usize {
-        (spread >> (u64::BITS - (tried + 1) * ENTRIES.ilog2())) as usize & (ENTRIES - 1)
+        ((spread >> 56) as usize + DISTANCE * tried as usize) & (ENTRIES - 1)
     }
 
     /// The place that an entry names.
@@ -83,7 +87,7 @@ impl Indirection {
 mod tests {
     extern crate std;
 
-    use std::vec::Vec;
+    use std::{collections::BTreeSet, vec::Vec};
 
     use proptest::{collection::btree_set, prelude::*};
 
@@ -95,10 +99,15 @@ mod tests {
     }
 
     #[test]
-    fn each_attempt_reads_bits_of_its_own() {
-        let entries: Vec<usize> =
-            (0..TRIES).map(|tried| Indirection::entry(0x0102_0304_0506_0708, tried)).collect();
-        assert_eq!(entries, [1, 2, 3, 4, 5, 6, 7, 8]);
+    fn each_attempt_finds_another_entry() {
+        for first in 0..ENTRIES {
+            let entries = (0..TRIES).map(|tried| Indirection::entry((first as u64) << 56, tried));
+            let entries: Vec<usize> = entries.collect::<BTreeSet<usize>>().into_iter().collect();
+            assert_eq!(entries.len(), TRIES as usize);
+            let around = entries.iter().skip(1).copied().chain([entries[0] + ENTRIES]);
+            let left_out = entries.iter().zip(around).map(|(one, next)| next - one - 1).max();
+            assert!(left_out < Some(13), "{left_out:?}");
+        }
     }
 
     #[test]
