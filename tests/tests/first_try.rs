@@ -85,8 +85,22 @@ fn a_program_that_never_serves_ends_the_command_with_what_it_said() {
         let has = |part: &str| assert!(said.lines().any(|line| line.contains(part)), "{part} in {said}");
         has("web/0: no such file: app.conf");
         has("error: no worker of web was ever ready: ended (exit 1)");
+        has("the last that it has printed: \"no such file: app.conf\"");
         has("hint: ");
         assert!(steer.processes().is_empty(), "{}", process::describe(&steer.processes()));
+    });
+}
+
+#[test]
+fn a_program_that_is_not_ready_in_time_is_told_of_with_its_last_lines() {
+    let source = "import time\nfor number in range(5): print(number, flush=True)\ntime.sleep(600)";
+    netns::run("first-silent", |namespace| {
+        let mut steer = start(namespace, "127.0.0.1:8080", source, &[]);
+        assert_eq!(steer.wait(SOON).code(), Some(1), "{}", steer.messages());
+        let said = steer.messages();
+        let told = said.lines().find(|line| line.starts_with("error: ")).unwrap_or_default();
+        assert!(told.contains("was not ready within 5000 ms"), "{said}");
+        assert!(told.ends_with("the last that it has printed: \"2\", \"3\", \"4\""), "{said}");
     });
 }
 

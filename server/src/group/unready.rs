@@ -83,6 +83,11 @@ impl GroupHost {
                 said += INHERITS_NOTHING;
             }
         }
+        let last = self.processes.last_lines(id.worker);
+        if !last.is_empty() {
+            let last: Vec<String> = last.iter().map(|line| format!("{line:?}")).collect();
+            said += &format!("; the last that it has printed: {}", last.join(", "));
+        }
         said
     }
 

@@ -5,10 +5,11 @@
 //! room of their own there: when stderr is slower than the workers, lines are dropped and counted, instead of stopping anybody.
 
 use std::{
+    collections::{BTreeMap, VecDeque},
     future::pending,
     io,
     os::fd::OwnedFd,
-    sync::{Arc, OnceLock},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     thread,
     time::Duration,
 };
@@ -31,6 +32,12 @@ use crate::{
 /// Longer lines are cut, in bytes.
 const LINE_MAX: usize = 8 * 1024;
 
+/// How many of the last lines of a worker that starts are kept.
+const LAST_LINES: usize = 3;
+
+/// Of longer ones, so many characters.
+const LAST_LINE_MAX: usize = 200;
+
 /// How long the last lines of workers that have ended may take to be read.
 const AT_END: Duration = Duration::from_millis(200);
 
@@ -50,6 +57,8 @@ pub struct OutputSink {
     readers: Arc<OnceLock<Handle>>,
     /// How many pipes are read.
     open: Arc<watch::Sender<usize>>,
+    /// The last lines of workers that have not been ready yet.
+    last: Arc<Mutex<BTreeMap<WorkerName, VecDeque<String>>>>,
 }
 
 impl OutputSink {
@@ -59,12 +68,14 @@ impl OutputSink {
     }
 
     fn new(delivery: Delivery, format: LogFormat) -> Self {
-        Self { delivery, format, readers: Arc::default(), open: Arc::new(watch::Sender::new(0)) }
+        let open = Arc::new(watch::Sender::new(0));
+        Self { delivery, format, readers: Arc::default(), open, last: Arc::default() }
     }
 
     /// Starts the two tasks that pass a worker's output on, as `web/0: text` or as an object; they end with the pipes, which is
     /// when the last process that holds them ends.
     pub fn follow(&self, worker: &WorkerName, output: WorkerOutput) -> io::Result<()> {
+        self.last().entry(worker.clone()).or_default();
         let readers = self.readers();
         let _entered = readers.enter();
         for (stream, end) in [("stdout", output.stdout), ("stderr", output.stderr)] {
@@ -92,7 +103,27 @@ impl OutputSink {
         self.readers.get().cloned().unwrap_or_else(Handle::current)
     }
 
+    /// The last lines of a worker that is not ready, the oldest first; of those that the daemon reads.
+    pub fn last_lines(&self, worker: &WorkerName) -> Vec<String> {
+        self.last().get(worker).map(|lines| lines.iter().cloned().collect()).unwrap_or_default()
+    }
+
+    /// A worker is ready: its lines are not kept any more.
+    pub fn forget_lines(&self, worker: &WorkerName) {
+        self.last().remove(worker);
+    }
+
+    fn last(&self) -> MutexGuard<'_, BTreeMap<WorkerName, VecDeque<String>>> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn put(&self, worker: &WorkerName, stream: &str, text: &str) {
+        if let Some(lines) = self.last().get_mut(worker).filter(|_| !text.trim().is_empty()) {
+            lines.push_back(text.chars().take(LAST_LINE_MAX).collect());
+            if lines.len() > LAST_LINES {
+                lines.pop_front();
+            }
+        }
         self.delivery.put(Source::Worker, line(self.format, worker, stream, text).as_bytes());
     }
 }

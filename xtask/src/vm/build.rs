@@ -28,7 +28,7 @@ struct Selected {
 
 /// What tells kernels apart. The other targets' tests count in tens of thousands of connections, which takes hours
 /// under emulation.
-const SELECTED: [Selected; 7] = [
+const SELECTED: [Selected; 8] = [
     Selected { target: "matrix", tests: &[], needs_migration: false },
     Selected {
         target: "looks",
@@ -59,6 +59,11 @@ const SELECTED: [Selected; 7] = [
         target: "sharing",
         tests: &["an_unaware_program_is_restarted_and_nothing_is_lost"],
         needs_migration: false,
+    },
+    Selected {
+        target: "rebinding",
+        tests: &["the_only_worker_may_close_all_before_it_binds_others"],
+        needs_migration: true,
     },
     Selected {
         target: "migration",

@@ -75,8 +75,14 @@ impl Processes {
             generation.is_ready = true;
             // A worker that said so before it had accepted its probe: the connection is nobody's any more.
             generation.end_probe();
+            self.output.forget_lines(&self.settings.name.worker(id.worker));
         }
         is_ready
+    }
+
+    /// What a worker that is not ready has printed last, where the daemon reads that.
+    pub(crate) fn last_lines(&self, worker: u32) -> Vec<String> {
+        self.output.last_lines(&self.settings.name.worker(worker))
     }
 
     /// What is to be looked for now; nothing of a generation whose listeners are being looked for, nor of one that does not run its program

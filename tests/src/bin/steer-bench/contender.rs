@@ -18,7 +18,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use server_common::{
     counters::{Outcome, SlotCounters},
     keying::Keying,
-    limits::{BUCKETS, DROPPED_SLOT, SLOTS_DEFAULT},
+    limits::{self, BUCKETS, DROPPED_SLOT, SLOTS_DEFAULT},
     load::Cell,
     quic::Owner,
     table::Table,
@@ -65,6 +65,8 @@ pub(crate) enum Program {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Steering {
     Hash,
+    /// Each worker has room for several sockets, and has one: as for workers that bind for themselves.
+    Several,
     Source,
     /// Workers that publish, with little in hand: the first choice's load is all that is looked at.
     LeastLoaded,
@@ -82,6 +84,7 @@ impl Steering {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Hash => "hash",
+            Self::Several => "hash, room for 16 sockets",
             Self::Source => "source",
             Self::LeastLoaded => "least-loaded",
             Self::Weighed => "least-loaded, weighed",
@@ -93,7 +96,7 @@ impl Steering {
 
     fn policy(self) -> Policy {
         match self {
-            Self::Hash | Self::Flows => Policy::Hash,
+            Self::Hash | Self::Several | Self::Flows => Policy::Hash,
             Self::QuicCid => Policy::QuicCid(QuicCid::default()),
             Self::Source => Policy::Source { ipv4: 24, ipv6: 64 },
             Self::LeastLoaded | Self::Weighed => Policy::LeastLoaded { tie: TIE_DEFAULT },
@@ -105,7 +108,7 @@ impl Steering {
         match self {
             Self::LeastLoaded => Some(1),
             Self::Weighed => Some(10 * u64::from(TIE_DEFAULT)),
-            Self::Hash | Self::Source | Self::Cpu | Self::Flows | Self::QuicCid => None,
+            Self::Hash | Self::Several | Self::Source | Self::Cpu | Self::Flows | Self::QuicCid => None,
         }
     }
 
@@ -120,7 +123,8 @@ impl Steering {
 
     fn shape(self) -> Shape {
         let flows = if self == Self::Flows { FlowSettings::default().max } else { 0 };
-        Shape { slots: SLOTS_DEFAULT, sockets: 1, flows, named: LISTENERS.into() }
+        let sockets = if self == Self::Several { limits::sockets(1) } else { 1 };
+        Shape { slots: SLOTS_DEFAULT, sockets, flows, named: LISTENERS.into() }
     }
 }
 

@@ -62,8 +62,14 @@ pub(crate) fn run(quick: bool) -> Result<Report> {
 }
 
 fn measure(load: Load, ip: IpAddr, report: &mut Report) -> Result<()> {
-    let steerings =
-        [Steering::Hash, Steering::Source, Steering::LeastLoaded, Steering::Weighed, Steering::Cpu];
+    let steerings = [
+        Steering::Hash,
+        Steering::Several,
+        Steering::Source,
+        Steering::LeastLoaded,
+        Steering::Weighed,
+        Steering::Cpu,
+    ];
     let programs = [Program::Constant, Program::KernelHash].into_iter().chain(steerings.map(Program::Steer));
     let mut sides = programs
         .into_iter()
