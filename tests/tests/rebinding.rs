@@ -1,16 +1,21 @@
 //! Workers that change their listeners while they serve, as servers do that reload: nothing is lost, nobody is started again, and each of
 //! the listeners gets its part.
+//!
+//! A listener that its process closes is not drained first. What the kernel does then with the last ACK of a handshake that another CPU
+//! handles at that moment is a reset, whoever steers; it was seen once in some 30 closes on an emulated 6.12 with several CPUs, and once in
+//! 3 million connections on the machine itself. So each close may reset one connection for each further CPU.
 
 use std::{
     collections::BTreeSet,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    io::{self, ErrorKind, Read as _, Write as _},
+    net::{Ipv4Addr, SocketAddr, TcpStream},
+    thread,
     time::Duration,
 };
 
 use rustix::process::Signal;
-use steer::control::api::Event;
+use steer::{control::api::Event, load::Tally};
 use steer_tests::{
-    clients::Client,
     control::Control,
     netns, process,
     python::{self, CHANGING_SERVER},
@@ -34,18 +39,45 @@ fn changing(workers: &str, options: &[&str], steps: &[&str]) -> Vec<String> {
     words.chain(python::command(CHANGING_SERVER, &arguments)).collect()
 }
 
+/// The number of the listener that answers.
+fn ask() -> io::Result<u32> {
+    let mut stream = TcpStream::connect(address())?;
+    stream.set_read_timeout(Some(SOON))?;
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: web\r\nConnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let number = answer.lines().find_map(|line| line.strip_prefix("X-Socket: ")?.parse().ok());
+    number.ok_or_else(|| io::Error::other(format!("answered {answer:?}")))
+}
+
 /// Asks until each of the listeners has answered that a worker is to have, and none that it has closed. Each worker's are numbered from 1.
+/// How many connections were reset.
 #[track_caller]
-fn until_answered_by(expected: &[u32]) {
+fn until_answered_by(expected: &[u32]) -> u64 {
+    let mut reset = 0;
     wait::until(&format!("{expected:?} answer"), SOON, || {
-        let client = |_| {
-            let mut client = Client::connect(IpAddr::from(Ipv4Addr::LOCALHOST), address());
-            client.ask();
-            client.answered_header("x-socket:").parse::<u32>().expect("it is a number")
-        };
-        let answered: BTreeSet<u32> = (0..100).map(client).collect();
+        let mut answered = BTreeSet::new();
+        for _ in 0..100 {
+            match ask() {
+                Ok(number) => drop(answered.insert(number)),
+                Err(error) if error.kind() == ErrorKind::ConnectionReset => reset += 1,
+                Err(error) => panic!("a connection was lost: {error}"),
+            }
+        }
         if answered.iter().eq(expected) { Ok(()) } else { Err(format!("{answered:?}")) }
     });
+    reset
+}
+
+/// Ends the load. Of all connections no more were reset than so many closes may.
+#[track_caller]
+fn end(traffic: Traffic, reset: u64, closes: u64) -> Tally {
+    let tally = traffic.end_after_kill();
+    let further = thread::available_parallelism().map_or(1, |cpus| cpus.get() as u64 - 1);
+    let reset = reset + tally.failed;
+    println!("connections: {}, reset: {reset}, of {closes} listeners that were closed", tally.connections);
+    assert!(reset <= closes * further, "{reset} of {closes} closes, {further} further CPUs");
+    tally
 }
 
 fn signal_all(steer: &Steer<'_>) {
@@ -70,6 +102,8 @@ fn assert_undisturbed(steer: &Steer<'_>) {
 #[test]
 fn nothing_is_lost_while_workers_change_their_listeners() {
     let steps = ["2", "5", "3", "anew", "closed-first", "anew", "1", "4"];
+    /// Of each worker: 2 by the step to 3, 3 by each of those that bind anew, 2 by that to 1.
+    const CLOSES: u64 = 2 + 3 * 3 + 2;
     let answering: [&[u32]; 8] = [
         &[1, 2],
         &[1, 2, 3, 4, 5],
@@ -84,13 +118,13 @@ fn nothing_is_lost_while_workers_change_their_listeners() {
         for options in [&["--mode", "own"][..], &[]] {
             let mut steer = Steer::run(namespace, &changing("2", options, &steps));
             let traffic = Traffic::start(&[address()]);
-            until_answered_by(answering[0]);
+            let mut reset = until_answered_by(answering[0]);
             for expected in &answering[1..] {
                 traffic.more(100);
                 signal_all(&steer);
-                until_answered_by(expected);
+                reset += until_answered_by(expected);
             }
-            let tally = traffic.end();
+            let tally = end(traffic, reset, 2 * CLOSES);
             assert_undisturbed(&steer);
             let changes = Control::new(&steer.socket()).events("sockets").len();
             println!(
@@ -110,12 +144,13 @@ fn the_only_worker_may_close_all_before_it_binds_others() {
         let steps = ["3"].into_iter().chain(["closed-first"; 10]);
         let mut steer = Steer::run(namespace, &changing("1", &["--mode", "own"], &steps.collect::<Vec<_>>()));
         let traffic = Traffic::start(&[address()]);
+        let mut reset = 0;
         for step in 1..=10 {
             traffic.more(50);
             signal_all(&steer);
-            until_answered_by(&[3 * step + 1, 3 * step + 2, 3 * step + 3]);
+            reset += until_answered_by(&[3 * step + 1, 3 * step + 2, 3 * step + 3]);
         }
-        let tally = traffic.end();
+        let tally = end(traffic, reset, 30);
         assert_undisturbed(&steer);
         let held = group_of(&steer).counters.outcome.held;
         println!(
@@ -139,7 +174,7 @@ fn a_worker_that_closes_its_last_listener_is_replaced() {
             worker.generation > 1 && worker.state == "working"
         });
         traffic.more(50);
-        assert_eq!(traffic.end().failed, 0);
+        end(traffic, 0, 2);
         let told = Control::new(&steer.socket()).events("listener-lost");
         assert_eq!(told.len(), 1, "{told:?}");
         assert!(told[0].detail.contains("does not listen any more"), "{told:?}");
@@ -159,7 +194,7 @@ fn what_has_changed_while_there_was_no_daemon_is_found_by_the_next() {
         steer.start_daemon();
         steer.until_working();
         let traffic = Traffic::start(&[address()]);
-        until_answered_by(&[1, 2, 3, 4, 5]);
+        let mut reset = until_answered_by(&[1, 2, 3, 4, 5]);
         for expected in [&[4, 5][..], &[4, 5, 6, 7]] {
             let workers: Vec<u32> = group_of(&steer).workers.iter().filter_map(|worker| worker.pid).collect();
             steer.kill();
@@ -167,9 +202,9 @@ fn what_has_changed_while_there_was_no_daemon_is_found_by_the_next() {
             traffic.more(100);
             steer.start_daemon();
             steer.until_working();
-            until_answered_by(expected);
+            reset += until_answered_by(expected);
         }
-        assert_eq!(traffic.end().failed, 0);
+        end(traffic, reset, 6);
         assert_undisturbed(&steer);
         steer.stop(SOON);
     });
