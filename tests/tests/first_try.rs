@@ -54,7 +54,7 @@ fn a_program_that_binds_ipv4_only_is_followed_there() {
     });
 }
 
-/// A name of two addresses, of which a program binds one: `localhost` for Node, say.
+/// `localhost` names two addresses. Node, for one, binds one of them.
 #[test]
 fn a_program_that_binds_one_address_of_a_name_is_enough() {
     netns::run("first-one-of", |namespace| {

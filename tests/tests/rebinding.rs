@@ -1,9 +1,9 @@
-//! Workers that change their listeners while they serve, as servers do that reload: nothing is lost, nobody is started again, and each of
-//! the listeners gets its part.
+//! Workers change their listeners while they serve, as servers do that reload. No connection is lost, no worker is restarted, and each
+//! listener gets its share.
 //!
-//! A listener that its process closes is not drained first. What the kernel does then with the last ACK of a handshake that another CPU
-//! handles at that moment is a reset, whoever steers; it was seen once in some 30 closes on an emulated 6.12 with several CPUs, and once in
-//! 3 million connections on the machine itself. So each close may reset one connection for each further CPU.
+//! A listener that its process closes is not drained first. If another CPU handles the last ACK of a handshake during the close, the kernel
+//! resets that connection, with or without steer. Seen: once in 30 closes on an emulated 6.12 with several CPUs, once in 3 million
+//! connections on 6.18. So each close may reset one connection for each further CPU.
 
 use std::{
     collections::BTreeSet,
@@ -86,7 +86,7 @@ fn signal_all(steer: &Steer<'_>) {
     }
 }
 
-/// Whoever was started is what there is, and nobody was told that something is amiss.
+/// Fails if a worker was restarted, a packet was dropped, or an event reports a fault.
 #[track_caller]
 fn assert_undisturbed(steer: &Steer<'_>) {
     let control = Control::new(&steer.socket());

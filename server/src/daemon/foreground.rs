@@ -13,9 +13,9 @@ pub type Alternative = (ListenAddress, ListenAddress);
 /// Where a group may listen instead of where it begins, if the program does.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Leeway {
-    /// Other addresses that a program may bind that is told the same.
+    /// Addresses that a program may bind in place of one of the group's.
     pub alternatives: Vec<Alternative>,
-    /// Addresses of which one is enough: those of one name, which a program may bind one of.
+    /// The addresses that one name stands for, name by name: the program has to bind one of them.
     pub any_of: Vec<Vec<ListenAddress>>,
 }
 

@@ -147,9 +147,15 @@ impl GroupHost {
         }
         let plural = if count == 1 { "" } else { "s" };
         let taken = most.min(self.settings.socket_room() as usize);
+        let hint = match most {
+            1 => {
+                "a connection ID names a worker, and not one of its sockets: run more workers, or choose another policy"
+            }
+            _ => "give --sockets, or sockets of [group.workers]",
+        };
         let detail = format!(
             "it has bound {count} socket{plural} more than its group takes in, which is {taken} at each address; \
-             what is more gets nothing (hint: give --sockets, or sockets of [group.workers])"
+             what is more gets nothing (hint: {hint})"
         );
         self.journal("unused-sockets", Some(id), detail);
     }

@@ -8,6 +8,7 @@ mod endpoint;
 mod error;
 mod leaving;
 mod member;
+mod passed_over;
 mod publication;
 mod reader;
 mod readings;
@@ -25,11 +26,7 @@ use crate::{
         event::{GenerationId, Moved, Slot},
         layout::Layout,
     },
-    sockets::{
-        address::ListenAddress,
-        options::{self, SocketError},
-        pidfd,
-    },
+    sockets::{address::ListenAddress, options::SocketError, pidfd},
     threads::{Pool, Threads},
     workers::{
         discover::{Discovered, Membership},
@@ -40,7 +37,7 @@ use crate::{
 use super::{
     message::{Inbox, Message},
     observer::QueueLooks,
-    record::{PassedOver, SavedAddress},
+    record::SavedAddress,
 };
 
 use self::{cells::CellPublisher, publication::Publication};
@@ -265,19 +262,6 @@ impl Members {
         wanting.filter(|wanting| wanting.room > 0).collect()
     }
 
-    /// Clears a slot whose worker binds its sockets itself and forgets what it was passed; what was counted for it. Sockets of datagrams
-    /// stay open at the worker, and are never taken for its own.
-    pub(crate) fn pass_over(&mut self, slot: Slot) -> SlotCounters {
-        let passed = |member: &member::Member| PassedOver { cookie: member.cookie, inode: member.inode };
-        let passed: Vec<Vec<PassedOver>> =
-            self.endpoints.iter().map(|endpoint| endpoint.of(slot).iter().map(passed).collect()).collect();
-        let counted = self.forget(slot);
-        for (endpoint, passed) in self.endpoints.iter_mut().zip(passed).filter(|(it, _)| it.is_udp()) {
-            endpoint.passed_over.insert(slot, passed);
-        }
-        counted
-    }
-
     /// Has a layout be published on every address; the task is told. What it is told at once, where that cannot be begun, is
     /// returned.
     pub(crate) fn publish(&mut self, layout: Layout) -> Option<Message> {
@@ -384,20 +368,6 @@ impl Members {
     /// Has a slot's worker be known by its cell, or by none.
     pub(crate) fn put_cell(&self, slot: Slot, cell: Option<Arc<WorkerCell>>) {
         self.cells.put(slot, cell);
-    }
-
-    /// Has the kernel's own hash pass over the sockets that workers hold and do not take from, of those that were taken.
-    fn release_passed_over(&self, taken: &[OwnedFd]) {
-        let passed_over = self.endpoints.iter().flat_map(|endpoint| endpoint.passed_over.values().flatten());
-        let passed_over: HashSet<u64> = passed_over.map(|socket| socket.cookie).collect();
-        let is_passed_over = |socket: &&OwnedFd| {
-            options::socket_cookie(socket).is_ok_and(|cookie| passed_over.contains(&cookie))
-        };
-        for socket in taken.iter().filter(is_passed_over) {
-            if let Err(error) = options::retire(socket) {
-                tracing::warn!("datagrams may be lost: {}", describe(&error));
-            }
-        }
     }
 
     /// Gives the group to the kernel's own hash, whole or not at all: anchors leave and programs are detached, each through a listener

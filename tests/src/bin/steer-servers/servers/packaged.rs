@@ -2,24 +2,23 @@
 
 use super::{PLAIN, Server, Speaks, plain};
 
-const NGINX: (&str, &str) = (
-    "nginx.conf",
-    "daemon off; worker_processes 2; error_log stderr;\n\
-     events {}\n\
-     http { access_log off; client_body_temp_path DIR/b; proxy_temp_path DIR/p; fastcgi_temp_path DIR/f;\n\
-     uwsgi_temp_path DIR/u; scgi_temp_path DIR/s;\n\
-     server { listen IP:PORT; location / { return 200 \"ok\\n\"; } } }\n",
-);
-
-/// A socket for each of its processes.
-const NGINX_REUSEPORT: (&str, &str) = (
-    "nginx.conf",
-    "daemon off; worker_processes 2; error_log stderr;\n\
-     events {}\n\
-     http { access_log off; client_body_temp_path DIR/b; proxy_temp_path DIR/p; fastcgi_temp_path DIR/f;\n\
-     uwsgi_temp_path DIR/u; scgi_temp_path DIR/s;\n\
-     server { listen IP:PORT reuseport; location / { return 200 \"ok\\n\"; } } }\n",
-);
+/// nginx's file; the options of its `listen`.
+macro_rules! nginx {
+    ($options:literal) => {
+        (
+            "nginx.conf",
+            concat!(
+                "daemon off; worker_processes 2; error_log stderr;\n\
+                 events {}\n\
+                 http { access_log off; client_body_temp_path DIR/b; proxy_temp_path DIR/p; fastcgi_temp_path DIR/f;\n\
+                 uwsgi_temp_path DIR/u; scgi_temp_path DIR/s;\n\
+                 server { listen IP:PORT",
+                $options,
+                "; location / { return 200 \"ok\\n\"; } } }\n"
+            ),
+        )
+    };
+}
 
 const HAPROXY: (&str, &str) = (
     "haproxy.cfg",
@@ -56,13 +55,13 @@ pub(super) const SERVERS: &[Server] = &[
         "nginx",
         &["nginx"],
         "nginx -c DIR/nginx.conf -g 'pid DIR/nginx-{worker}-{generation}.pid;'",
-        &[NGINX],
+        &[nginx!("")],
     ),
     plain(
         "nginx, reuseport",
         &["nginx"],
         "nginx -c DIR/nginx.conf -g 'pid DIR/nginx-{worker}-{generation}.pid;'",
-        &[NGINX_REUSEPORT],
+        &[nginx!(" reuseport")],
     ),
     plain("HAProxy", &["haproxy"], "haproxy -f DIR/haproxy.cfg", &[HAPROXY]),
     apache!("apache event", "mpm_event"),
