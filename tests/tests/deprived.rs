@@ -237,8 +237,9 @@ fn a_daemon_whose_descriptors_are_all_used_serves_on() {
         });
         process::signal(before[1], Signal::CONT);
         traffic.more(200);
-        assert_eq!(events(), 0);
+        // Asked with room to answer: a record that is being written has a descriptor for a moment, too.
         limit(used + 200);
+        assert_eq!(events(), 0);
         assert_eq!(steer.worker_pids(), before);
         control.restart_all();
         let tally = traffic.end();
