@@ -43,7 +43,8 @@ pub(super) fn ask(socket: &Path, question: Question) -> anyhow::Result<Exit> {
                 | Request::Flows { .. }
                 | Request::Policy { .. }
                 | Request::SetPolicy { .. }
-                | Request::SetWeight { .. } => one(&mut client, request, output).await,
+                | Request::SetWeight { .. }
+                | Request::Adopt { .. } => one(&mut client, request, output).await,
                 Request::Reload { .. } => reload(&mut client, request, output).await,
                 Request::Events { .. } => events(&mut client, request, output).await,
                 _ => receipts(&mut client, request, output).await,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{
     arguments::{
-        FlowsArguments, Output, PolicyArguments, Question, RestartArguments, TableArguments, Wait,
+        AdoptArguments, FlowsArguments, Output, PolicyArguments, Question, RestartArguments, TableArguments, Wait,
         WeightArguments,
     },
     values::Target,
@@ -54,12 +54,19 @@ pub(super) fn understand(question: Question) -> Result<Asked, Fault> {
             let output = arguments.output;
             (restart(arguments)?, output)
         }
-        Question::Drain { worker, wait, output } => {
-            (Request::Drain { worker, timeout_ms: milliseconds(wait) }, output)
+        Question::Drain { worker, until_replaced, wait, output } => {
+            (Request::Drain { worker, timeout_ms: milliseconds(wait), until_replaced }, output)
         }
         Question::Undrain { worker, output } => (Request::Undrain { worker }, output),
         Question::Scale { group, workers, wait, output } => {
             (Request::Scale { group, workers, timeout_ms: milliseconds(wait) }, output)
+        }
+        Question::Adopt(arguments) => {
+            // One of them is there: clap sees to it.
+            let usage = || Fault::new(FaultKind::Usage, "which server is to be adopted?");
+            let target = arguments.server().ok_or_else(usage)?;
+            let AdoptArguments { name, dry_run, keep, output, .. } = arguments;
+            (Request::Adopt { target, name, dry_run, keep }, output)
         }
         Question::Release { group, output, .. } => (Request::Release { group }, output),
         Question::Reload { wait, output } => (Request::Reload { timeout_ms: milliseconds(wait) }, output),
@@ -164,7 +171,7 @@ mod tests {
         assert_eq!(asked("steer restart web --proceed"), decide(Decision::Proceed));
         assert_eq!(
             asked("steer drain web/2 --timeout 3s"),
-            Request::Drain { worker: worker.clone(), timeout_ms: Some(3000) }
+            Request::Drain { worker: worker.clone(), timeout_ms: Some(3000), until_replaced: false }
         );
         assert_eq!(asked("steer undrain web/2"), Request::Undrain { worker });
         assert_eq!(asked("steer scale web 8"), Request::Scale { group, workers: 8, timeout_ms: None });

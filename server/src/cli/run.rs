@@ -104,6 +104,7 @@ pub(super) fn settings(arguments: RunArguments) -> Result<GroupSettings, Options
             WhenEmptyName::Hold => WhenEmpty::Hold,
             WhenEmptyName::Refuse => WhenEmpty::Refuse,
         },
+        adopt: None,
         user: arguments.user,
         directory: None,
         environment: Vec::new(),
@@ -116,6 +117,7 @@ pub(super) fn settings(arguments: RunArguments) -> Result<GroupSettings, Options
             drain: arguments.drain_timeout,
             settle: arguments.settle,
             stop: arguments.stop_timeout,
+            hold: None,
         },
         command: (!arguments.command.is_empty()).then_some(arguments.command),
     };

@@ -99,6 +99,7 @@ pub(super) fn read(mut section: Section<'_>) -> FoundGroup {
             restart: workers.restart,
             ready: ready.unwrap_or_else(|| Readiness::default_for(mode, command.is_none(), has_tcp)),
             when_empty: when_empty.map_or(WhenEmpty::Hold, Spanned::into_inner),
+            adopt: None,
             command,
             user: workers.user,
             directory: workers.directory,
@@ -187,6 +188,7 @@ fn read_deadlines(mut section: Section<'_>) -> (Deadlines, Option<Range<usize>>)
         drain: or("drain", standard.drain),
         settle: or("settle", standard.settle),
         stop: or("stop", standard.stop),
+        hold: None,
     };
     (deadlines, start.map(|start| start.span()))
 }

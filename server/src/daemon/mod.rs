@@ -3,6 +3,7 @@
 //! Neither waits for the other, nor for anybody: what can block is a job of the [threads](crate::threads) that are made at the start. What
 //! clients read is what the groups last published.
 
+mod adopt;
 pub mod checks;
 pub mod clock;
 pub(crate) mod describe;

@@ -47,6 +47,8 @@ pub(super) struct Inner {
     pub(super) started: Duration,
     pub(super) scrapes: Scrapes,
     pub(super) readings: Readings,
+    /// What a group is opened with that comes while the daemon runs.
+    pub(super) shared: Shared,
     pub(super) threads: Threads,
     /// Where the groups' tasks run.
     runtime: Handle,
@@ -91,6 +93,7 @@ impl Daemon {
             started: Duration::from_millis(unix_millis()),
             scrapes: Scrapes::default(),
             readings: Readings::new(shared.looks.clone(), shared.threads.reading.clone()),
+            shared: shared.clone(),
             threads: shared.threads.clone(),
             runtime,
             stopped,
@@ -178,6 +181,19 @@ impl Daemon {
             return Err(ended.fault(name));
         }
         member.board.first_view().await.ok_or_else(|| Ended::InOrder.fault(name))
+    }
+
+    /// The first view of a group that is as wanted.
+    pub(super) async fn view_that(
+        &self,
+        name: &GroupName,
+        is_wanted: impl Fn(&View) -> bool,
+    ) -> Result<Arc<View>, Fault> {
+        let member = self.member(name)?;
+        match member.board.view_that(is_wanted).await {
+            Some(view) => Ok(view),
+            None => Err(self.why_ended(name).await),
+        }
     }
 
     /// The groups as they were last published, those that were.

@@ -22,7 +22,7 @@ use crate::{
     threads::JobError,
 };
 
-use super::{clock::millis, registry::Daemon};
+use super::{adopt::Adopting, clock::millis, registry::Daemon};
 
 impl Daemon {
     /// Asks a group for a change; receipts come by `answers`.
@@ -204,14 +204,17 @@ impl Controller for Daemon {
                 let canary = canary.map(Into::into);
                 self.command(&group, Command::Restart { worker, timeout, canary }, answers).await
             }
-            Request::Drain { worker, timeout_ms: timeout } => {
-                self.command(&worker.group, Command::Drain { worker: worker.index, timeout }, answers).await
+            Request::Drain { worker, timeout_ms: timeout, until_replaced } => {
+                self.command(&worker.group, Command::Drain { worker: worker.index, timeout, until_replaced }, answers).await
             }
             Request::Undrain { worker } => {
                 self.command(&worker.group, Command::Undrain { worker: worker.index }, answers).await
             }
             Request::Scale { group, workers, timeout_ms: timeout } => {
                 self.command(&group, Command::Scale { workers, timeout }, answers).await
+            }
+            Request::Adopt { target, name, dry_run, keep } => {
+                self.adopt(Adopting { target, name, dry_run, keep }).await
             }
             Request::Release { group } => self.release(group).await,
             Request::Reload { timeout_ms } => self.reload(timeout_ms).await,

@@ -13,7 +13,7 @@ use crate::engine::{
 
 use super::{
     clock::millis,
-    settings::{Deadlines, GroupSettings, RestartKind, WhenEmpty},
+    settings::{Deadlines, GroupSettings, Mode, RestartKind, WhenEmpty},
 };
 
 /// The rules of a group that begins, with this seed.
@@ -28,6 +28,8 @@ pub(crate) fn rules(settings: &GroupSettings, seed: Seed) -> Rules {
         replace,
         hold,
         migrates: true,
+        adopts: settings.mode == Mode::Adopt,
+        hold_max: settings.deadlines.hold.map(millis),
         start,
         drain,
         limits,
@@ -56,7 +58,7 @@ pub(crate) fn reconfiguration(
 }
 
 fn conduct(settings: &GroupSettings) -> Conduct {
-    let Deadlines { start, drain, settle, stop } = settings.deadlines;
+    let Deadlines { start, drain, settle, stop, hold: _ } = settings.deadlines;
     Conduct {
         weights: settings.weights.clone(),
         replace: settings.restart == RestartKind::Replace,

@@ -1,6 +1,6 @@
 //! What a group is configured to be: checked, with every default filled in.
 
-use std::{collections::BTreeMap, path::PathBuf, thread, time::Duration};
+use std::{collections::BTreeMap, fmt, path::PathBuf, thread, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use server_common::limits;
@@ -8,7 +8,10 @@ use server_common::limits;
 use crate::{
     names::GroupName,
     policy::{Policy, WEIGHT_DEFAULT},
-    sockets::address::{ListenAddress, Protocol},
+    sockets::{
+        address::{ListenAddress, Protocol},
+        inherited::Inherited,
+    },
     workers::limits::{Limit, Resource},
 };
 
@@ -36,6 +39,9 @@ pub struct GroupSettings {
     pub ready: Readiness,
     /// What becomes of connections while no worker works.
     pub when_empty: WhenEmpty,
+    /// Of [`Mode::Adopt`], whose listeners the workers are.
+    #[serde(default)]
+    pub adopt: Option<AdoptSettings>,
     /// What the workers run; the sample worker that is built in where it is `None`.
     pub command: Option<Vec<String>>,
     /// The user that the workers run as, by name or number; the daemon's own where it is `None`.
@@ -72,7 +78,7 @@ impl GroupSettings {
     pub fn socket_room(&self) -> u32 {
         let cpus = || thread::available_parallelism().map_or(1, |cpus| cpus.get() as u32);
         match self.mode {
-            Mode::Inherit => 1,
+            Mode::Inherit | Mode::Adopt => 1,
             Mode::Own | Mode::Auto => self.sockets.unwrap_or_else(|| limits::sockets(cpus())),
         }
     }
@@ -92,6 +98,50 @@ pub enum Mode {
     Own,
     /// What each generation does decides: it takes the listeners that it is passed, or binds the addresses itself.
     Auto,
+    /// Somebody else starts the server, which binds its listeners; each of them is a worker.
+    Adopt,
+}
+
+/// A server that somebody else starts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AdoptSettings {
+    /// Which processes are the server's.
+    pub server: Server,
+    /// What restarts it; of a unit, where it is `None`, systemd does.
+    pub restart: Option<Vec<String>>,
+    /// The user who owns its sockets; found when its listeners are.
+    pub owner: Option<u32>,
+    /// What connections have from the listener that accepts them, by listen address: the holding listeners have it, too. Found likewise.
+    pub inherited: Vec<Inherited>,
+}
+
+impl AdoptSettings {
+    /// Of a server whose listeners are still to be found.
+    pub fn of(server: Server) -> Self {
+        Self { server, restart: None, owner: None, inherited: Vec::new() }
+    }
+}
+
+/// What tells a server's processes and sockets from those of others.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Server {
+    /// They are in the cgroup of this unit of systemd.
+    Unit(String),
+    /// They are in this cgroup, a path as `/proc/PID/cgroup` has it.
+    Cgroup(String),
+    /// Their sockets are this user's.
+    User(u32),
+}
+
+impl fmt::Display for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unit(name) => f.write_str(name),
+            Self::Cgroup(path) => write!(f, "the cgroup {path}"),
+            Self::User(uid) => write!(f, "user {uid}"),
+        }
+    }
 }
 
 impl Mode {
@@ -113,6 +163,7 @@ impl Mode {
             Self::Inherit => "inherit",
             Self::Own => "own",
             Self::Auto => "auto",
+            Self::Adopt => "adopt",
         }
     }
 }
@@ -144,7 +195,7 @@ impl Readiness {
     /// `is_probed`: there is an address of TCP, where a probe can connect.
     pub fn default_for(mode: Mode, is_sample: bool, is_probed: bool) -> Self {
         match mode {
-            Mode::Own => Self::Listener,
+            Mode::Own | Mode::Adopt => Self::Listener,
             Mode::Auto => Self::Any,
             Mode::Inherit if is_sample || !is_probed => Self::Notify,
             // Most programs that take an inherited listener say nothing; to wait for READY=1 of one that never says
@@ -195,6 +246,16 @@ pub struct Deadlines {
     pub settle: Duration,
     /// From the stop signal to SIGKILL, once the drain has ended.
     pub stop: Duration,
+    /// How long connections are held at most while no worker works; for as long as that is where it is `None`.
+    #[serde(default)]
+    pub hold: Option<Duration>,
+}
+
+impl Deadlines {
+    /// Those of a server that somebody else starts, where nothing is said: what waits for one that has been stopped is refused in the end.
+    pub fn of_adopted() -> Self {
+        Self { hold: Some(Duration::from_secs(30)), ..Self::default() }
+    }
 }
 
 impl Default for Deadlines {
@@ -204,6 +265,7 @@ impl Default for Deadlines {
             drain: Duration::from_secs(30),
             settle: Duration::from_secs(1),
             stop: Duration::from_secs(5),
+            hold: None,
         }
     }
 }

@@ -36,9 +36,15 @@ impl Group {
         }
         self.last_operation = id;
         let begun = match command {
+            Command::Restart { .. } if self.rules.adopts => Err(self.started_by_others("restart")),
+            Command::Scale { .. } if self.rules.adopts => Err(self.started_by_others("scale")),
+            Command::Stop { .. } if self.rules.adopts => Err(self.started_by_others("stop")),
+            Command::Decide(_) if self.rules.adopts => Err(self.started_by_others("decide on a canary of")),
             Command::Restart { worker, timeout, canary } => self.restart(id, worker, timeout, canary),
             Command::Decide(decision) => self.decide(now, id, decision),
-            Command::Drain { worker, timeout } => self.drain_worker(now, id, worker, timeout),
+            Command::Drain { worker, timeout, until_replaced } => {
+                self.drain_worker(now, id, worker, timeout, until_replaced)
+            }
             Command::Undrain { worker } => self.undrain(id, worker),
             Command::SetPolicy(policy) => self.set_policy(id, policy),
             Command::SetWeight { worker, weight, over } => self.set_weight(now, id, worker, weight, over),
@@ -90,11 +96,20 @@ impl Group {
         id: OperationId,
         index: u32,
         timeout: Option<Millis>,
+        until_replaced: bool,
     ) -> Result<(), Failure> {
         self.known(index)?;
         self.stays(index, "drain")?;
+        if until_replaced && !self.rules.adopts {
+            let hint = "drain it without, and put it back to work with `steer undrain`";
+            let message = format!("cannot drain worker {index} until it is replaced: nobody but its group starts it");
+            return Err(refused(message, Some(hint.into())));
+        }
         self.begin(id, "drain", BTreeSet::from([index]), timeout, Task::Empty)?;
         self.retire(now, id, index, Goal::Drained, timeout);
+        if let Some(worker) = self.workers.get_mut(&index) {
+            worker.returns = until_replaced;
+        }
         Ok(())
     }
 
@@ -102,6 +117,7 @@ impl Group {
         self.known(index)?;
         self.stays(index, "undrain")?;
         self.end_drain_operation(index);
+        self.take_back(index);
         self.begin(id, "undrain", BTreeSet::from([index]), None, Task::Settled)?;
         self.employ(index);
         Ok(())

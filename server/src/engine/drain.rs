@@ -33,6 +33,8 @@ pub enum Cause {
     Asked,
     /// Its process ended, or its listener does not serve any more.
     Lost(String),
+    /// Of a server that somebody else starts: it has closed the listener.
+    Left(String),
 }
 
 /// Where the drain is.
@@ -129,6 +131,9 @@ pub struct Drain {
     pub at_deadline: Option<Observation>,
     /// Whether its process had ended before it was told to.
     pub deserted: bool,
+    /// Whether its processes are another's: they are told nothing, and a listener that they serve is not shut.
+    #[serde(default)]
+    pub is_hands_off: bool,
 }
 
 /// What a drain wants done next.
@@ -179,6 +184,7 @@ impl Drain {
             late: false,
             at_deadline: None,
             deserted: false,
+            is_hands_off: false,
         }
     }
 
@@ -256,12 +262,42 @@ impl Drain {
             self.late = self.something_is_left(alive);
             self.at_deadline = self.last.or(self.began).filter(|_| self.late);
         }
-        let hasty = self.late || self.deserted || matches!(self.cause, Cause::Lost(_));
-        if hasty && self.shut == Shut::Not {
+        let hasty = self.late || self.deserted || self.cause != Cause::Asked;
+        let is_shut = hasty && (!self.is_hands_off || self.has_left());
+        if is_shut && self.shut == Shut::Not {
             self.shut = Shut::Asked;
             return Some(Act::Shut);
         }
-        self.advance(now, alive, hasty, limits)
+        match self.is_hands_off {
+            true => self.wait_only(now, hasty),
+            false => self.advance(now, alive, hasty, limits),
+        }
+    }
+
+    /// Whether the listener was closed by the server that has it.
+    fn has_left(&self) -> bool {
+        matches!(self.cause, Cause::Left(_))
+    }
+
+    /// Carries the drain of another's process on: until its queue and its connections have ended by themselves.
+    fn wait_only(&mut self, now: Millis, hasty: bool) -> Option<Act> {
+        if self.step == Step::Queue && (hasty || self.queue_is_empty()) {
+            self.enter(Step::Settle, now);
+        }
+        if self.step == Step::Settle && (hasty || self.connections() == Some(0)) {
+            self.enter(Step::Shutdown, now);
+        }
+        // What a closed listener held has moved, and is counted first.
+        let is_over = self.step == Step::Shutdown && (!self.has_left() || self.shut == Shut::Done);
+        if is_over {
+            self.enter(Step::Shutdown, now);
+        }
+        is_over.then_some(Act::End)
+    }
+
+    /// The server has closed the listener while it drained.
+    pub fn left(&mut self, why: String) {
+        self.cause = Cause::Left(why);
     }
 
     fn advance(&mut self, now: Millis, alive: bool, hasty: bool, limits: Limits) -> Option<Act> {
@@ -309,7 +345,8 @@ impl Drain {
         let observation = (!self.observing && self.wants_observation()).then_some(self.next_observation);
         let deadline_counts = self.first_instant.is_some() && self.step < Step::Shutdown;
         let deadline = (deadline_counts && now < self.deadline).then_some(self.deadline);
-        let settle = (self.step == Step::Settle).then_some(self.step_since + limits.settle);
+        let is_settling = self.step == Step::Settle && !self.is_hands_off;
+        let settle = is_settling.then_some(self.step_since + limits.settle);
         let kill = (self.step == Step::Stop).then(|| match self.kill_sent {
             Some(sent) => sent + KILL_PATIENCE,
             None => self.kill_at(limits),
@@ -344,7 +381,8 @@ impl Drain {
     }
 
     fn something_is_left(&self, alive: bool) -> bool {
-        !self.queue_is_empty() || self.connections() != Some(0) || (alive && self.stop_sent.is_none())
+        let is_untold = alive && self.stop_sent.is_none() && !self.is_hands_off;
+        !self.queue_is_empty() || self.connections() != Some(0) || is_untold
     }
 
     fn kill_is_due(&self, now: Millis, limits: Limits) -> bool {

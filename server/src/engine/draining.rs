@@ -30,7 +30,8 @@ impl Group {
         if !matches!(generation.phase, Phase::Canary(_) | Phase::Ready { .. } | Phase::Working) {
             return;
         }
-        let drain = Drain::new(now, deadline, cause, operation, successor);
+        let is_hands_off = self.rules.adopts;
+        let drain = Drain { is_hands_off, ..Drain::new(now, deadline, cause, operation, successor) };
         generation.phase = Phase::Draining(Box::new(drain));
         if worker.working == Some(id.number) {
             worker.working = None;
@@ -110,7 +111,7 @@ impl Group {
             (true, _) => Outcome::Deadline,
             (false, Cause::Lost(_)) => Outcome::Lost,
             (false, Cause::Asked) if drain.deserted => Outcome::Lost,
-            (false, Cause::Asked) => Outcome::Drained,
+            (false, Cause::Asked | Cause::Left(_)) => Outcome::Drained,
         };
         let mut ended = drain.last.unwrap_or_default();
         ended.unaccepted += drain.reset;
@@ -169,7 +170,7 @@ impl Group {
 
 fn drain_message(drain: &Drain, generation: &Generation) -> Option<String> {
     let lost = match &drain.cause {
-        Cause::Lost(why) => Some(why.clone()),
+        Cause::Lost(why) | Cause::Left(why) => Some(why.clone()),
         Cause::Asked if drain.deserted => Some("its process ended before it was told to".to_owned()),
         Cause::Asked => None,
     };

@@ -159,6 +159,23 @@ pub enum Event {
         /// To whom.
         moved: Moved,
     },
+    /// Of a group that adopts: a listener of the server's is there to be taken in by this worker, which begins with it where it is not known.
+    Came {
+        /// The worker's index.
+        worker: u32,
+    },
+    /// Of a group that adopts: the server has closed the listeners of a generation.
+    Left {
+        /// Which.
+        generation: GenerationId,
+        /// What was seen.
+        why: String,
+    },
+    /// Of a group that adopts: whether whoever starts the server is about to start it again, as long as none of its listeners is there.
+    Expected {
+        /// Whether it is.
+        is_coming: bool,
+    },
     /// The CPUs that a generation's process is pinned to: none where it may run on all.
     Pinned {
         /// Which.
@@ -210,6 +227,8 @@ pub enum Command {
         worker: u32,
         /// How long the drain may take.
         timeout: Option<Millis>,
+        /// Of a group that adopts: whether it is back at work with the next listener that comes to it.
+        until_replaced: bool,
     },
     /// Put a drained worker back to work.
     Undrain {

@@ -38,6 +38,12 @@ pub struct Rules {
     pub hold: bool,
     /// Whether the kernel migrates what a stopped listener holds (Linux 5.14); otherwise it resets that.
     pub migrates: bool,
+    /// Whether somebody else starts the group's server: its listeners come and go by themselves, and its processes are told nothing.
+    #[serde(default)]
+    pub adopts: bool,
+    /// How long connections are held at most while no worker works; for as long as that is where it is `None`.
+    #[serde(default)]
+    pub hold_max: Option<Millis>,
     /// From start to ready.
     pub start: Millis,
     /// From a drain's begin to its deadline, where a command says nothing else.
@@ -111,8 +117,9 @@ impl Group {
     /// A group before its first event. The first [`Event::Tick`] makes its holding listener and starts its
     /// workers.
     pub fn new(rules: Rules) -> Self {
+        let workers = if rules.adopts { 0 } else { rules.workers };
         Self {
-            workers: (0..rules.workers).map(|index| (index, Worker::new(rules.weight(index)))).collect(),
+            workers: (0..workers).map(|index| (index, Worker::new(rules.weight(index)))).collect(),
             left_at: BTreeMap::new(),
             slots: Slots::new(rules.slots),
             hold: Hold::default(),
@@ -137,6 +144,9 @@ impl Group {
             Event::HoldLost { slot } => self.hold_lost(slot),
             Event::HoldShut { slot, moved } => self.hold_shut(slot, &moved),
             Event::Pinned { generation, cpus } => self.pinned(generation, cpus),
+            Event::Came { worker } => self.came(now, worker),
+            Event::Left { generation, why } => self.left(now, generation, why),
+            Event::Expected { is_coming } => self.hold.expected(now, is_coming),
             Event::HoldOccupied => self.hold.is_used = true,
             Event::Started { generation, pid } => self.started(generation, pid),
             Event::StartFailed { generation, why } => self.start_failed(now, generation, why),
@@ -163,7 +173,9 @@ impl Group {
     fn settle(&mut self, now: Millis) {
         self.step_ramps(now);
         self.step_canaries(now);
+        self.step_hold_end(now);
         self.step_hold(now);
+        self.step_vacancies(now);
         self.step_lifecycles(now);
         self.step_drains(now);
         self.step_operations(now);
@@ -182,6 +194,8 @@ impl Group {
             .lifecycles_wake_at(now)
             .into_iter()
             .chain(self.hold.retry_at)
+            .chain(self.hold_ends_at())
+            .chain(self.vacancies_wake_at())
             .chain(self.publication_wakes_at())
             .chain(self.ramps_wake_at())
             .min();

@@ -18,6 +18,9 @@ use super::{
 /// How long to wait before the holding listener is tried again.
 const RETRY: Millis = 1_000;
 
+/// How long connections are held for a server that nobody is about to start: whoever stops it and starts it by hand takes about so long.
+const GRACE: Millis = 3_000;
+
 /// The holding listeners of a group.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Hold {
@@ -31,6 +34,15 @@ pub(super) struct Hold {
     pub(super) retiring: Vec<Retiring>,
     /// When to try again.
     pub(super) retry_at: Option<Millis>,
+    /// Since when no worker works, where none does.
+    #[serde(default)]
+    empty_since: Option<Millis>,
+    /// Since when nobody is about to start the server, where that is known.
+    #[serde(default)]
+    unexpected_since: Option<Millis>,
+    /// Whether connections have been held for as long as they may be: they are refused until a worker works.
+    #[serde(default)]
+    is_over: bool,
 }
 
 /// A holding listener that is replaced.
@@ -44,6 +56,19 @@ pub(super) struct Retiring {
 }
 
 impl Hold {
+    /// Notes whether the server is about to be started again.
+    pub(super) fn expected(&mut self, now: Millis, is_coming: bool) {
+        self.unexpected_since = (!is_coming).then(|| self.unexpected_since.unwrap_or(now));
+    }
+
+    /// When holding ends, where no worker works until then.
+    fn ends_at(&self, hold_max: Option<Millis>) -> Option<Millis> {
+        let empty_since = self.empty_since?;
+        let at_most = hold_max.map(|most| empty_since + most);
+        let unexpected = self.unexpected_since.map(|since| since.max(empty_since) + GRACE);
+        at_most.into_iter().chain(unexpected).min()
+    }
+
     fn retire(&mut self) {
         let retiring = |slot| Retiring { slot, first_without: None, is_being_shut: false };
         self.retiring.extend(self.slot.take().map(retiring));
@@ -52,14 +77,38 @@ impl Hold {
 }
 
 impl Group {
+    /// Where no worker has worked for too long, ends the holding; and begins it anew once one works.
+    pub(super) fn step_hold_end(&mut self, now: Millis) {
+        let works = self.workers.values().any(Worker::takes_part);
+        self.hold.empty_since = (!works).then(|| self.hold.empty_since.unwrap_or(now));
+        let is_over = self.hold.ends_at(self.rules.hold_max).is_some_and(|at| now >= at);
+        if is_over != self.hold.is_over {
+            self.hold.is_over = is_over;
+            self.publication.is_due = true;
+            if is_over && self.rules.hold && !self.stopping {
+                self.note("hold-over", None, "no worker has come in time: connections are refused until one works");
+            }
+        }
+    }
+
+    /// When the holding ends by itself.
+    pub(super) fn hold_ends_at(&self) -> Option<Millis> {
+        self.hold.ends_at(self.rules.hold_max).filter(|_| !self.hold.is_over)
+    }
+
+    /// Whether connections are held for as long as no worker works.
+    pub(super) fn may_hold(&self) -> bool {
+        self.rules.hold && !self.stopping && !self.hold.is_over
+    }
+
     /// Asks for a holding listener where there is none, or where the one there is has held and is not needed now.
     pub(super) fn step_hold(&mut self, now: Millis) {
         if self.hold.making.is_some() || self.hold.retry_at.is_some_and(|at| now < at) {
             return;
         }
         self.hold.retry_at = None;
-        let works = self.workers.values().any(Worker::takes_part);
-        if self.hold.slot.is_none() || (self.hold.is_used && works) {
+        let is_needed = self.may_hold() && !self.workers.values().any(Worker::takes_part);
+        if self.hold.slot.is_none() || (self.hold.is_used && !is_needed) {
             match self.slots.take() {
                 Some(slot) => {
                     self.hold.making = Some(slot);

@@ -35,6 +35,7 @@ impl Group {
     /// Whether a generation of the worker may be started, beside one that works or drains.
     pub(super) fn may_start(&self, worker: &Worker) -> bool {
         worker.goal == Goal::Work
+            && !self.rules.adopts
             && worker.starting().is_none()
             && !self.stopping
             // The first start waits for the holding listener, which owns the address for the group.
@@ -109,7 +110,12 @@ impl Group {
     }
 
     pub(super) fn started(&mut self, id: GenerationId, pid: u32) {
+        let adopts = self.rules.adopts;
         let Some(generation) = self.generation_mut(id) else { return };
+        if adopts && generation.pid.is_some() {
+            // Another process takes from the same listener.
+            generation.pid = Some(pid);
+        }
         if generation.pid.is_none() {
             generation.pid = Some(pid);
             self.note("started", Some(id), format!("pid {pid}"));
@@ -158,6 +164,7 @@ impl Group {
         self.set_phase(id, Phase::Ready { epoch: None });
         let Some(worker) = self.workers.get_mut(&id.worker) else { return };
         let operation = worker.operation;
+        worker.vacant_since = None;
         match worker.working.replace(id.number) {
             Some(number) => {
                 let predecessor = GenerationId { worker: id.worker, number };
@@ -169,6 +176,10 @@ impl Group {
     }
 
     pub(super) fn exited(&mut self, now: Millis, id: GenerationId, exit: String) {
+        if self.rules.adopts {
+            // Its listener tells what it means.
+            return;
+        }
         let Some(generation) = self.generation_mut(id) else { return };
         if generation.exit.is_some() {
             return;

@@ -5,6 +5,7 @@
 //! answers with further events. Events may come late, twice, or for a generation that is gone: they then change
 //! nothing.
 
+mod adopted;
 pub mod assign;
 pub mod backoff;
 mod canary;

@@ -157,7 +157,7 @@ impl Group {
     }
 
     fn last_resort(&self) -> Option<Slot> {
-        self.hold.slot.filter(|_| self.rules.hold && !self.stopping)
+        self.hold.slot.filter(|_| self.may_hold())
     }
 
     /// The slot of each bucket, by who has which.

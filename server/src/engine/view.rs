@@ -127,7 +127,7 @@ impl Group {
 
     /// Whether connections are held while no worker works.
     pub fn holds(&self) -> bool {
-        self.rules.hold && !self.stopping
+        self.may_hold()
     }
 
     /// The newest table whose grace period is over.
@@ -142,7 +142,7 @@ impl Group {
 
     /// Whether connections are held now.
     pub fn is_holding(&self) -> bool {
-        self.rules.hold && !self.stopping && !self.workers.values().any(Worker::takes_part)
+        self.may_hold() && !self.workers.values().any(Worker::takes_part)
     }
 
     /// Who has which bucket, by index, [`NOBODY`](super::assign::NOBODY) where nobody has.
@@ -201,6 +201,16 @@ impl Group {
     pub fn serving(&self) -> Vec<(GenerationId, Slot)> {
         let serving = self.each_generation().filter(|(_, generation)| stage(generation) == Stage::Serving);
         serving.map(|(id, generation)| (id, generation.slot)).collect()
+    }
+
+    /// The workers' indices.
+    pub fn workers_by_index(&self) -> impl Iterator<Item = u32> {
+        self.workers.keys().copied()
+    }
+
+    /// Whether a worker of a group that adopts begins with a listener that comes: one that was drained and is to stay so does not.
+    pub fn takes_listeners(&self, index: u32) -> bool {
+        !self.stopping && self.workers.get(&index).is_none_or(|worker| worker.goal != Goal::Drained || worker.returns)
     }
 
     /// The generations that are not forgotten.

@@ -46,6 +46,12 @@ pub struct Worker {
     pub backoff: Backoff,
     /// What is wrong with it.
     pub message: Option<String>,
+    /// Of a group that adopts, since when it has no listener.
+    #[serde(default)]
+    pub vacant_since: Option<Millis>,
+    /// Of a group that adopts, whether the next listener that comes ends its drain.
+    #[serde(default)]
+    pub returns: bool,
 }
 
 /// One start of a worker.
@@ -113,6 +119,8 @@ impl Worker {
             operation: None,
             backoff: Backoff::default(),
             message: None,
+            vacant_since: None,
+            returns: false,
         }
     }
 

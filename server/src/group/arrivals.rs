@@ -143,6 +143,7 @@ impl GroupTask {
     }
 
     pub(super) fn look_for_signs(&mut self) {
+        self.runtime.host_mut().look_for_adopted();
         let most = self.sockets_most();
         let host = self.runtime.host_mut();
         let (signs, owner): (Vec<Sign>, u32) = (host.processes.signs().collect(), host.processes.owner());
@@ -219,6 +220,9 @@ impl GroupTask {
         match bind.verdict {
             BindVerdict::Joins => {
                 sharing.expect(now);
+                if let Some(adoption) = &mut host.adoption {
+                    return adoption.stir(now);
+                }
                 if let Some(id) = host.whose(belongs_to) {
                     host.processes.seek(id);
                 }

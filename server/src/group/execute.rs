@@ -59,6 +59,9 @@ impl GroupHost {
     }
 
     fn start(&mut self, engine: &Group, id: GenerationId, slot: Slot) {
+        if self.adoption.is_some() {
+            return self.begin_adopted(id, slot);
+        }
         self.processes.begin(id, slot);
         self.starts.begun(id.worker, self.shared.clock.now());
         let listeners = match self.processes.origin().passes() {
@@ -78,7 +81,7 @@ impl GroupHost {
         }
         let command = match (&self.settings.command, self.processes.origin()) {
             (Some(command), _) => Some(command.clone()),
-            (None, Origin::Inherit | Origin::Auto) => None,
+            (None, Origin::Inherit | Origin::Auto | Origin::Adopt) => None,
             (None, Origin::Own) => {
                 let own: Vec<_> = self.members.addresses().collect();
                 Some(sample_command(&own, self.settings.sockets.unwrap_or(1)))
@@ -227,6 +230,10 @@ impl GroupHost {
     }
 
     fn shut_listener(&mut self, id: GenerationId, slot: Slot) {
+        if self.adoption.is_some() {
+            // The server has closed it; one that it serves is its own to shut.
+            return self.listener_shut(id);
+        }
         let has_ended = self.processes.process(id).is_none_or(|process| process.has_left_nobody());
         // Of a process that is gone without a trace, the kernel has closed it.
         if self.members.shut(slot) || has_ended {
@@ -255,6 +262,10 @@ impl GroupHost {
             && let Some(at_once) = self.processes.end_what_is_left(id)
         {
             self.later.extend(at_once);
+        }
+        let cookies = self.members.cookies_of(slot);
+        if let Some(adoption) = &mut self.adoption {
+            adoption.park(&cookies);
         }
         let counted = self.members.forget(slot);
         let totals = self.totals.workers.entry(id.worker).or_default();

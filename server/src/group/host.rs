@@ -21,6 +21,7 @@ use crate::{
 };
 
 use super::{
+    adopt::Adoption,
     convert,
     members::Members,
     message::{Inbox, Message, Purpose},
@@ -57,6 +58,8 @@ pub(crate) struct GroupHost {
     pub(super) sharing: Option<Sharing>,
     /// Why that is not there, where it was to be.
     pub(super) unshared: Option<String>,
+    /// The server that somebody else starts, where its listeners are the workers.
+    pub(super) adoption: Option<Adoption>,
     pub(super) replies: PendingReplies,
     pub(super) totals: Totals,
     /// Sockets of others in the group, as last seen.
@@ -173,7 +176,8 @@ impl GroupHost {
 
     /// How long after the last look the next is to be taken for signs of readiness that nobody sends; nothing where none is wanted.
     pub(super) fn next_look_for_signs(&self, now: Millis) -> Option<Duration> {
-        self.processes.signs().map(|sign| self.pace(sign, now)).min()
+        let adopted = self.adoption.as_ref().and_then(|adoption| adoption.pace(now));
+        self.processes.signs().map(|sign| self.pace(sign, now)).chain(adopted).min()
     }
 
     /// How often a sign is looked for.

@@ -30,7 +30,7 @@ use crate::{
     },
 };
 
-use super::reload::Proposal;
+use super::{adopt, reload::Proposal};
 
 /// Messages that wait for one group's task; who sends one more waits for room, and none of the daemon's loops sends.
 const ROOM: usize = 1024;
@@ -75,6 +75,8 @@ pub(crate) enum Message {
     Astray { generation: GenerationId, astray: Astray },
     /// Listeners of a generation that duplicates keep open and none of its processes holds any more, by inode.
     Unattended { generation: GenerationId, inodes: HashSet<u64> },
+    /// The listeners of a server that somebody else starts were looked at.
+    Adopted(Result<adopt::Look, String>),
     /// Who listens beside the group was looked for.
     Neighbours(Result<Vec<Stranger>, String>),
     /// A process has written to the notification socket. It stays there until that is acknowledged.

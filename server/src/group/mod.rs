@@ -5,6 +5,7 @@
 //! groups and listeners, [`processes`] the generations' processes, [`record`] what the next daemon needs, [`report`] what others see.
 //! [`observer`] looks at what drains, for all groups of the daemon.
 
+mod adopt;
 mod arrivals;
 mod convert;
 mod crash;
@@ -44,6 +45,6 @@ pub(crate) use self::{
     report::{Board, ChangeQuestion, Connections, Counts, FlowQuestion, View},
 };
 pub use self::{
-    open::AddressServed,
+    open::{AddressServed, AdoptError},
     record::{PinsInUse, StateError},
 };

@@ -21,6 +21,7 @@ use crate::{
 };
 
 use super::{
+    adopt::{Adoption, Look},
     host::{GroupHost, HostShared},
     members::{Endpoint, Members, Opening},
     message::{Inbox, Message},
@@ -76,7 +77,7 @@ pub(crate) fn open(
     let record = lasting.map(|lasting| lasting.group(&configured.name)).transpose()?;
     let saved = record.as_ref().map(Record::saved).transpose()?.flatten();
     let assembled = assemble(configured, shared, record.as_ref(), saved.as_ref());
-    let (mut host, engine, messages, program) = match assembled {
+    let (mut host, engine, messages, program, mut first_look) = match assembled {
         Ok(assembled) => assembled,
         Err(error) => {
             if let (Some(record), None) = (&record, &saved) {
@@ -89,9 +90,10 @@ pub(crate) fn open(
     let (inbox, board) = (host.shared.inbox.clone(), host.shared.board.clone());
     if let Some(saved) = &saved {
         require_room(saved)?;
-        host.restore(&engine, saved, processes);
+        host.restore(&engine, saved, processes, &mut first_look);
     }
-    let task = GroupTask::new(Runtime::new(engine, host), messages, shared.outside.clone(), saved.is_some());
+    let runtime = Runtime::new(engine, host);
+    let task = GroupTask::new(runtime, messages, shared.outside.clone(), saved.is_some(), first_look);
     Ok(Opened { task, inbox, board, program })
 }
 
@@ -108,7 +110,7 @@ fn require_room(saved: &Saved) -> anyhow::Result<()> {
     })
 }
 
-type Assembled = (GroupHost, Group, tokio::sync::mpsc::Receiver<Message>, &'static str);
+type Assembled = (GroupHost, Group, tokio::sync::mpsc::Receiver<Message>, &'static str, Option<Look>);
 
 /// Puts together all of a group but its record, which is still to be told what was found.
 fn assemble(
@@ -127,6 +129,7 @@ fn assemble(
         require_program(settings.name.as_str(), &command, directory, environment)?;
     }
     let notify = notify_socket(&settings, shared, record, saved.is_some())?;
+    let (settings, adoption, first_look) = adopt(settings, saved.is_none())?;
     let endpoints = endpoints(&settings, user.as_ref(), shared, record, saved)?;
     let migrates = endpoints.iter().all(|endpoint| endpoint.program() == ProgramKind::SelectOrMigrate);
     let settings = Arc::new(as_kernel_allows(settings, migrates));
@@ -167,6 +170,7 @@ fn assemble(
         record: None,
         sharing,
         unshared,
+        adoption,
         replies: PendingReplies::default(),
         totals: Totals::default(),
         strangers: 0,
@@ -189,7 +193,38 @@ fn assemble(
             notify,
         },
     };
-    Ok((host, engine, messages, program))
+    Ok((host, engine, messages, program, first_look))
+}
+
+/// Looks for the listeners of a server that somebody else has started: with this they share their addresses.
+fn adopt(
+    mut settings: GroupSettings,
+    is_first: bool,
+) -> anyhow::Result<(GroupSettings, Option<Adoption>, Option<Look>)> {
+    let Some(mut adoption) = Adoption::new(&settings, settings.listen.clone()) else {
+        return Ok((settings, None, None));
+    };
+    let cannot = |why: String| AdoptError { server: adoption_of(&settings), why };
+    let look = adoption.first_look(is_first).map_err(cannot)?;
+    let mut refused = look.at.iter().flat_map(|at| &at.refused);
+    if let (true, Some((_, why))) = (is_first, refused.next()) {
+        return Err(cannot(why.clone()).into());
+    }
+    let learned = adoption.learn(&look).map_err(cannot)?.clone();
+    settings.adopt = Some(learned);
+    Ok((settings, Some(adoption), Some(look)))
+}
+
+fn adoption_of(settings: &GroupSettings) -> String {
+    settings.adopt.as_ref().map_or_else(String::new, |adopt| adopt.server.to_string())
+}
+
+/// A server that cannot be adopted.
+#[derive(Debug, Error)]
+#[error("cannot adopt the server of {server}: {why}")]
+pub struct AdoptError {
+    server: String,
+    why: String,
 }
 
 /// Lets workers that bind their listeners themselves be any programs, where that can be; else says why not.
@@ -201,7 +236,7 @@ fn sharing(
     is_taken_over: bool,
     (shared, inbox): (&Shared, &Inbox),
 ) -> Result<Option<Sharing>, String> {
-    if settings.mode == Mode::Inherit {
+    if matches!(settings.mode, Mode::Inherit | Mode::Adopt) {
         return Ok(None);
     }
     let opening = sharing::Opening {
@@ -243,9 +278,12 @@ fn endpoints(
     record: Option<&Record>,
     saved: Option<&Saved>,
 ) -> anyhow::Result<Vec<Endpoint>> {
-    let opening = |address| Opening {
+    let adopt = settings.adopt.as_ref();
+    let of_user = user.filter(|_| settings.mode != Mode::Inherit).map(|user| user.uid);
+    let opening = |address: usize| Opening {
         // The kernel lets only sockets of one owner into a group: where workers bind themselves, that is their user.
-        owner: user.filter(|_| settings.mode != Mode::Inherit).map(|user| user.uid),
+        owner: adopt.and_then(|adopt| adopt.owner).or(of_user),
+        inherited: adopt.and_then(|adopt| adopt.inherited.get(address).cloned()),
         slots: slots(settings.workers),
         sockets: settings.socket_room(),
         flows: settings.flows,
@@ -266,7 +304,9 @@ fn endpoints(
             let addresses = settings.listen.iter().enumerate();
             addresses
                 .map(|(index, &address)| {
-                    refuse_shared(address)?;
+                    if adopt.is_none() {
+                        refuse_shared(address)?;
+                    }
                     Endpoint::open(address, opening(index))
                 })
                 .collect()

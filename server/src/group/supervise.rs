@@ -35,7 +35,12 @@ impl GroupTask {
             self.runtime.host_mut().stay_lively();
         }
         self.look_at_pinned();
-        for (generation, slot) in self.runtime.engine().serving() {
+        let host = self.runtime.host_mut();
+        let is_adopted = host.adoption.is_some();
+        host.look_for_adopted();
+        // Whether one is lost, the server's listeners tell.
+        let serving = if is_adopted { Vec::new() } else { self.runtime.engine().serving() };
+        for (generation, slot) in serving {
             let at: Vec<(ListenAddress, Seen)> =
                 seen.iter().filter_map(|(address, seen)| Some((*address, of(seen, slot)?))).collect();
             if let Some(why) = self.runtime.host_mut().lost_listener(generation, slot, &at) {
@@ -54,12 +59,15 @@ impl GroupTask {
     pub(super) fn look_around(&mut self) {
         self.look_after();
         let (_, host) = self.runtime.parts();
+        host.look_at_deserted();
         host.shared.neighbours.refresh(&host.shared.threads.reading);
         if host.members.is_at_rest(&host.shared.neighbours) {
             host.count_strangers(0);
             self.look_at_pinned();
         } else {
-            host.look_for_strangers();
+            if host.adoption.is_none() {
+                host.look_for_strangers();
+            }
             self.supervise();
         }
     }
@@ -160,7 +168,7 @@ impl GroupHost {
         self.journal("unused-sockets", Some(id), detail);
     }
 
-    fn count_strangers(&mut self, strangers: u64) {
+    pub(super) fn count_strangers(&mut self, strangers: u64) {
         if strangers > self.strangers {
             let detail = format!("{strangers} sockets of others have joined the group; they get nothing");
             self.totals.strangers += strangers - self.strangers;

@@ -21,29 +21,46 @@ use crate::{
     workers::process::Process,
 };
 
-use super::{host::GroupHost, record::Saved, task::GroupTask};
+use super::{adopt::Look, host::GroupHost, record::Saved, task::GroupTask};
 
 impl GroupHost {
     /// Everything that a group that begins has not: see [`Saved`]. It blocks: for `/proc` and netlink.
-    pub(super) fn restore(&mut self, engine: &Group, saved: &Saved, processes: &AllProcesses) {
+    pub(super) fn restore(
+        &mut self,
+        engine: &Group,
+        saved: &Saved,
+        processes: &AllProcesses,
+        first_look: &mut Option<Look>,
+    ) {
         self.totals = saved.totals.clone().into();
         self.strangers = saved.strangers;
         self.replies.count_from(saved.last_operation);
         self.shared.journal.count_from(saved.last_event);
-        self.find_again(engine, saved, processes);
+        self.find_again(engine, saved, processes, first_look);
         self.forget_what_is_nobodys(engine, saved);
     }
 
     /// Finds everything of a saved group that is not in the engine. To be followed by [`GroupTask::resume`].
-    fn find_again(&mut self, engine: &Group, saved: &Saved, processes: &AllProcesses) {
+    fn find_again(
+        &mut self,
+        engine: &Group,
+        saved: &Saved,
+        processes: &AllProcesses,
+        first_look: &mut Option<Look>,
+    ) {
         for (generation, slot, stage) in engine.stages() {
             self.processes.find_again(generation, slot, stage != Stage::Starting, saved);
+        }
+        if let Some(look) = first_look {
+            self.find_adopted_again(engine, saved, look);
         }
         for (index, address) in saved.addresses.iter().enumerate() {
             let record = self.record.as_ref();
             self.members.adopt_anchor(index, || record?.kept_anchor(index));
             for (&slot, cookies) in &address.listeners {
-                for (place, &cookie) in (0..=u8::MAX).zip(cookies).filter(|(_, cookie)| **cookie != 0) {
+                let is_adopted = self.adoption.is_some() && !engine.hold_slots().contains(&slot);
+                let wanted = (0..=u8::MAX).zip(cookies).filter(|(_, cookie)| **cookie != 0 && !is_adopted);
+                for (place, &cookie) in wanted {
                     let found = self.find_listener(engine, (index, address.address), slot, cookie, processes);
                     if let Some(listener) = found {
                         self.adopt(index, slot, place, listener);
@@ -62,8 +79,40 @@ impl GroupHost {
             }
         }
         for (generation, slot, stage) in engine.stages() {
-            if stage != Stage::Starting {
+            if self.adoption.is_some() {
+                self.members.let_go_all(slot);
+            } else if stage != Stage::Starting {
                 self.members.let_go(slot, self.processes.process(generation));
+            }
+        }
+    }
+
+    /// Finds the listeners of a server that somebody else has started, among those of the first look: they are not new.
+    fn find_adopted_again(&mut self, engine: &Group, saved: &Saved, look: &mut Look) {
+        for (index, (address, at)) in saved.addresses.iter().zip(&mut look.at).enumerate() {
+            let slot_of = |cookie: u64| {
+                let slots = address.listeners.iter();
+                let (&slot, cookies) = slots.into_iter().find(|(_, cookies)| cookies.contains(&cookie))?;
+                let place = cookies.iter().position(|it| *it == cookie)?;
+                Some((slot, u8::try_from(place).ok()?))
+            };
+            for came in std::mem::take(&mut at.came) {
+                let found = slot_of(came.discovered.cookie);
+                let found = found.and_then(|(slot, place)| Some((slot, place, engine.holder(slot)?)));
+                let Some((slot, place, id)) = found else {
+                    at.came.push(came);
+                    continue;
+                };
+                if let Some(adoption) = &mut self.adoption {
+                    adoption.has(index, id.worker, &came);
+                }
+                let (pid, descriptor, cookie) =
+                    (came.discovered.pid, came.discovered.descriptor, came.discovered.cookie);
+                self.adopt(index, slot, place, came.discovered.listener);
+                if let Ok(process) = Process::open(pid, None) {
+                    self.members.note_held(index, slot, cookie, &process, descriptor);
+                    self.processes.is_led_by(id, process);
+                }
             }
         }
     }
@@ -149,13 +198,16 @@ impl GroupTask {
         let all: Vec<(GenerationId, Process)> =
             self.runtime.host().processes.all().map(|(id, process)| (id, process.clone())).collect();
         for (generation, process) in all {
-            if !process.has_ended() {
+            if !process.has_ended() && self.runtime.host().adoption.is_none() {
                 self.runtime.host().processes.watch(generation, process);
             }
             if self.runtime.engine().stage(generation) == Some(Stage::Starting) {
                 self.prepare_probe(generation);
             }
             self.ready_if_complete(generation);
+        }
+        if let Some(first) = self.first_look.take() {
+            self.adopted(Ok(first));
         }
         let host = self.runtime.host_mut();
         host.stay_lively();
@@ -170,6 +222,13 @@ impl GroupTask {
             return None;
         }
         let host = self.runtime.host();
+        if host.adoption.is_some() {
+            let why = || "its listener was gone when the daemon took over".to_owned();
+            return match self.runtime.engine().stage(generation)? {
+                Stage::Starting => Some(Event::StartFailed { generation, why: why() }),
+                _ => host.members.is_vacant(slot).then(|| Event::Left { generation, why: why() }),
+            };
+        }
         let process = host.processes.process(generation);
         if let Some(exit) = process.and_then(Process::unreaped) {
             return Some(Event::Exited { generation, exit: exit.to_string() });

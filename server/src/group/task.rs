@@ -21,6 +21,7 @@ use crate::{
 };
 
 use super::{
+    adopt::Look,
     host::GroupHost,
     listening,
     message::{Ask, Message, Tune},
@@ -54,6 +55,8 @@ pub(crate) struct GroupTask {
     listening: Option<JoinHandle<()>>,
     /// Whether it goes on with what another daemon had.
     is_taken_over: bool,
+    /// What was found of a server that is adopted.
+    pub(super) first_look: Option<Look>,
     /// When it looked last for signs of readiness that nobody sends.
     looked_at: Instant,
 }
@@ -71,8 +74,9 @@ impl GroupTask {
         messages: mpsc::Receiver<Message>,
         outside: Handle,
         is_taken_over: bool,
+        first_look: Option<Look>,
     ) -> Self {
-        Self { runtime, messages, outside, listening: None, is_taken_over, looked_at: Instant::now() }
+        Self { runtime, messages, outside, listening: None, is_taken_over, first_look, looked_at: Instant::now() }
     }
 
     /// How the group is configured.
@@ -98,6 +102,10 @@ impl GroupTask {
         if self.is_taken_over {
             self.resume();
         } else {
+            if let Some(first) = self.first_look.take() {
+                // Before the first table, which has them.
+                self.adopted(Ok(first));
+            }
             self.take_in(Event::Tick);
         }
         loop {
@@ -173,6 +181,9 @@ impl GroupTask {
     pub(super) fn hear(&mut self, message: Message) {
         match message {
             Message::Command(Ask { command, answers, done }) => {
+                if let Err(fault) = self.runtime.host_mut().prepare(&command) {
+                    return drop(done.send(Err(fault)));
+                }
                 let operation = self.runtime.host_mut().replies.add(answers, done);
                 self.take_in(Event::Command { operation, command });
             }
@@ -204,6 +215,7 @@ impl GroupTask {
             Message::HoldKept { slot, result } => self.runtime.host_mut().hold_kept(slot, result),
             Message::Taken { slot, purpose, listeners } => self.taken(slot, purpose, listeners),
             Message::Discovered { generation, found, astray } => self.discovered(generation, found, astray),
+            Message::Adopted(found) => self.adopted(found),
             Message::Neighbours(found) => {
                 let most = self.sockets_most();
                 self.runtime.host_mut().strangers_found(most, found);

@@ -8,6 +8,7 @@ use thiserror::Error;
 use super::{
     address::{ListenAddress, Protocol},
     holder::{self, Holder},
+    inherited::Inherited,
 };
 
 /// Why there is no listener.
@@ -124,6 +125,16 @@ pub fn make_listener(
     owner_uid: Option<u32>,
     backlog: i32,
 ) -> Result<OwnedFd, ListenerError> {
+    make_listener_like(address, owner_uid, backlog, None)
+}
+
+/// The same, with what connections are to have of another's listener, whose IPV6_V6ONLY it has as well.
+pub fn make_listener_like(
+    address: ListenAddress,
+    owner_uid: Option<u32>,
+    backlog: i32,
+    inherited: Option<&Inherited>,
+) -> Result<OwnedFd, ListenerError> {
     let other = |operation| move |source| ListenerError::Other { operation, address, source };
     let kind = match address.protocol {
         Protocol::Tcp => Type::STREAM,
@@ -139,6 +150,10 @@ pub fn make_listener(
     socket.set_reuse_port(true).map_err(other("set SO_REUSEPORT"))?;
     if address.protocol == Protocol::Tcp {
         socket.set_reuse_address(true).map_err(other("set SO_REUSEADDR"))?;
+    }
+    if let Some(inherited) = inherited {
+        let given = inherited.give(&socket, address.address.is_ipv6());
+        given.map_err(other("set the options of the listener in whose place it is"))?;
     }
     if let Some(uid) = owner_uid {
         rustix::fs::fchown(&socket, Some(rustix::fs::Uid::from_raw(uid)), None)

@@ -3,6 +3,7 @@
 pub mod address;
 pub mod diag;
 pub mod holder;
+pub mod inherited;
 pub mod listener;
 pub mod netns;
 pub mod options;

@@ -64,6 +64,17 @@ pub fn has_reuseport(socket: impl AsFd) -> Result<bool, SocketError> {
     SockRef::from(&socket).reuse_port().map_err(failed("read SO_REUSEPORT of the socket"))
 }
 
+/// Lets other sockets share the socket's address (SO_REUSEPORT), also of one that is bound already.
+pub fn share(socket: impl AsFd) -> Result<(), SocketError> {
+    SockRef::from(&socket).set_reuse_port(true).map_err(failed("set SO_REUSEPORT of the socket"))
+}
+
+/// The interface that the socket is bound to (SO_BINDTODEVICE), where it is: then it is in a group apart.
+pub fn bound_device(socket: impl AsFd) -> Result<Option<String>, SocketError> {
+    let name = SockRef::from(&socket).device().map_err(failed("read SO_BINDTODEVICE of the socket"))?;
+    Ok(name.map(|name| String::from_utf8_lossy(&name).into_owned()))
+}
+
 /// Whether the socket listens now (SO_ACCEPTCONN): false before `listen` and after [`shut_listener`].
 pub fn listens(socket: impl AsFd) -> Result<bool, SocketError> {
     SockRef::from(&socket).is_listener().map_err(failed("read SO_ACCEPTCONN of the socket"))

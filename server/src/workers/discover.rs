@@ -89,6 +89,16 @@ pub enum Refusal {
         /// The group's IPV6_V6ONLY.
         expected: bool,
     },
+    /// To the kernel it is in a group apart.
+    #[error("the listener of process {pid} on {address} is bound to the interface {device}")]
+    BoundToDevice {
+        /// The process.
+        pid: u32,
+        /// The group's address.
+        address: ListenAddress,
+        /// The interface.
+        device: String,
+    },
     /// It could not be duplicated.
     #[error("cannot take the listener of process {pid} on {address}")]
     NotTaken {
@@ -142,6 +152,9 @@ impl Refusal {
                  two addresses"
                     .to_owned(),
             ),
+            Self::BoundToDevice { .. } => {
+                Some("sockets that are bound to an interface are a group apart: leave that out of the program's options".to_owned())
+            }
             Self::NotTaken { source, .. } => source.hint().map(str::to_owned),
             Self::NotListed { source, .. } => source.hint().map(str::to_owned),
             Self::NotExamined { .. } => None,

@@ -1,5 +1,6 @@
 //! What the command line looks like.
 
+mod adopt;
 mod flows;
 mod reporting;
 mod run;
@@ -11,6 +12,7 @@ use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
 pub use self::{
+    adopt::AdoptArguments,
     flows::FlowsArguments,
     reporting::{LogFormatName, Reporting},
     run::{ModeName, ReadyName, RestartName, RunArguments, WhenEmptyName},
@@ -131,6 +133,9 @@ pub enum Question {
         /// The worker: web/0.
         #[arg(value_name = "GROUP/WORKER")]
         worker: WorkerName,
+        /// Of an adopted group: until another listener of the server's takes its place, which is back at work
+        #[arg(long)]
+        until_replaced: bool,
         /// How to wait.
         #[command(flatten)]
         wait: Wait,
@@ -161,6 +166,8 @@ pub enum Question {
         #[command(flatten)]
         output: Output,
     },
+    /// Take a server that runs already under management: a unit of systemd, or whoever listens at an address
+    Adopt(AdoptArguments),
     /// Give a group back to the kernel's own hash; its workers go on, unmanaged
     Release {
         /// The group.

@@ -13,10 +13,27 @@ pub(crate) fn answers() -> Vec<Response> {
         Response::Policy(policy()),
         Response::Change(change()),
         Response::Reload(reload()),
+        Response::Adopted(adopted()),
         Response::Event(event()),
         Response::Receipt(receipt()),
         Response::Done(Done { answers: 2, milliseconds: 1234 }),
     ]
+}
+
+pub(crate) fn adopted() -> Adopted {
+    Adopted {
+        schema: SCHEMA,
+        group: "nginx".parse().unwrap(),
+        server: "nginx.service".into(),
+        listen: vec![
+            AdoptedAddress { address: "tcp://0.0.0.0:80".parse().unwrap(), listeners: 4, processes: 5 },
+            AdoptedAddress { address: "tcp://[::]:80".parse().unwrap(), listeners: 1, processes: 5 },
+        ],
+        adopted: true,
+        kept: Some("/etc/steer/conf.d/50-nginx.toml".into()),
+        notes: vec!["tcp://[::]:80 is one listener that 5 processes share".into()],
+        milliseconds: 87,
+    }
 }
 
 pub(crate) fn reload() -> Reload {

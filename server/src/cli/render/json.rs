@@ -36,6 +36,7 @@ fn write(answer: &Response, pretty: bool) -> serde_json::Result<String> {
         Response::Flows(answer) => to(answer, pretty),
         Response::Policy(answer) => to(answer, pretty),
         Response::Change(answer) => to(answer, pretty),
+        Response::Adopted(answer) => to(answer, pretty),
         Response::Reload(answer) => to(answer, pretty),
         Response::Receipt(answer) => to(answer, pretty),
         Response::Info(answer) => with_schema(answer, pretty),

@@ -1,5 +1,6 @@
 //! Answers as text for people and as JSON for programs.
 
+mod adopted;
 mod change;
 mod event;
 #[cfg(test)]
@@ -38,6 +39,7 @@ pub fn text(answer: &Response, style: Style) -> String {
         Response::Flows(flows) => flows::text(flows, style),
         Response::Policy(report) => policy::text(report, style),
         Response::Change(change) => change::text(change, style),
+        Response::Adopted(adopted) => adopted::text(adopted),
         Response::Reload(reload) => reload::text(reload),
         Response::Event(event) => event::text(event),
         Response::Receipt(receipt) => receipt::text(receipt),

@@ -155,6 +155,7 @@ fn everything_that_is_said_arrives() {
         restart: RestartKind::Replace,
         ready: Readiness::Notify,
         when_empty: WhenEmpty::Refuse,
+        adopt: None,
         command: Some(vec!["srv".into(), "-v".into()]),
         user: Some("nobody".into()),
         directory: Some("/srv".into()),
@@ -172,6 +173,7 @@ fn everything_that_is_said_arrives() {
             drain: Duration::from_secs(2),
             settle: Duration::from_millis(300),
             stop: Duration::from_secs(240),
+            hold: None,
         },
     };
     assert_eq!(groups, [expected]);

@@ -3,6 +3,7 @@
 //! Every struct here is part of the promise made by `--json`: fields are added, never renamed or removed,
 //! without a new schema number.
 
+mod adopt;
 mod change;
 mod fault;
 mod flows;
@@ -15,6 +16,7 @@ mod table;
 use serde::{Deserialize, Serialize};
 
 pub use self::{
+    adopt::{AdoptTarget, Adopted, AdoptedAddress, AdoptedListen},
     change::{Change, FlowsMoved, PlacedAnew, PolicyReport, Ramp, ShareChange, WorkerPolicy},
     fault::{Fault, FaultKind},
     flows::{FlowOf, Flows, GenerationFlows},
@@ -35,7 +37,7 @@ pub const SCHEMA: u32 = 1;
 pub const INTERFACE: &str = "io.steer.Control";
 
 /// The names of all methods, without [`INTERFACE`]. Each is a variant of [`Request`].
-pub const METHODS: [&str; 17] = [
+pub const METHODS: [&str; 18] = [
     "Info",
     "Status",
     "Metrics",
@@ -50,6 +52,7 @@ pub const METHODS: [&str; 17] = [
     "Drain",
     "Undrain",
     "Scale",
+    "Adopt",
     "Release",
     "Reload",
     "Stop",
@@ -82,6 +85,8 @@ pub enum Response {
     Policy(PolicyReport),
     /// To `SetPolicy` and `SetWeight`.
     Change(Change),
+    /// To `Adopt`.
+    Adopted(Adopted),
     /// To `Reload`.
     Reload(Reload),
     /// To `Events`, one each.
@@ -134,9 +139,15 @@ pub(in crate::control) mod tests {
                 canary: Some(Canary { permille: 50, hold_ms: None }),
             },
             Request::Decide { group: group.clone(), decision: Decision::Abort },
-            Request::Drain { worker: worker.clone(), timeout_ms: None },
+            Request::Drain { worker: worker.clone(), timeout_ms: None, until_replaced: false },
             Request::Undrain { worker },
             Request::Scale { group: group.clone(), workers: 4, timeout_ms: None },
+            Request::Adopt {
+                target: AdoptTarget::Unit("nginx".to_owned()),
+                name: Some(group.clone()),
+                dry_run: false,
+                keep: true,
+            },
             Request::Release { group: Some(group) },
             Request::Reload { timeout_ms: Some(7) },
             Request::Stop { timeout_ms: None },

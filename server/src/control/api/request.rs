@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::streams;
+use super::{AdoptTarget, streams};
 use crate::{
     block::Block,
     names::{GroupName, WorkerName},
@@ -139,6 +139,9 @@ pub enum Request {
         /// How long the drain may take, in milliseconds; without it, the group's own deadline.
         #[serde(default)]
         timeout_ms: Option<u64>,
+        /// Of an adopted group: whether the next listener that comes to the worker puts it back to work.
+        #[serde(default)]
+        until_replaced: bool,
     },
     /// Put a drained (or draining) worker back to work; answers when it works.
     #[serde(rename = "io.steer.Control.Undrain")]
@@ -156,6 +159,21 @@ pub enum Request {
         /// How long each drain may take, in milliseconds; without it, the group's own deadline.
         #[serde(default)]
         timeout_ms: Option<u64>,
+    },
+    /// Take a server that somebody else starts under management, as a group; answers once its table is published.
+    #[serde(rename = "io.steer.Control.Adopt")]
+    Adopt {
+        /// Which server.
+        target: AdoptTarget,
+        /// The group's name; without it, the server's own.
+        #[serde(default)]
+        name: Option<GroupName>,
+        /// Whether only to say what was found.
+        #[serde(default)]
+        dry_run: bool,
+        /// Whether to write the group into the configuration.
+        #[serde(default)]
+        keep: bool,
     },
     /// Give a group, or every group, back to the kernel's own hash; its workers go on, unmanaged.
     #[serde(rename = "io.steer.Control.Release")]
@@ -191,7 +209,9 @@ impl Request {
             | Self::Flows { .. }
             | Self::Events { .. }
             | Self::Policy { .. } => false,
-            Self::SetPolicy { dry_run, .. } | Self::SetWeight { dry_run, .. } => !dry_run,
+            Self::SetPolicy { dry_run, .. } | Self::SetWeight { dry_run, .. } | Self::Adopt { dry_run, .. } => {
+                !dry_run
+            }
             Self::Restart { .. }
             | Self::Decide { .. }
             | Self::Drain { .. }
@@ -220,6 +240,7 @@ impl Request {
             Self::Drain { .. } => "io.steer.Control.Drain",
             Self::Undrain { .. } => "io.steer.Control.Undrain",
             Self::Scale { .. } => "io.steer.Control.Scale",
+            Self::Adopt { .. } => "io.steer.Control.Adopt",
             Self::Release { .. } => "io.steer.Control.Release",
             Self::Reload { .. } => "io.steer.Control.Reload",
             Self::Stop { .. } => "io.steer.Control.Stop",

@@ -31,7 +31,7 @@ async fn every_request_makes_the_round_trip() {
         (Request::Table { group: group.clone(), clients: vec![], to: None }, 0, "Table"),
         (Request::Events { group: None, since: 300, follow: false }, 300, "Done"),
         (restart, 2, "Done"),
-        (Request::Drain { worker: web(0), timeout_ms: Some(5) }, 0, "Receipt"),
+        (Request::Drain { worker: web(0), timeout_ms: Some(5), until_replaced: false }, 0, "Receipt"),
         (Request::Undrain { worker: web(0) }, 0, "Done"),
         (Request::Release { group: None }, 0, "Done"),
         (Request::Scale { group: group.clone(), workers: 3, timeout_ms: None }, 3, "Done"),

@@ -55,6 +55,7 @@ fn answers_are_described_as_they_are() {
             Response::Change(_) => matches!(name, "SetPolicy" | "SetWeight"),
             Response::Receipt(_) => matches!(name, "Restart" | "Drain" | "Scale" | "Stop"),
             Response::Event(_) => name == "Events",
+            Response::Adopted(_) => name == "Adopt",
             Response::Done(_) => false,
             other => format!("{other:?}").starts_with(&format!("{name}(")),
         };
@@ -98,6 +99,8 @@ fn types_are_described_as_they_are_and_no_other_is() {
         ("KeyChange", keys(&reload.daemon[0])),
         ("Applies", [Applies::Now, Applies::NextGeneration].map(word).into()),
         ("Receipt", keys(&receipt)),
+        ("AdoptTarget", ["unit", "address", "pid", "cgroup"].map(str::to_owned).into()),
+        ("AdoptedAddress", keys(&fixtures::adopted().listen[0])),
         ("Decision", [Decision::Proceed, Decision::Abort].map(word).into()),
     ];
     for (name, fields) in &types {

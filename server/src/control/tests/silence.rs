@@ -15,7 +15,7 @@ fn requests() -> [Request; 3] {
     let worker: WorkerName = "web/0".parse().unwrap();
     [
         Request::Status { group: None },
-        Request::Drain { worker, timeout_ms: None },
+        Request::Drain { worker, timeout_ms: None, until_replaced: false },
         Request::Events { group: None, since: 0, follow: true },
     ]
 }
@@ -71,7 +71,7 @@ async fn answered_after(probes: usize, answers: bool) -> (Result<Response, Clien
         }
     });
     let worker: WorkerName = "web/0".parse().unwrap();
-    let answer = ask(&path, Request::Drain { worker, timeout_ms: None }).await;
+    let answer = ask(&path, Request::Drain { worker, timeout_ms: None, until_replaced: false }).await;
     served.abort();
     (answer, seen.load(Ordering::SeqCst))
 }

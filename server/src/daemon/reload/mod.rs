@@ -9,7 +9,11 @@ mod plan;
 #[cfg(test)]
 mod tests;
 
-use std::{cell::LazyCell, path::PathBuf, time::Instant};
+use std::{
+    cell::LazyCell,
+    path::{Path, PathBuf},
+    time::Instant,
+};
 
 use anyhow::Context as _;
 use tokio::{
@@ -83,6 +87,13 @@ impl Reloader {
     /// For a daemon that was started with the configuration at `config`, which was `loaded`.
     pub(super) fn new(config: PathBuf, loaded: Config, shared: Shared, access: AccessInForce) -> Self {
         Self { config, loaded: Mutex::new(loaded), shared, access }
+    }
+}
+
+impl Reloader {
+    /// Where the configuration is.
+    pub(super) fn config(&self) -> &Path {
+        &self.config
     }
 }
 

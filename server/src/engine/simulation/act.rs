@@ -18,8 +18,8 @@ impl World {
         let command = match action {
             Action::Restart(worker) => Command::Restart { worker: Some(worker), timeout, canary: None },
             Action::RestartAll => Command::Restart { worker: None, timeout, canary: None },
-            Action::Drain(worker) => Command::Drain { worker, timeout },
-            Action::DrainForever(worker) => Command::Drain { worker, timeout: Some(Millis::MAX) },
+            Action::Drain(worker) => Command::Drain { worker, timeout, until_replaced: false },
+            Action::DrainForever(worker) => Command::Drain { worker, timeout: Some(Millis::MAX), until_replaced: false },
             Action::Undrain(worker) => Command::Undrain { worker },
             Action::Scale(workers) => Command::Scale { workers, timeout },
             Action::Stop => Command::Stop { timeout },
@@ -109,6 +109,9 @@ impl World {
             Event::Command { .. }
             | Event::Started { .. }
             | Event::StartFailed { .. }
+            | Event::Came { .. }
+            | Event::Left { .. }
+            | Event::Expected { .. }
             | Event::Ready { .. }
             | Event::Exited { .. }
             | Event::Published { .. }

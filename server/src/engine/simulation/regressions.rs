@@ -44,7 +44,7 @@ fn a_restart_of_all_leaves_no_crashed_worker_waiting_for_its_turn() {
 #[test]
 fn undrain_puts_a_draining_worker_back_to_work() {
     let mut world = Replay::working(rules(2));
-    let drain = world.ask(Command::Drain { worker: 0, timeout: None });
+    let drain = world.ask(Command::Drain { worker: 0, timeout: None, until_replaced: false });
     let undrain = world.ask(Command::Undrain { worker: 0 });
     assert_eq!(world.result(drain), Some(Err(FailureKind::Refused)));
     world.work(id(0, 2));
@@ -178,7 +178,7 @@ fn receipts_come_before_the_end_of_a_restart_that_fails() {
 #[test]
 fn a_stop_shortens_what_drains_already_and_takes_its_receipts() {
     let mut world = Replay::working(rules(1));
-    let drain = world.ask(Command::Drain { worker: 0, timeout: Some(Millis::MAX) });
+    let drain = world.ask(Command::Drain { worker: 0, timeout: Some(Millis::MAX), until_replaced: false });
     world.publish();
     let stop = world.ask(Command::Stop { timeout: Some(50) });
     assert_eq!(world.result(drain), Some(Err(FailureKind::Refused)));
@@ -198,7 +198,7 @@ fn a_stop_shortens_what_drains_already_and_takes_its_receipts() {
 #[test]
 fn a_draining_listener_that_nobody_accepts_from_is_shut_before_the_deadline() {
     let mut world = Replay::working(rules(2));
-    world.ask(Command::Drain { worker: 0, timeout: Some(60_000) });
+    world.ask(Command::Drain { worker: 0, timeout: Some(60_000), until_replaced: false });
     world.publish();
     world.tell(Event::ListenerLost { generation: id(0, 1), why: "nobody accepts".into() });
     let (generation, slot) = (id(0, 1), world.started(id(0, 1)).unwrap());
@@ -209,7 +209,7 @@ fn a_draining_listener_that_nobody_accepts_from_is_shut_before_the_deadline() {
 #[test]
 fn a_receipt_names_who_had_the_slot_when_the_connections_moved() {
     let mut world = Replay::working(rules(2));
-    world.ask(Command::Drain { worker: 0, timeout: Some(0) });
+    world.ask(Command::Drain { worker: 0, timeout: Some(0), until_replaced: false });
     world.publish();
     let heir = world.started(id(1, 1)).unwrap();
     world.tell(Event::ListenerShut { generation: id(0, 1), moved: BTreeMap::from([(heir, 7)]) });
@@ -254,7 +254,7 @@ fn a_process_that_survives_its_kill_is_not_waited_for_forever() {
 #[test]
 fn an_observation_that_comes_once_more_later_puts_nothing_off() {
     let mut world = Replay::working(rules(2));
-    world.ask(Command::Drain { worker: 0, timeout: None });
+    world.ask(Command::Drain { worker: 0, timeout: None, until_replaced: false });
     world.publish();
     let first_instant = world.group.drain_mut(id(0, 1)).and_then(|drain| drain.first_instant);
     let observation = Observation { connections: 1, ..Observation::default() };
@@ -312,7 +312,7 @@ fn a_log_of_scaling_down_and_up_replays() {
 fn a_receipt_says_what_was_reset_where_the_kernel_cannot_migrate() {
     for (migrates, left) in [(true, 0), (false, 5)] {
         let mut world = Replay::working(Rules { migrates, hold: false, ..rules(2) });
-        world.ask(Command::Drain { worker: 0, timeout: None });
+        world.ask(Command::Drain { worker: 0, timeout: None, until_replaced: false });
         world.publish();
         let generation = id(0, 1);
         let first_instant = world.group.drain_mut(generation).and_then(|drain| drain.first_instant);

@@ -140,7 +140,7 @@ fn a_ramp_outlives_a_crash_and_a_drain() {
     let ramp = world.ask(weigh(0, 5, Some(1_000)));
     world.exit(id(0, 1));
     world.publish();
-    world.ask(Command::Drain { worker: 0, timeout: None });
+    world.ask(Command::Drain { worker: 0, timeout: None, until_replaced: false });
     world.pass(500);
     assert!(world.group.workers()[0].ramp.unwrap().now >= 3_000);
     world.pass(600);

@@ -31,7 +31,8 @@ use crate::{
     },
     sockets::{
         address::{ListenAddress, Protocol},
-        listener::make_listener,
+        inherited::Inherited,
+        listener::make_listener_like,
         options,
     },
 };
@@ -54,6 +55,8 @@ pub(crate) struct Opening {
     pub(crate) flows: FlowSettings,
     /// Where program and maps are pinned, if they are.
     pub(crate) pins: Option<PathBuf>,
+    /// What connections have from the server's own listeners, where its processes are not ours.
+    pub(crate) inherited: Option<Inherited>,
     /// How listeners are looked at, where the kernel tells exactly.
     pub(crate) looks: Option<Arc<QueueLooks>>,
 }
@@ -91,7 +94,7 @@ impl Endpoint {
         let named = if address.protocol == Protocol::Udp { WORKERS_MAX as u32 } else { 1 };
         let (slots, sockets, flows) = (opening.slots, opening.sockets, opening.flows.max);
         let shape = Shape { slots, sockets, flows, named };
-        let first = make_listener(address, opening.owner, BACKLOG)?;
+        let first = make_listener_like(address, opening.owner, BACKLOG, opening.inherited.as_ref())?;
         let bound = options::local_address(&first)?;
         let (kernel, publisher) = match &opening.pins {
             Some(directory) => KernelGroup::load_pinned(shape, directory)?,
@@ -179,7 +182,10 @@ impl Endpoint {
         }
         let listener = match self.prepared.take() {
             Some(listener) => listener,
-            None => make_listener(self.address, self.opening.owner, BACKLOG)?,
+            None => {
+                let opening = &self.opening;
+                make_listener_like(self.address, opening.owner, BACKLOG, opening.inherited.as_ref())?
+            }
         };
         self.put(slot, listener)
     }

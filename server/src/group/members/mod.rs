@@ -1,5 +1,6 @@
 //! The members of a group: its listen addresses with their kernel groups, and the listeners in them.
 
+mod adopted;
 mod anchor;
 mod by_id;
 mod cells;

@@ -1,5 +1,6 @@
 //! The processes of a group's generations: how they start, become ready, show their load, and end.
 
+mod adopted;
 mod ending;
 mod generation;
 mod loads;
@@ -181,7 +182,8 @@ impl Processes {
             generation.process = Process::open(*pid, Some(*start_time)).ok();
         }
         let lives = |process: &Process| process.unreaped().is_none();
-        generation.has_exited = !generation.process.as_ref().is_some_and(lives);
+        let is_adopted = self.origin() == Origin::Adopt;
+        generation.has_exited = !is_adopted && !generation.process.as_ref().is_some_and(lives);
         self.generations.insert(id, generation);
     }
 

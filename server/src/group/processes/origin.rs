@@ -11,6 +11,8 @@ pub(crate) enum Origin {
     Own,
     /// Either: the daemon makes listeners and passes them, and looks for those that the process binds itself.
     Auto,
+    /// Somebody else starts the processes; each of their listeners is a worker.
+    Adopt,
 }
 
 /// Which listeners a generation serves.
@@ -30,24 +32,25 @@ impl Origin {
             Mode::Inherit => Self::Inherit,
             Mode::Own => Self::Own,
             Mode::Auto => Self::Auto,
+            Mode::Adopt => Self::Adopt,
         }
     }
 
     /// Whether processes may bind their listeners themselves.
     pub(crate) fn binds(self) -> bool {
-        self != Self::Inherit
+        matches!(self, Self::Own | Self::Auto)
     }
 
     /// Whether processes are passed listeners.
     pub(crate) fn passes(self) -> bool {
-        self != Self::Own
+        matches!(self, Self::Inherit | Self::Auto)
     }
 
     /// What is known of a generation that begins.
     pub(crate) fn serves(self) -> Serves {
         match self {
             Self::Inherit => Serves::Passed,
-            Self::Own => Serves::Own,
+            Self::Own | Self::Adopt => Serves::Own,
             Self::Auto => Serves::Unknown,
         }
     }

@@ -57,6 +57,12 @@ impl Board {
         self.sender.send_replace(Some(Arc::new(view)));
     }
 
+    /// The first view that is as wanted; nothing where the group ends before.
+    pub(crate) async fn view_that(&self, is_wanted: impl Fn(&View) -> bool) -> Option<Arc<View>> {
+        let mut views = self.sender.subscribe();
+        views.wait_for(|view| view.as_deref().is_some_and(&is_wanted)).await.ok()?.clone()
+    }
+
     /// The group as it was last published; nothing before its task has begun.
     pub(crate) fn view(&self) -> Option<Arc<View>> {
         self.sender.borrow().clone()

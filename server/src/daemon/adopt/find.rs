@@ -1,0 +1,296 @@
+//! Finds a server that runs: its processes, and the addresses where they listen. It blocks: for `/proc` and netlink.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet},
+    fs,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    path::Path,
+};
+
+use crate::{
+    control::api::{AdoptTarget, AdoptedListen, Fault, FaultKind},
+    daemon::{describe::describe, settings::Server},
+    names::GroupName,
+    sockets::{
+        address::{ListenAddress, Protocol},
+        cgroups,
+        diag::{Diag, ListenerInfo},
+        procfs,
+    },
+};
+
+/// A server that runs.
+#[derive(Debug)]
+pub(super) struct Found {
+    pub(super) server: Server,
+    /// What its group is called, where nobody says otherwise.
+    pub(super) name: GroupName,
+    /// Its addresses, in their order.
+    pub(super) addresses: Vec<FoundAddress>,
+    pub(super) notes: Vec<String>,
+}
+
+/// An address at which it listens.
+#[derive(Debug)]
+pub(super) struct FoundAddress {
+    pub(super) address: ListenAddress,
+    pub(super) listeners: u32,
+    pub(super) holders: BTreeSet<u32>,
+}
+
+/// A unit of systemd, as far as it is needed to find its server.
+#[derive(Debug, Clone)]
+pub(super) struct FoundUnit {
+    pub(super) name: String,
+    /// The path of its cgroup, while it runs.
+    pub(super) control_group: Option<String>,
+    /// The socket units that pass it its listeners.
+    pub(super) triggered_by: Vec<String>,
+}
+
+/// Finds the server that is meant. `unit` is the one that is asked for by its name.
+pub(super) fn find(target: &AdoptTarget, unit: Option<FoundUnit>) -> Result<Found, Fault> {
+    match target {
+        AdoptTarget::Unit(name) => {
+            let unit = unit.ok_or_else(|| Fault::new(FaultKind::NoSuch, format!("there is no unit {name}")))?;
+            of_unit(&unit)
+        }
+        AdoptTarget::Cgroup(path) => {
+            let pids = cgroups::of_path(path).map(|path| cgroups::processes(&path)).unwrap_or_default();
+            if pids.is_empty() {
+                let fault = Fault::new(FaultKind::NoSuch, format!("there is no process in the cgroup {path}"));
+                return Err(fault.with_hint("write it as /proc/PID/cgroup of one of the server's processes has it"));
+            }
+            let name = last_part(path).to_owned();
+            of_processes(Server::Cgroup(path.clone()), &name, &pids, None)
+        }
+        AdoptTarget::Pid(pid) => {
+            let Some(stat) = procfs::stat(*pid) else {
+                return Err(Fault::new(FaultKind::NoSuch, format!("there is no process {pid}")));
+            };
+            let server = server_of(*pid);
+            let pids = match &server {
+                Server::User(_) => crate::sockets::processes::Processes::now().tree(leader_of(*pid)),
+                _ => cgroup_of(&server).map(|path| cgroups::processes(&path)).unwrap_or_default(),
+            };
+            let name = name_of(&server).unwrap_or(stat.command);
+            of_processes(server, &name, &pids, None)
+        }
+        AdoptTarget::Address(AdoptedListen(text, addresses)) => at(text, addresses),
+    }
+}
+
+fn of_unit(unit: &FoundUnit) -> Result<Found, Fault> {
+    let FoundUnit { name, control_group, triggered_by } = unit;
+    let pids = control_group.as_deref().and_then(cgroups::of_path).map(|path| cgroups::processes(&path));
+    let pids = pids.unwrap_or_default();
+    if pids.is_empty() {
+        let fault = Fault::new(FaultKind::Refused, format!("cannot adopt {name}: it does not run"));
+        return Err(fault.with_hint(format!("start it first: systemctl start {name}")));
+    }
+    if let Some(socket) = triggered_by.iter().find(|name| name.ends_with(".socket")) {
+        let message = format!("cannot adopt {name}: process 1 holds its listeners, by {socket}");
+        let hint = "there is nothing to adopt: they stay open while the service is restarted, and nothing is lost";
+        return Err(Fault::new(FaultKind::Refused, message).with_hint(hint));
+    }
+    of_processes(Server::Unit(name.clone()), name, &pids, None)
+}
+
+/// The server that has the listeners at these addresses; those that nobody listens at are left out.
+fn at(text: &str, addresses: &[ListenAddress]) -> Result<Found, Fault> {
+    let mut listeners = Vec::new();
+    for &address in addresses {
+        let found = Diag::open().and_then(|mut diag| diag.listeners(address)).map_err(|error| failed(&error))?;
+        listeners.extend(found);
+    }
+    let holder = listeners.iter().find_map(|it| procfs::who_holds(u64::from(it.inode)).into_iter().next());
+    let Some(holder) = holder else {
+        let fault = Fault::new(FaultKind::NoSuch, format!("nobody listens at {text}"));
+        return Err(fault.with_hint("`ss -ltnp` lists who listens where"));
+    };
+    let server = match server_of(holder) {
+        // Whatever this user's processes listen there with is the server's.
+        Server::User(_) => Server::User(listeners[0].uid),
+        server => server,
+    };
+    let pids = match &server {
+        Server::User(_) => {
+            let holders = listeners.iter().flat_map(|it| procfs::who_holds(u64::from(it.inode)));
+            holders.collect::<BTreeSet<u32>>().into_iter().collect()
+        }
+        _ => cgroup_of(&server).map(|path| cgroups::processes(&path)).unwrap_or_default(),
+    };
+    let name = name_of(&server).or_else(|| Some(procfs::stat(holder)?.command)).unwrap_or_default();
+    of_processes(server, &name, &pids, Some(addresses))
+}
+
+/// What tells the server that a process belongs to from others: its unit, or else a cgroup that the daemon is not in, or its user.
+fn server_of(pid: u32) -> Server {
+    let user = || Server::User(procfs::user_of(pid).unwrap_or(0));
+    let Some(path) = procfs::cgroup_of(pid) else { return user() };
+    let unit = path.split('/').rfind(|part| part.ends_with(".service"));
+    if let Some(unit) = unit.filter(|_| Path::new("/run/systemd/system").exists()) {
+        return Server::Unit(unit.to_owned());
+    }
+    let own = procfs::cgroup_of(std::process::id()).unwrap_or_default();
+    // A login's scope has whatever was started there, and a server that is started again may be in another.
+    let is_shared = path == "/" || path.ends_with(".scope") || cgroups::holds(&path, &own);
+    if is_shared { user() } else { Server::Cgroup(path) }
+}
+
+fn cgroup_of(server: &Server) -> Option<std::path::PathBuf> {
+    match server {
+        Server::Unit(_) | Server::User(_) => None,
+        Server::Cgroup(path) => cgroups::of_path(path),
+    }
+}
+
+fn leader_of(pid: u32) -> u32 {
+    procfs::stat(pid).map(|stat| stat.session).filter(|session| *session != 0).unwrap_or(pid)
+}
+
+fn name_of(server: &Server) -> Option<String> {
+    match server {
+        Server::Unit(name) => Some(name.clone()),
+        Server::Cgroup(path) => Some(last_part(path).to_owned()),
+        Server::User(_) => None,
+    }
+}
+
+fn last_part(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or(path)
+}
+
+/// The server whose processes these are, at some addresses or at all where they listen.
+fn of_processes(
+    server: Server,
+    name: &str,
+    pids: &[u32],
+    addresses: Option<&[ListenAddress]>,
+) -> Result<Found, Fault> {
+    let held = held(pids);
+    let all: HashSet<u64> = held.iter().flat_map(|(_, inodes)| inodes).copied().collect();
+    let mut found = BTreeMap::<ListenAddress, (u32, BTreeSet<u32>)>::new();
+    for (protocol, listener) in listeners()?.into_iter().filter(|(_, it)| all.contains(&u64::from(it.inode))) {
+        let address = ListenAddress { protocol, address: listener.local };
+        if addresses.is_some_and(|wanted| !wanted.contains(&address)) {
+            continue;
+        }
+        let entry = found.entry(address).or_default();
+        entry.0 += 1;
+        let holders = held.iter().filter(|(_, inodes)| inodes.contains(&u64::from(listener.inode)));
+        entry.1.extend(holders.map(|(pid, _)| *pid));
+    }
+    let ports: HashSet<u16> = found
+        .keys()
+        .filter(|address| address.protocol == Protocol::Tcp)
+        .map(|address| address.address.port())
+        .collect();
+    // Of UDP, a socket that only asks others looks like one that serves: those are taken for servers that are asked for, or have a
+    // listener at the same port.
+    let is_wanted = |address: &ListenAddress| {
+        address.protocol == Protocol::Tcp || addresses.is_some() || ports.contains(&address.address.port())
+    };
+    found.retain(|address, _| is_wanted(address));
+    if found.is_empty() {
+        let what = match &server {
+            Server::User(_) => name.to_owned(),
+            server => server.to_string(),
+        };
+        let message = format!("cannot adopt {what}: none of its {} processes listens for TCP", pids.len());
+        let hint = match has_unix_listener(&all) {
+            true => "it listens on unix sockets only, which have no SO_REUSEPORT: adopt the server in front of it",
+            false => "`ss -lntup` lists who listens where; a UDP server is adopted by its address: udp://0.0.0.0:53",
+        };
+        return Err(Fault::new(FaultKind::Refused, message).with_hint(hint));
+    }
+    let mut notes = Vec::new();
+    for (address, (listeners, holders)) in &found {
+        if *listeners == 1 && holders.len() > 1 {
+            notes.push(format!(
+                "{address} is one listener that {} processes share: it is one worker, so one of them cannot be drained alone",
+                holders.len()
+            ));
+        }
+    }
+    let addresses = found.into_iter().map(|(address, (listeners, holders))| FoundAddress { address, listeners, holders });
+    Ok(Found { server, name: group_name(name), addresses: addresses.collect(), notes })
+}
+
+fn held(pids: &[u32]) -> Vec<(u32, HashSet<u64>)> {
+    pids.iter().map(|&pid| (pid, procfs::socket_inodes_of(&[pid]))).collect()
+}
+
+/// Whoever listens, in both families and protocols.
+fn listeners() -> Result<Vec<(Protocol, ListenerInfo)>, Fault> {
+    let ips: [IpAddr; 2] = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
+    let mut all = Vec::new();
+    for protocol in [Protocol::Tcp, Protocol::Udp] {
+        for ip in ips {
+            let like = ListenAddress { protocol, address: (ip, 0).into() };
+            let found = Diag::open().and_then(|mut diag| diag.all_listeners(like)).map_err(|error| failed(&error))?;
+            all.extend(found.all().filter(|it| it.local.port() != 0).map(|it| (protocol, it.clone())));
+        }
+    }
+    Ok(all)
+}
+
+/// Whether one of these sockets is a listening unix socket.
+fn has_unix_listener(inodes: &HashSet<u64>) -> bool {
+    /// `SO_ACCEPTCON` of `/proc/net/unix`'s flags.
+    const LISTENS: u32 = 0x10000;
+    let text = fs::read_to_string("/proc/net/unix").unwrap_or_default();
+    text.lines().skip(1).any(|line| {
+        let mut fields = line.split_whitespace().skip(3);
+        let flags = fields.next().and_then(|it| u32::from_str_radix(it, 16).ok()).unwrap_or(0);
+        let inode = fields.nth(2).and_then(|it| it.parse().ok()).unwrap_or(0);
+        flags & LISTENS != 0 && inodes.contains(&inode)
+    })
+}
+
+/// What a group can be called of what its server is: `nginx.service` is `nginx`.
+fn group_name(name: &str) -> GroupName {
+    let name = name.strip_suffix(".service").unwrap_or(name).to_ascii_lowercase();
+    let name: String = name.chars().map(|it| if it.is_ascii_alphanumeric() || it == '_' { it } else { '-' }).collect();
+    let name = name.trim_start_matches(|it: char| !it.is_ascii_lowercase());
+    let short: String = name.chars().take(crate::names::GROUP_NAME_MAX).collect();
+    let short = short.trim_end_matches('-');
+    short.parse().or_else(|_| "server".parse()).unwrap_or_else(|_| unreachable!("it is well-formed"))
+}
+
+fn failed(error: &crate::sockets::diag::DiagError) -> Fault {
+    Fault::new(FaultKind::Failed, format!("cannot see who listens: {}", describe(error)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_group_is_called_after_its_server() {
+        let name = |text: &str| group_name(text).to_string();
+        assert_eq!(name("nginx.service"), "nginx");
+        assert_eq!(name("app@1.service"), "app-1");
+        assert_eq!(name("MyApp.service"), "myapp");
+        assert_eq!(name("42"), "server");
+        assert_eq!(name(&"x".repeat(50)).len(), crate::names::GROUP_NAME_MAX);
+    }
+
+    #[test]
+    fn a_server_at_an_address_is_found_and_nobody_is_nobody() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let text = listener.local_addr().unwrap().to_string();
+        let target = AdoptTarget::Address(AdoptedListen::try_from(text.clone()).unwrap());
+        let found = find(&target, None).unwrap();
+        assert_eq!(found.addresses.len(), 1);
+        assert_eq!(found.addresses[0].address.to_string(), format!("tcp://{text}"));
+        assert_eq!(found.addresses[0].listeners, 1);
+        assert!(found.addresses[0].holders.contains(&std::process::id()));
+        drop(listener);
+        let fault = find(&target, None).unwrap_err();
+        assert_eq!(fault.kind, FaultKind::NoSuch);
+        assert_eq!(fault.message, format!("nobody listens at {text}"));
+        let gone = find(&AdoptTarget::Pid(u32::MAX), None).unwrap_err();
+        assert_eq!(gone.kind, FaultKind::NoSuch);
+    }
+}

@@ -1,0 +1,215 @@
+//! Has the engine follow what a server's listeners do.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::{
+    control::api::{Fault, FaultKind},
+    daemon::describe::describe,
+    engine::event::{Command, Event, GenerationId, Slot},
+    group::{host::GroupHost, message::Message, task::GroupTask},
+    workers::process::Process,
+};
+
+use super::{Came, Look, look};
+
+/// What is said of a worker whose listeners are gone.
+const LEFT: &str = "its server has closed its listener";
+
+impl GroupTask {
+    /// Takes in what a look at the server's listeners has found.
+    pub(in crate::group) fn adopted(&mut self, found: Result<Look, String>) {
+        let host = self.runtime.host_mut();
+        let Some(adoption) = &mut host.adoption else { return };
+        adoption.is_looking = false;
+        let look = match found {
+            Ok(look) => look,
+            Err(why) => {
+                return tracing::warn!("cannot see the listeners of {}: {why}", host.settings.name);
+            }
+        };
+        adoption.forget_gone(&look);
+        for id in host.let_gone_go(&look) {
+            self.take_in(Event::Left { generation: id, why: LEFT.to_owned() });
+        }
+        let mut begin = BTreeSet::new();
+        let mut strangers = 0;
+        for (address, at) in look.at.into_iter().enumerate() {
+            let (engine, host) = self.runtime.parts();
+            strangers += at.strangers.len() as u64;
+            host.tell_of_refused(at.refused);
+            host.note_unready(at.unready);
+            for came in at.came {
+                begin.extend(host.place_listener(engine, address, came));
+            }
+        }
+        for worker in begin {
+            self.take_in(Event::Came { worker });
+        }
+        self.runtime.host_mut().count_strangers(strangers);
+    }
+}
+
+impl GroupHost {
+    /// Has the server's listeners be looked at, on a thread. The task is told.
+    pub(in crate::group) fn look_for_adopted(&mut self) {
+        let own = self.members.known().into_iter().map(|(_, cookies)| cookies).collect();
+        let Some(question) = self.adoption.as_mut().and_then(|adoption| adoption.question(own)) else { return };
+        let failed = |why| Message::Adopted(Err(why));
+        let job = move || Message::Adopted(look(&question));
+        let at_once = self.shared.inbox.hand_in(&self.shared.threads.processes, failed, job);
+        self.later.extend(at_once);
+    }
+
+    /// Forgets the members that are not there any more; the generations that have none left.
+    fn let_gone_go(&mut self, look: &Look) -> Vec<GenerationId> {
+        let holders: BTreeMap<Slot, GenerationId> = self.processes.holders().collect();
+        let mut changed = BTreeSet::new();
+        for (address, at) in look.at.iter().enumerate() {
+            let gone = self.members.leave_gone(address, &at.present);
+            changed.extend(gone.into_iter().filter_map(|slot| Some((*holders.get(&slot)?, slot))));
+        }
+        if !changed.is_empty() {
+            self.stay_lively();
+            self.later.push_back(Message::Changed);
+        }
+        changed.into_iter().filter(|(_, slot)| self.members.is_vacant(*slot)).map(|(id, _)| id).collect()
+    }
+
+    /// Finds a listener that has come its worker, and puts it into the worker's slot, where that has one. The worker that is to begin with
+    /// it, where there is one.
+    fn place_listener(
+        &mut self,
+        engine: &crate::engine::group::Group,
+        address: usize,
+        came: Came,
+    ) -> Option<u32> {
+        let adoption = self.adoption.as_mut()?;
+        let cookie = came.discovered.cookie;
+        if let Some(known) = adoption.listeners.get_mut(&cookie) {
+            // Who takes from it is another by now.
+            known.pids = came.taken_by.clone();
+            let worker = known.worker;
+            self.note_holder(address, worker, &came);
+            return None;
+        }
+        let worker = adoption.take_place(address, &came, engine.workers_by_index());
+        self.stay_lively();
+        if !engine.takes_listeners(worker) {
+            self.adoption.as_mut()?.park(&[cookie]);
+            return None;
+        }
+        let newest = self.processes.newest(worker).filter(|(id, slot)| {
+            !engine.is_draining(*id) && !self.members.is_vacant(*slot)
+        });
+        let Some((id, slot)) = newest else {
+            let adoption = self.adoption.as_mut()?;
+            adoption.offered.entry(worker).or_default().push((address, came));
+            return Some(worker);
+        };
+        if let Err(why) = self.take_adopted(id, slot, address, came) {
+            tracing::warn!("a listener of {} is not taken in: {why}", self.settings.name.worker(worker));
+            self.adoption.as_mut()?.listeners.remove(&cookie);
+        }
+        self.members.let_go_all(slot);
+        self.later.push_back(Message::Changed);
+        None
+    }
+
+    /// Begins a generation with the listeners that were found for its worker.
+    pub(in crate::group) fn begin_adopted(&mut self, id: GenerationId, slot: Slot) {
+        self.processes.begin(id, slot);
+        let offered = self.adoption.as_mut().and_then(|adoption| adoption.offered.remove(&id.worker));
+        let mut failure = None;
+        for (address, came) in offered.into_iter().flatten() {
+            let cookie = came.discovered.cookie;
+            if let Err(why) = self.take_adopted(id, slot, address, came) {
+                self.adoption.as_mut().and_then(|adoption| adoption.listeners.remove(&cookie));
+                failure = Some(why);
+            }
+        }
+        if self.members.is_vacant(slot) {
+            let why = failure.unwrap_or_else(|| LEFT.to_owned());
+            return self.tell(Event::StartFailed { generation: id, why });
+        }
+        self.members.let_go_all(slot);
+        self.keep_anchors();
+        let pid = self.processes.adopted(id);
+        if let Some(pid) = pid {
+            self.tell(Event::Started { generation: id, pid });
+        }
+        self.tell(Event::Ready { generation: id });
+    }
+
+    fn take_adopted(&mut self, id: GenerationId, slot: Slot, address: usize, came: Came) -> Result<(), String> {
+        let (pid, taken_by) = (came.discovered.pid, came.taken_by);
+        self.members.take_in(address, slot, id, came.discovered).map_err(|error| {
+            let hint = error.hint().map(|hint| format!(" (hint: {hint})")).unwrap_or_default();
+            format!("{}{hint}", describe(&error))
+        })?;
+        // One process is the worker's; of several, the one that holds it for all.
+        let leader = match taken_by.len() {
+            1 => taken_by.first().copied().unwrap_or(pid),
+            _ => pid,
+        };
+        if let Ok(process) = Process::open(leader, None) {
+            self.processes.is_led_by(id, process);
+        }
+        Ok(())
+    }
+
+    /// Notes that other processes take from a listener.
+    fn note_holder(&mut self, address: usize, worker: u32, came: &Came) {
+        let Some((id, slot)) = self.processes.newest(worker) else { return };
+        let leader = match came.taken_by.len() {
+            1 => came.taken_by.first().copied().unwrap_or(came.discovered.pid),
+            _ => came.discovered.pid,
+        };
+        if let Ok(holder) = Process::open(came.discovered.pid, None) {
+            self.members.note_held(address, slot, came.discovered.cookie, &holder, came.discovered.descriptor);
+        }
+        if let Ok(process) = Process::open(leader, None) {
+            self.processes.is_led_by(id, process);
+            self.tell(Event::Started { generation: id, pid: leader });
+            self.later.push_back(Message::Changed);
+        }
+    }
+
+    /// Sees to what a command needs, or says why it cannot be.
+    pub(in crate::group) fn prepare(&mut self, command: &Command) -> Result<(), Fault> {
+        let (Some(adoption), Command::Undrain { worker }) = (&mut self.adoption, command) else { return Ok(()) };
+        if !adoption.has_listener(*worker) {
+            let name = self.settings.name.worker(*worker);
+            let message = format!("cannot put {name} back to work: its server has no listener for it");
+            let hint = "`steer status` lists the workers; one comes with each listener of the server's";
+            return Err(Fault::new(FaultKind::Refused, message).with_hint(hint));
+        }
+        // The next look finds it as if it had come.
+        if adoption.unpark(*worker) {
+            adoption.stir(self.shared.clock.now());
+        }
+        Ok(())
+    }
+
+    /// Has listeners whose processes have ended be looked at again: others may take from them.
+    pub(in crate::group) fn look_at_deserted(&mut self) {
+        let deserted: Vec<u32> = self.processes.deserted().map(|id| id.worker).collect();
+        let Some(adoption) = self.adoption.as_mut().filter(|_| !deserted.is_empty()) else { return };
+        adoption.doubt(&deserted);
+    }
+
+    fn tell_of_refused(&mut self, refused: Vec<(u64, String)>) {
+        for (cookie, why) in refused {
+            let is_new = self.adoption.as_mut().is_some_and(|adoption| adoption.refused.insert(cookie));
+            if is_new {
+                self.journal("refused", None, why);
+            }
+        }
+    }
+
+    fn note_unready(&mut self, count: usize) {
+        let now = self.shared.clock.now();
+        if let Some(adoption) = self.adoption.as_mut() {
+            adoption.note_unready(count, now);
+        }
+    }
+}
