@@ -1,6 +1,7 @@
 //! Listeners: making them, and reading what the kernel says of them.
 
 pub mod address;
+pub mod cgroups;
 pub mod diag;
 pub mod holder;
 pub mod listener;

@@ -5,7 +5,7 @@ use std::{
     net::{IpAddr, SocketAddr, SocketAddrV6},
 };
 
-use netlink_packet_sock_diag::inet::InetResponseHeader;
+use super::wire::Found;
 
 /// A socket that can receive new flows: TCP in LISTEN, or bound UDP.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,6 +18,9 @@ pub struct ListenerInfo {
     pub uid: u32,
     /// The address it is bound to.
     pub local: SocketAddr,
+    /// The cgroup of the process that made it, by the number of its directory in cgroup2 (`cgroups::id`), also once the process has
+    /// moved or ended. Nothing where the kernel does not tell (before Linux 5.9).
+    pub cgroup: Option<u64>,
     /// Connections that wait to be accepted; for UDP, bytes that wait to be read.
     pub unaccepted: u32,
     /// How many may wait: the backlog; for UDP, bytes that wait to be sent.
@@ -65,12 +68,13 @@ pub(super) fn is_bound_to(address: SocketAddr, listener: &ListenerInfo) -> bool 
     of_scope && address.port() == listener.local.port() && address.ip() == listener.local.ip()
 }
 
-pub(super) fn listener_info(socket: &InetResponseHeader) -> ListenerInfo {
+pub(super) fn listener_info(Found { header: socket, cgroup }: &Found) -> ListenerInfo {
     let id = &socket.socket_id;
     ListenerInfo {
         cookie: u64::from_ne_bytes(id.cookie),
         inode: socket.inode,
         uid: socket.uid,
+        cgroup: *cgroup,
         local: match id.source_address {
             IpAddr::V4(_) => SocketAddr::new(id.source_address, id.source_port),
             IpAddr::V6(ip) => SocketAddrV6::new(ip, id.source_port, 0, id.interface_id).into(),
