@@ -9,5 +9,6 @@ pub mod netns;
 pub mod options;
 pub mod passed;
 pub mod pidfd;
+pub mod pollers;
 pub mod processes;
 pub mod procfs;
