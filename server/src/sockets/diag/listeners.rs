@@ -5,6 +5,8 @@ use std::{
     net::{IpAddr, SocketAddr, SocketAddrV6},
 };
 
+use netlink_packet_sock_diag::inet::InetResponseHeader;
+
 use super::wire::Found;
 
 /// A socket that can receive new flows: TCP in LISTEN, or bound UDP.
@@ -69,17 +71,22 @@ pub(super) fn is_bound_to(address: SocketAddr, listener: &ListenerInfo) -> bool 
 }
 
 pub(super) fn listener_info(Found { header: socket, cgroup }: &Found) -> ListenerInfo {
-    let id = &socket.socket_id;
     ListenerInfo {
-        cookie: u64::from_ne_bytes(id.cookie),
+        cookie: u64::from_ne_bytes(socket.socket_id.cookie),
         inode: socket.inode,
         uid: socket.uid,
         cgroup: *cgroup,
-        local: match id.source_address {
-            IpAddr::V4(_) => SocketAddr::new(id.source_address, id.source_port),
-            IpAddr::V6(ip) => SocketAddrV6::new(ip, id.source_port, 0, id.interface_id).into(),
-        },
+        local: bound_to(socket),
         unaccepted: socket.recv_queue,
         backlog: socket.send_queue,
+    }
+}
+
+/// The address that a socket is bound to, mapped addresses told from IPv4 ones.
+pub(in crate::sockets) fn bound_to(socket: &InetResponseHeader) -> SocketAddr {
+    let id = &socket.socket_id;
+    match id.source_address {
+        IpAddr::V4(_) => SocketAddr::new(id.source_address, id.source_port),
+        IpAddr::V6(ip) => SocketAddrV6::new(ip, id.source_port, 0, id.interface_id).into(),
     }
 }

@@ -30,6 +30,7 @@ use netlink_packet_sock_diag::{
 };
 use netlink_sys::{Socket, SocketAddr as NetlinkAddress, protocols::NETLINK_SOCK_DIAG};
 
+pub(super) use self::listeners::bound_to;
 pub use self::{
     error::DiagError,
     listeners::{ListenerInfo, Listeners},
