@@ -125,7 +125,7 @@ pub fn sockets_of(pid: u32) -> Vec<(RawFd, u64)> {
     entries.flatten().filter_map(socket).collect()
 }
 
-fn parse_socket_link(target: &str) -> Option<u64> {
+pub(super) fn parse_socket_link(target: &str) -> Option<u64> {
     target.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
 }
 

@@ -7,7 +7,6 @@
 //! The directory outlives its daemon, as its workers may. An empty one that no daemon has open is removed by the next daemon that starts in
 //! the same cgroup.
 
-mod find;
 pub mod proof;
 
 use std::{
@@ -23,7 +22,7 @@ use std::{
 use rustix::fs::{FlockOperation, flock};
 use thiserror::Error;
 
-use crate::names::GroupName;
+use crate::{names::GroupName, sockets::cgroups};
 
 /// What begins the name of each.
 const PREFIX: &str = "steer.";
@@ -73,7 +72,7 @@ impl WorkersCgroup {
     /// Makes the cgroup of a group's workers, or opens it where it is there. `tag` tells it from those of other daemons, for a group of the
     /// same name.
     pub fn make(group: &GroupName, tag: &str) -> Result<Self, CgroupError> {
-        let own = find::own().ok_or(CgroupError::NotMounted)?;
+        let own = cgroups::own().ok_or(CgroupError::NotMounted)?;
         remove_empty(&own);
         let path = own.join(format!("{PREFIX}{group}.{tag}"));
         let system = |operation| {

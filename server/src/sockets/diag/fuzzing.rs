@@ -1,9 +1,15 @@
 //! Any bytes as the kernel's answer to a dump.
 
-use netlink_packet_core::{NetlinkBuffer, NetlinkHeader, NetlinkMessage};
-use netlink_packet_sock_diag::{SockDiagMessage, inet::InetResponse};
+use netlink_packet_core::{DefaultNla, NetlinkBuffer, NetlinkHeader, NetlinkMessage};
+use netlink_packet_sock_diag::{
+    SockDiagMessage,
+    inet::{InetResponse, nlas::Nla},
+};
 
-use super::{wire::Dump, *};
+use super::{
+    wire::{CGROUP_ID, Dump},
+    *,
+};
 
 /// The number of the dump; the seeds have it.
 const SEQUENCE: u32 = 1;
@@ -20,15 +26,17 @@ pub fn check(bytes: &[u8]) {
     }
     assert!(dump.sockets.len() <= bytes.len() / PART_MIN, "more sockets than there are bytes for");
     check_parts(bytes, &dump, result.is_ok());
-    for socket in &dump.sockets {
-        assert_eq!(read_again(socket).as_ref(), Some(socket));
+    for found in &dump.sockets {
+        assert_eq!(read_again(found).as_ref(), Some(found));
+        let listener = listener_info(found);
+        let socket = &found.header;
         assert_eq!(handshake(socket).local, local_of(socket));
-        let listener = listener_info(socket);
         assert!(is_bound_to(listener.local, &listener), "{socket:?} is not bound where it is");
         assert!(takes(local_of(socket), local_of(socket)), "{socket:?} does not take its own");
         assert!(!(is_half_open(socket) && held(std::slice::from_ref(socket)).len() == 1), "{socket:?}");
     }
-    let held = held(&dump.sockets);
+    let headers: Vec<_> = dump.sockets.into_iter().map(|found| found.header).collect();
+    let held = held(&headers);
     assert!(held.iter().all(|connection| connection.inode != 0));
 }
 
@@ -43,10 +51,11 @@ fn check_parts(bytes: &[u8], whole: &Dump, is_whole: bool) {
     assert_eq!((dump.interrupted, dump.finished), (whole.interrupted, whole.finished));
 }
 
-fn read_again(socket: &InetResponseHeader) -> Option<InetResponseHeader> {
+fn read_again(Found { header: socket, cgroup }: &Found) -> Option<Found> {
     let mut header = NetlinkHeader::default();
     header.sequence_number = SEQUENCE;
-    let response = InetResponse { header: socket.clone(), nlas: Default::default() };
+    let attribute = |cgroup: &u64| Nla::Other(DefaultNla::new(CGROUP_ID, cgroup.to_ne_bytes().to_vec()));
+    let response = InetResponse { header: socket.clone(), nlas: cgroup.iter().map(attribute).collect() };
     let message = SockDiagMessage::InetResponse(Box::new(response));
     let mut message = NetlinkMessage::new(header, message.into());
     message.finalize();

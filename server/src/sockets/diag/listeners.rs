@@ -7,6 +7,8 @@ use std::{
 
 use netlink_packet_sock_diag::inet::InetResponseHeader;
 
+use super::wire::Found;
+
 /// A socket that can receive new flows: TCP in LISTEN, or bound UDP.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListenerInfo {
@@ -18,6 +20,9 @@ pub struct ListenerInfo {
     pub uid: u32,
     /// The address it is bound to.
     pub local: SocketAddr,
+    /// The cgroup of the process that made it, by the number of its directory in cgroup2 (`cgroups::id`), also once the process has
+    /// moved or ended. Nothing where the kernel does not tell (before Linux 5.9).
+    pub cgroup: Option<u64>,
     /// Connections that wait to be accepted; for UDP, bytes that wait to be read.
     pub unaccepted: u32,
     /// How many may wait: the backlog; for UDP, bytes that wait to be sent.
@@ -65,17 +70,23 @@ pub(super) fn is_bound_to(address: SocketAddr, listener: &ListenerInfo) -> bool 
     of_scope && address.port() == listener.local.port() && address.ip() == listener.local.ip()
 }
 
-pub(super) fn listener_info(socket: &InetResponseHeader) -> ListenerInfo {
-    let id = &socket.socket_id;
+pub(super) fn listener_info(Found { header: socket, cgroup }: &Found) -> ListenerInfo {
     ListenerInfo {
-        cookie: u64::from_ne_bytes(id.cookie),
+        cookie: u64::from_ne_bytes(socket.socket_id.cookie),
         inode: socket.inode,
         uid: socket.uid,
-        local: match id.source_address {
-            IpAddr::V4(_) => SocketAddr::new(id.source_address, id.source_port),
-            IpAddr::V6(ip) => SocketAddrV6::new(ip, id.source_port, 0, id.interface_id).into(),
-        },
+        cgroup: *cgroup,
+        local: bound_to(socket),
         unaccepted: socket.recv_queue,
         backlog: socket.send_queue,
+    }
+}
+
+/// The address that a socket is bound to, mapped addresses told from IPv4 ones.
+pub(in crate::sockets) fn bound_to(socket: &InetResponseHeader) -> SocketAddr {
+    let id = &socket.socket_id;
+    match id.source_address {
+        IpAddr::V4(_) => SocketAddr::new(id.source_address, id.source_port),
+        IpAddr::V6(ip) => SocketAddrV6::new(ip, id.source_port, 0, id.interface_id).into(),
     }
 }

@@ -30,13 +30,14 @@ use netlink_packet_sock_diag::{
 };
 use netlink_sys::{Socket, SocketAddr as NetlinkAddress, protocols::NETLINK_SOCK_DIAG};
 
+pub(super) use self::listeners::bound_to;
 pub use self::{
     error::DiagError,
     listeners::{ListenerInfo, Listeners},
 };
 use self::{
     listeners::{is_bound_to, listener_info},
-    wire::{Dump, Family, Query},
+    wire::{Dump, Family, Found, Query},
 };
 use super::address::{ListenAddress, Protocol};
 
@@ -167,9 +168,9 @@ impl Diag {
         address: ListenAddress,
         states: StateFlags,
     ) -> Result<Vec<InetResponseHeader>, DiagError> {
-        let mut found = self.dump(address, family_of(address.address), states)?;
-        found.retain(|socket| takes(address.address, local_of(socket)));
-        Ok(found)
+        let found = self.dump(address, family_of(address.address), states)?;
+        let headers = found.into_iter().map(|socket| socket.header);
+        Ok(headers.filter(|socket| takes(address.address, local_of(socket))).collect())
     }
 
     /// The handshakes among what was found, once those that are passing into a queue have passed.
@@ -213,10 +214,10 @@ impl Diag {
         }
         let listening = if address.protocol == Protocol::Tcp { TCP_LISTEN } else { TCP_CLOSE };
         let in_the_way = found.iter().filter(|socket| {
-            let local = local_of(socket);
-            socket.inode != 0 && (takes(address.address, local) || takes(local, address.address))
+            let local = local_of(&socket.header);
+            socket.header.inode != 0 && (takes(address.address, local) || takes(local, address.address))
         });
-        Ok(in_the_way.map(|socket| (socket.state == listening, listener_info(socket))).collect())
+        Ok(in_the_way.map(|socket| (socket.header.state == listening, listener_info(socket))).collect())
     }
 
     fn dump(
@@ -224,7 +225,7 @@ impl Diag {
         address: ListenAddress,
         family: Family,
         states: StateFlags,
-    ) -> Result<Vec<InetResponseHeader>, DiagError> {
+    ) -> Result<Vec<Found>, DiagError> {
         let query = Query { family, protocol: address.protocol, port: address.address.port(), states };
         for _ in 0..ATTEMPTS_MAX {
             let dump = self.dump_once(&query)?;
@@ -232,7 +233,7 @@ impl Diag {
                 let mut seen = HashSet::new();
                 // A socket that moved within its bucket between two parts comes twice.
                 let first =
-                    |socket: &InetResponseHeader| seen.insert((socket.socket_id.cookie, remote_of(socket)));
+                    |Found { header, .. }: &Found| seen.insert((header.socket_id.cookie, remote_of(header)));
                 return Ok({
                     let mut sockets = dump.sockets;
                     sockets.retain(first);

@@ -191,12 +191,14 @@ fn a_captured_answer_reads() {
         cookie: 211,
         inode: 0xb63f,
         uid: 0,
+        cgroup: Some(1),
         local: "127.0.0.1:38479".parse().unwrap(),
         unaccepted: 0,
         backlog: 9,
     };
     assert_eq!(listener_info(listener), expected);
-    let handshake = handshake(half_open);
+    assert_eq!(half_open.cgroup, None);
+    let handshake = handshake(&half_open.header);
     assert_eq!(handshake.local, expected.local);
     assert_eq!(handshake.remote, "127.0.0.1:40368".parse().unwrap());
 }

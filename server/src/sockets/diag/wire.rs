@@ -2,11 +2,12 @@
 
 use netlink_packet_core::{
     NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkBuffer, NetlinkHeader, NetlinkMessage, NetlinkPayload,
+    Nla as _,
 };
 use netlink_packet_sock_diag::{
     SockDiagMessage,
     constants::{AF_INET, AF_INET6, IPPROTO_TCP, IPPROTO_UDP},
-    inet::{ExtensionFlags, InetRequest, InetResponseHeader, SocketId, StateFlags},
+    inet::{ExtensionFlags, InetRequest, InetResponse, InetResponseHeader, SocketId, StateFlags, nlas::Nla},
 };
 
 use super::DiagError;
@@ -29,10 +30,21 @@ pub(super) struct Query {
     pub(super) states: StateFlags,
 }
 
+/// `INET_DIAG_CGROUP_ID` of linux/inet_diag.h.
+pub(super) const CGROUP_ID: u16 = 21;
+
+/// A socket of a dump.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Found {
+    pub(super) header: InetResponseHeader,
+    /// The cgroup of the process that made it. The kernel says it unasked (Linux 5.9, CONFIG_SOCK_CGROUP_DATA), and not of half-open handshakes.
+    pub(super) cgroup: Option<u64>,
+}
+
 /// What has come of a dump so far.
 #[derive(Debug, Default)]
 pub(super) struct Dump {
-    pub(super) sockets: Vec<InetResponseHeader>,
+    pub(super) sockets: Vec<Found>,
     /// The kernel said that its tables changed in a way that makes the dump inconsistent.
     pub(super) interrupted: bool,
     /// The last part has come.
@@ -91,7 +103,7 @@ impl Dump {
             |code: i32| DiagError::Refused(std::io::Error::from_raw_os_error(code.saturating_abs()));
         match message.payload {
             NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(response)) => {
-                self.sockets.push(response.header);
+                self.sockets.push(Found { cgroup: cgroup_of(&response), header: response.header });
             }
             // A dump that fails halfway says so in its last part.
             NetlinkPayload::Done(done) if done.code < 0 => return Err(refused(done.code)),
@@ -102,4 +114,17 @@ impl Dump {
         }
         Ok(())
     }
+}
+
+fn cgroup_of(response: &InetResponse) -> Option<u64> {
+    response.nlas.iter().find_map(|attribute| match attribute {
+        Nla::Other(other) if other.kind() == CGROUP_ID => {
+            let mut value = [0; size_of::<u64>()];
+            (other.value_len() == value.len()).then(|| {
+                other.emit_value(&mut value);
+                u64::from_ne_bytes(value)
+            })
+        }
+        _ => None,
+    })
 }
