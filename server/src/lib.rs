@@ -4,7 +4,7 @@
 //! effects; [`dataplane`] carries effects into the kernel; [`workers`] starts, watches and stops processes;
 //! [`sockets`] makes listeners and reads what the kernel says of them; [`host`] tries what it can do; [`control`] is how clients ask, and
 //! [`cli`] how people do; [`config`] reads what an operator has written down; [`log`] is
-//! what all of them say on stderr.
+//! what all of them say on stderr; [`units`] is what systemd knows of servers that it starts.
 
 // It panics where stderr cannot be written, and waits where nobody reads it: see [`log`].
 #![warn(clippy::print_stderr)]
@@ -30,5 +30,6 @@ pub mod names;
 pub mod policy;
 pub mod sockets;
 pub mod threads;
+pub mod units;
 pub mod values;
 pub mod workers;
