@@ -7,7 +7,7 @@ use super::{
         AdoptArguments, FlowsArguments, Output, PolicyArguments, Question, RestartArguments, TableArguments, Wait,
         WeightArguments,
     },
-    values::Target,
+    values::{Drained, Target},
 };
 use crate::control::api::{Canary, Decision, Fault, FaultKind, INTERFACE, Request};
 
@@ -55,7 +55,17 @@ pub(super) fn understand(question: Question) -> Result<Asked, Fault> {
             (restart(arguments)?, output)
         }
         Question::Drain { worker, until_replaced, wait, output } => {
-            (Request::Drain { worker, timeout_ms: milliseconds(wait), until_replaced }, output)
+            let timeout_ms = milliseconds(wait);
+            let request = match worker {
+                Drained::One(worker) => Request::Drain { worker, timeout_ms, until_replaced },
+                Drained::All(group) if until_replaced => Request::DrainAll { group, timeout_ms },
+                Drained::All(group) => {
+                    let message = format!("{group}/* is all workers, and nobody would take what comes to {group}");
+                    let hint = "drain them one by one; those of an adopted server that is about to be stopped, with --until-replaced";
+                    return Err(Fault::new(FaultKind::Usage, message).with_hint(hint));
+                }
+            };
+            (request, output)
         }
         Question::Undrain { worker, output } => (Request::Undrain { worker }, output),
         Question::Scale { group, workers, wait, output } => {

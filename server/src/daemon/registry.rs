@@ -239,6 +239,12 @@ impl Daemon {
         known.ok().and_then(|known| known.clone()).unwrap_or(Ended::InOrder).fault(group)
     }
 
+    /// Whether a group's server was started by somebody else.
+    pub(super) fn is_adopted(&self, group: &GroupName) -> bool {
+        let view = self.member(group).ok().and_then(|member| member.board.view());
+        view.is_some_and(|view| view.settings.adopt.is_some())
+    }
+
     /// How a group's task has ended, where it has.
     pub(super) fn how_ended(&self, group: &GroupName) -> Option<Ended> {
         let member = self.member(group).ok()?;

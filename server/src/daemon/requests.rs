@@ -124,11 +124,17 @@ impl Daemon {
             self.view(name).await?.check_release()?;
         }
         for name in &names {
-            let (done, result) = oneshot::channel();
-            self.ask::<Response>(name, Message::Release(done), result).await?;
-            self.forget(name).await;
+            self.give_back(name).await?;
         }
         Ok(Response::Done(Done { answers: 0, milliseconds: millis(began.elapsed()) }))
+    }
+
+    /// Gives a group back to the kernel.
+    pub(super) async fn give_back(&self, name: &GroupName) -> Result<(), Fault> {
+        let (done, result) = oneshot::channel();
+        self.ask::<Response>(name, Message::Release(done), result).await?;
+        self.forget(name).await;
+        Ok(())
     }
 
     /// Drains and ends every group at once, then the daemon. One that nobody looks after any more is left as it is, and told of.
@@ -139,6 +145,13 @@ impl Daemon {
     ) -> Result<Response, Fault> {
         let began = std::time::Instant::now();
         let names = self.stop_taking_groups();
+        let (adopted, names): (Vec<_>, Vec<_>) = names.into_iter().partition(|name| self.is_adopted(name));
+        for name in adopted {
+            // Its server is not the group's to stop.
+            if let Err(fault) = self.give_back(&name).await {
+                tracing::warn!("{}", fault.message);
+            }
+        }
         let stops = names.into_iter().map(|name| {
             let (daemon, answers) = (self.clone(), answers.clone());
             tokio::spawn(async move {
@@ -201,11 +214,17 @@ impl Controller for Daemon {
             }
             Request::Events { group, since, follow } => self.events(group, since, follow, answers).await,
             Request::Restart { group, worker, timeout_ms: timeout, canary } => {
+                if let Some(adopted) = self.view(&group).await?.settings.adopt.clone() {
+                    return self.restart_adopted(&group, adopted, worker, timeout).await;
+                }
                 let canary = canary.map(Into::into);
                 self.command(&group, Command::Restart { worker, timeout, canary }, answers).await
             }
             Request::Drain { worker, timeout_ms: timeout, until_replaced } => {
                 self.command(&worker.group, Command::Drain { worker: worker.index, timeout, until_replaced }, answers).await
+            }
+            Request::DrainAll { group, timeout_ms: timeout } => {
+                self.command(&group, Command::DrainAll { timeout }, answers).await
             }
             Request::Undrain { worker } => {
                 self.command(&worker.group, Command::Undrain { worker: worker.index }, answers).await

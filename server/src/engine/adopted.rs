@@ -4,12 +4,14 @@
 //! are the others' until another listener comes. A place that nobody takes again is given up, while others work: then the server has
 //! fewer listeners than it had.
 
+use std::collections::BTreeSet;
+
 use super::{
     drain::Cause,
     effect::Failure,
-    event::{GenerationId, Millis},
+    event::{GenerationId, Millis, OperationId},
     group::Group,
-    operation::refused,
+    operation::{Task, refused},
     worker::{Goal, Phase, Worker},
 };
 
@@ -98,6 +100,31 @@ impl Group {
         self.publication.is_due = true;
     }
 
+    /// Drains all workers, whose server is about to be stopped: each is back at work with the next listener that comes to it.
+    pub(super) fn drain_all(
+        &mut self,
+        now: Millis,
+        id: OperationId,
+        timeout: Option<Millis>,
+    ) -> Result<(), Failure> {
+        if !self.rules.adopts {
+            let hint = "drain its workers one by one, or end the group with `steer stop`";
+            let message = "cannot drain all workers of the group: nobody but the group starts them";
+            return Err(refused(message.into(), Some(hint.into())));
+        }
+        let works = |(_, worker): &(&u32, &Worker)| worker.goal == Goal::Work && worker.operation.is_none();
+        let all: BTreeSet<u32> = self.workers.iter().filter(works).map(|(&index, _)| index).collect();
+        self.begin(id, "drain", all.clone(), timeout, Task::Empty)?;
+        for index in all {
+            self.retire(now, id, index, Goal::Drained, timeout);
+            if let Some(worker) = self.workers.get_mut(&index) {
+                worker.returns = true;
+                worker.vacant_since = Some(now);
+            }
+        }
+        Ok(())
+    }
+
     /// Refuses what whoever starts the server is to do.
     pub(super) fn started_by_others(&self, verb: &str) -> Failure {
         let hint = match verb {
@@ -110,5 +137,5 @@ impl Group {
 
 /// Whether it is a place that waits for a listener.
 fn is_vacant(worker: &Worker) -> bool {
-    worker.goal == Goal::Work && worker.generations.is_empty() && worker.operation.is_none()
+    (worker.goal == Goal::Work || worker.returns) && worker.generations.is_empty() && worker.operation.is_none()
 }

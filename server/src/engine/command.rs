@@ -45,6 +45,7 @@ impl Group {
             Command::Drain { worker, timeout, until_replaced } => {
                 self.drain_worker(now, id, worker, timeout, until_replaced)
             }
+            Command::DrainAll { timeout } => self.drain_all(now, id, timeout),
             Command::Undrain { worker } => self.undrain(id, worker),
             Command::SetPolicy(policy) => self.set_policy(id, policy),
             Command::SetWeight { worker, weight, over } => self.set_weight(now, id, worker, weight, over),
@@ -271,7 +272,7 @@ impl Group {
 
     /// Takes a worker out of work: what works drains, what starts is given up. What drains already is waited for, and has
     /// no longer than what begins to now.
-    fn retire(&mut self, now: Millis, id: OperationId, index: u32, goal: Goal, timeout: Option<Millis>) {
+    pub(super) fn retire(&mut self, now: Millis, id: OperationId, index: u32, goal: Goal, timeout: Option<Millis>) {
         let deadline = self.drain_deadline(now, timeout);
         let Some(worker) = self.workers.get_mut(&index) else { return };
         worker.goal = goal;

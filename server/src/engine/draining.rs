@@ -30,8 +30,8 @@ impl Group {
         if !matches!(generation.phase, Phase::Canary(_) | Phase::Ready { .. } | Phase::Working) {
             return;
         }
-        let is_hands_off = self.rules.adopts;
-        let drain = Drain { is_hands_off, ..Drain::new(now, deadline, cause, operation, successor) };
+        let mut drain = Drain::new(now, deadline, cause, operation, successor);
+        drain.is_hands_off = self.rules.adopts;
         generation.phase = Phase::Draining(Box::new(drain));
         if worker.working == Some(id.number) {
             worker.working = None;

@@ -230,6 +230,11 @@ pub enum Command {
         /// Of a group that adopts: whether it is back at work with the next listener that comes to it.
         until_replaced: bool,
     },
+    /// Drain all workers that work, of a group that adopts: until the server's next listeners come.
+    DrainAll {
+        /// How long the drains may take.
+        timeout: Option<Millis>,
+    },
     /// Put a drained worker back to work.
     Undrain {
         /// The worker.

@@ -3,6 +3,7 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
@@ -92,6 +93,8 @@ pub(crate) struct HostShared {
     pub(crate) board: Board,
     pub(crate) foreground: Option<Foreground>,
     pub(crate) inbox: Inbox,
+    /// The daemon's control socket.
+    pub(crate) socket: PathBuf,
     /// Where workers say that they are ready. Its path goes with the group.
     pub(crate) notify: Arc<NotifySocket>,
 }

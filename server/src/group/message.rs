@@ -22,6 +22,7 @@ use crate::{
     },
     sockets::address::ListenAddress,
     threads::{Pool, message_of},
+    units::UnitState,
     workers::{
         discover::{Discovered, Refusal},
         notify::Notification,
@@ -77,6 +78,8 @@ pub(crate) enum Message {
     Unattended { generation: GenerationId, inodes: HashSet<u64> },
     /// The listeners of a server that somebody else starts were looked at.
     Adopted(Result<adopt::Look, String>),
+    /// The unit of an adopted server is in another state.
+    UnitChanged(UnitState),
     /// Who listens beside the group was looked for.
     Neighbours(Result<Vec<Stranger>, String>),
     /// A process has written to the notification socket. It stays there until that is acknowledged.

@@ -190,6 +190,7 @@ fn assemble(
             board: Board::default(),
             foreground: shared.foreground.clone(),
             inbox,
+            socket: shared.socket.clone(),
             notify,
         },
     };

@@ -21,7 +21,7 @@ use crate::{
 };
 
 use super::{
-    adopt::Look,
+    adopt::{Follower, Look, uninstall},
     host::GroupHost,
     listening,
     message::{Ask, Message, Tune},
@@ -57,6 +57,8 @@ pub(crate) struct GroupTask {
     is_taken_over: bool,
     /// What was found of a server that is adopted.
     pub(super) first_look: Option<Look>,
+    /// The task that tells of the unit whose server that is.
+    follower: Option<Follower>,
     /// When it looked last for signs of readiness that nobody sends.
     looked_at: Instant,
 }
@@ -76,7 +78,7 @@ impl GroupTask {
         is_taken_over: bool,
         first_look: Option<Look>,
     ) -> Self {
-        Self { runtime, messages, outside, listening: None, is_taken_over, first_look, looked_at: Instant::now() }
+        Self { runtime, messages, outside, listening: None, is_taken_over, first_look, follower: None, looked_at: Instant::now() }
     }
 
     /// How the group is configured.
@@ -98,6 +100,9 @@ impl GroupTask {
             [SUPERVISION, UPKEEP, SAMPLING].map(|period| clock.ticks(period));
         let mut ticks = Ticks { supervision, upkeep, sampling };
         let shared = &self.runtime.host().shared;
+        self.follower = self.runtime.host().followed().map(|followed| {
+            Follower::begin(&self.outside, followed, self.runtime.host().shared.inbox.clone())
+        });
         self.listening = Some(listening::begin(&self.outside, shared.notify.clone(), shared.inbox.clone()));
         if self.is_taken_over {
             self.resume();
@@ -216,6 +221,7 @@ impl GroupTask {
             Message::Taken { slot, purpose, listeners } => self.taken(slot, purpose, listeners),
             Message::Discovered { generation, found, astray } => self.discovered(generation, found, astray),
             Message::Adopted(found) => self.adopted(found),
+            Message::UnitChanged(state) => self.unit_changed(&state),
             Message::Neighbours(found) => {
                 let most = self.sockets_most();
                 self.runtime.host_mut().strangers_found(most, found);
@@ -317,6 +323,12 @@ impl GroupTask {
         if let Some(record) = &host.record {
             host.shared.notify.remove();
             record.remove().await;
+        }
+        let host = self.runtime.host_mut();
+        if let Some(followed) = host.followed() {
+            self.follower = None;
+            // It is not waited for: systemd may take its time.
+            self.outside.spawn(async move { uninstall(&followed.unit).await });
         }
         let host = self.runtime.host_mut();
         if let Some(sharing) = host.sharing.take() {

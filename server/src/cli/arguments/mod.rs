@@ -130,9 +130,9 @@ pub enum Question {
     Restart(RestartArguments),
     /// Take a worker out of the table, to the proven end of what it holds; print the receipt
     Drain {
-        /// The worker: web/0.
+        /// The worker, web/0; or web/*, all of an adopted group, with --until-replaced.
         #[arg(value_name = "GROUP/WORKER")]
-        worker: WorkerName,
+        worker: Drained,
         /// Of an adopted group: until another listener of the server's takes its place, which is back at work
         #[arg(long)]
         until_replaced: bool,

@@ -37,7 +37,7 @@ pub const SCHEMA: u32 = 1;
 pub const INTERFACE: &str = "io.steer.Control";
 
 /// The names of all methods, without [`INTERFACE`]. Each is a variant of [`Request`].
-pub const METHODS: [&str; 18] = [
+pub const METHODS: [&str; 19] = [
     "Info",
     "Status",
     "Metrics",
@@ -50,6 +50,7 @@ pub const METHODS: [&str; 18] = [
     "Restart",
     "Decide",
     "Drain",
+    "DrainAll",
     "Undrain",
     "Scale",
     "Adopt",
@@ -64,7 +65,7 @@ pub fn streams(method: &str) -> bool {
     method
         .strip_prefix(INTERFACE)
         .and_then(|rest| rest.strip_prefix('.'))
-        .is_some_and(|name| matches!(name, "Events" | "Restart" | "Drain" | "Scale" | "Stop"))
+        .is_some_and(|name| matches!(name, "Events" | "Restart" | "Drain" | "DrainAll" | "Scale" | "Stop"))
 }
 
 /// One answer. A request that streams sends several, each but the last marked as continued.
@@ -140,6 +141,7 @@ pub(in crate::control) mod tests {
             },
             Request::Decide { group: group.clone(), decision: Decision::Abort },
             Request::Drain { worker: worker.clone(), timeout_ms: None, until_replaced: false },
+            Request::DrainAll { group: group.clone(), timeout_ms: Some(9) },
             Request::Undrain { worker },
             Request::Scale { group: group.clone(), workers: 4, timeout_ms: None },
             Request::Adopt {

@@ -143,6 +143,16 @@ pub enum Request {
         #[serde(default)]
         until_replaced: bool,
     },
+    /// Drain all workers of an adopted group whose server is about to be stopped: its next listeners are back at work; answers with one
+    /// receipt per worker (`more`).
+    #[serde(rename = "io.steer.Control.DrainAll")]
+    DrainAll {
+        /// The group.
+        group: GroupName,
+        /// How long the drains may take, in milliseconds; without it, the group's own deadline.
+        #[serde(default)]
+        timeout_ms: Option<u64>,
+    },
     /// Put a drained (or draining) worker back to work; answers when it works.
     #[serde(rename = "io.steer.Control.Undrain")]
     Undrain {
@@ -215,6 +225,7 @@ impl Request {
             Self::Restart { .. }
             | Self::Decide { .. }
             | Self::Drain { .. }
+            | Self::DrainAll { .. }
             | Self::Undrain { .. }
             | Self::Scale { .. }
             | Self::Release { .. }
@@ -238,6 +249,7 @@ impl Request {
             Self::SetPolicy { .. } => "io.steer.Control.SetPolicy",
             Self::SetWeight { .. } => "io.steer.Control.SetWeight",
             Self::Drain { .. } => "io.steer.Control.Drain",
+            Self::DrainAll { .. } => "io.steer.Control.DrainAll",
             Self::Undrain { .. } => "io.steer.Control.Undrain",
             Self::Scale { .. } => "io.steer.Control.Scale",
             Self::Adopt { .. } => "io.steer.Control.Adopt",

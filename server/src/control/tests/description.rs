@@ -53,14 +53,14 @@ fn answers_are_described_as_they_are() {
         let answers = fixtures::answers();
         let is_of = |answer: &&Response| match answer {
             Response::Change(_) => matches!(name, "SetPolicy" | "SetWeight"),
-            Response::Receipt(_) => matches!(name, "Restart" | "Drain" | "Scale" | "Stop"),
+            Response::Receipt(_) => matches!(name, "Restart" | "Drain" | "DrainAll" | "Scale" | "Stop"),
             Response::Event(_) => name == "Events",
             Response::Adopted(_) => name == "Adopt",
             Response::Done(_) => false,
             other => format!("{other:?}").starts_with(&format!("{name}(")),
         };
         let mut fields = answers.iter().find(is_of).map(keys).unwrap_or_default();
-        if fields.is_empty() || matches!(name, "Events" | "Restart" | "Drain" | "Scale" | "Stop") {
+        if fields.is_empty() || matches!(name, "Events" | "Restart" | "Drain" | "DrainAll" | "Scale" | "Stop") {
             fields.extend(done.clone());
         }
         let (_, rest) = names(described("method", name));

@@ -225,7 +225,10 @@ impl Daemon {
             "the configuration has it no more: it drains".into(),
         );
         let (answers, receipts) = mpsc::channel(RECEIPTS);
-        let result = self.command(&name, Command::Stop { timeout }, answers).await;
+        let result = match self.is_adopted(&name) {
+            true => self.give_back(&name).await,
+            false => self.command(&name, Command::Stop { timeout }, answers).await.map(drop),
+        };
         self.forget(&name).await;
         GroupReload {
             outcome: "removed".to_owned(),

@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     control::api::{Fault, FaultKind},
-    daemon::describe::describe,
+    daemon::{describe::describe, settings::Server},
     engine::event::{Command, Event, GenerationId, Slot},
     group::{host::GroupHost, message::Message, task::GroupTask},
+    units::{UnitState, is_coming_back},
     workers::process::Process,
 };
 
-use super::{Came, Look, look};
+use super::{Came, Followed, Look, look};
 
 /// What is said of a worker whose listeners are gone.
 const LEFT: &str = "its server has closed its listener";
@@ -49,7 +50,27 @@ impl GroupTask {
     }
 }
 
+impl GroupTask {
+    /// The unit of the server is in another state.
+    pub(in crate::group) fn unit_changed(&mut self, state: &UnitState) {
+        let host = self.runtime.host_mut();
+        let now = host.shared.clock.now();
+        let Some(adoption) = &mut host.adoption else { return };
+        adoption.is_in(state.control_group.as_deref());
+        // Something happens to it.
+        adoption.stir(now);
+        self.take_in(Event::Expected { is_coming: is_coming_back(state) });
+    }
+}
+
 impl GroupHost {
+    /// The unit that is to be followed, where the group's server is one's.
+    pub(in crate::group) fn followed(&self) -> Option<Followed> {
+        let Server::Unit(unit) = &self.adoption.as_ref()?.settings().server else { return None };
+        let (unit, group) = (unit.clone(), self.settings.name.clone());
+        Some(Followed { unit, group, socket: self.shared.socket.clone() })
+    }
+
     /// Has the server's listeners be looked at, on a thread. The task is told.
     pub(in crate::group) fn look_for_adopted(&mut self) {
         let own = self.members.known().into_iter().map(|(_, cookies)| cookies).collect();

@@ -128,7 +128,7 @@ pub(crate) fn look(question: &Question) -> Result<Look, String> {
 fn sort(question: &Question, wanted: &Wanted, found: Vec<ListenerInfo>, attention: &Attention) -> At {
     let mut at = At { present: found.iter().map(|it| it.cookie).collect(), ..At::default() };
     for listener in found.into_iter().filter(|it| !wanted.known.contains(&it.cookie)) {
-        let taken_by = match attention.of(u64::from(listener.inode)) {
+        let taken_by = match attention.taken(u64::from(listener.inode)) {
             Taken::NotHeld => {
                 at.strangers.insert(listener.cookie);
                 continue;
@@ -143,7 +143,9 @@ fn sort(question: &Question, wanted: &Wanted, found: Vec<ListenerInfo>, attentio
                 continue;
             }
         };
-        let Some((pid, descriptor)) = attention.holder(u64::from(listener.inode), &taken_by) else { continue };
+        let holders = attention.holders(u64::from(listener.inode));
+        let takes = holders.iter().find(|holder| taken_by.contains(&holder.pid)).or(holders.first());
+        let Some((pid, descriptor)) = takes.map(|holder| (holder.pid, holder.descriptor)) else { continue };
         match take(question, wanted, &listener, pid, descriptor) {
             Ok(Some((discovered, inherited))) => {
                 at.came.push(Came { discovered, taken_by, owner: listener.uid, inherited });

@@ -6,6 +6,7 @@
 mod follow;
 mod look;
 mod places;
+mod unit;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
@@ -20,7 +21,10 @@ use crate::{
 };
 
 use self::places::{Place, place};
-pub(crate) use self::look::{At, Came, Look, Question, Wanted, Whose, look};
+pub(crate) use self::{
+    look::{At, Came, Look, Question, Wanted, Whose, look},
+    unit::{Followed, Follower, uninstall},
+};
 
 /// For how long listeners are looked for often, after something has come, gone or was told of.
 const STIR: Millis = 1_000;
@@ -71,7 +75,8 @@ impl Adoption {
         let adopt = settings.adopt.clone()?;
         let cgroup = match &adopt.server {
             Server::Cgroup(path) => cgroups::of_path(path),
-            Server::Unit(_) | Server::User(_) => None,
+            Server::Unit(name) => unit::control_group(name).and_then(|path| cgroups::of_path(&path)),
+            Server::User(_) => None,
         };
         Some(Self {
             settings: adopt,
@@ -92,9 +97,11 @@ impl Adoption {
         &self.settings
     }
 
-    /// Has the server's processes be looked for in this cgroup from now on.
-    pub(crate) fn is_in(&mut self, cgroup: Option<PathBuf>) {
-        self.cgroup = cgroup;
+    /// Has the server's processes be looked for in this cgroup of systemd's from now on; in the one before where there is none now.
+    pub(crate) fn is_in(&mut self, control_group: Option<&str>) {
+        if let Some(path) = control_group.and_then(cgroups::of_path) {
+            self.cgroup = Some(path);
+        }
     }
 
     /// Has listeners be looked for often for a while.
