@@ -155,6 +155,7 @@ fn unescape(field: &str) -> String {
 }
 
 #[cfg(test)]
+#[expect(clippy::print_stderr, reason = "a test that is skipped says why")]
 mod tests {
     use std::{
         net::{Ipv4Addr, TcpListener},

@@ -98,8 +98,9 @@ pub enum Heard {
 
 /// The kernel's notifications of TCP sockets without a remote address that are destroyed at some ports.
 ///
-/// While they are open, every TCP socket of the network namespace that is destroyed costs the kernel a notification, made and filtered
-/// in a worker thread of its own. This process is not woken for those of other ports and for connections that were accepted.
+/// While they are open, every TCP socket of the network namespace that is destroyed costs the kernel a notification, made and then filtered in
+/// a worker thread of its own: 5 to 10 us of a processor, whatever the ports. This process is not woken for those of other ports and for
+/// connections that were accepted.
 #[derive(Debug)]
 pub struct Notifications {
     socket: AsyncFd<Socket>,
@@ -243,4 +244,5 @@ fn read(message: &[u8]) -> Option<Destroyed> {
 }
 
 #[cfg(test)]
+#[expect(clippy::print_stderr, reason = "a test that is skipped says why")]
 mod tests;

@@ -151,4 +151,5 @@ impl Attention {
 }
 
 #[cfg(test)]
+#[expect(clippy::print_stderr, reason = "a test that is skipped says why")]
 mod tests;

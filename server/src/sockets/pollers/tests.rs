@@ -11,10 +11,13 @@ use std::{
 use super::*;
 use crate::sockets::{options, procfs};
 
-/// What each of the programs begins with: `s` is the listener. They end with the test, whatever becomes of it.
-const PRELUDE: &str = "import ctypes, os, select, signal, socket, threading, time\n\
-                       def tie(): ctypes.CDLL(None).prctl(1, signal.SIGKILL)\n\
-                       tie()\n\
+/// What each of the programs begins with: `s` is the listener. They end with the test, also where
+/// their parent has ended before they could ask for that.
+const PRELUDE: &str = "import ctypes, os, select, signal, socket, sys, threading, time\n\
+                       def tie(parent):\n  \
+                         ctypes.CDLL(None).prctl(1, signal.SIGKILL)\n  \
+                         if os.getppid() != parent: os._exit(1)\n\
+                       tie(int(sys.argv[1])); me = os.getpid()\n\
                        def tell(): os.write(1, b'.')\n\
                        def ring(): assert ctypes.CDLL(None).syscall(425, 8, ctypes.create_string_buffer(120)) > 0\n\
                        s = socket.socket(fileno=0)\n";
@@ -33,7 +36,9 @@ impl Program {
         let input = Stdio::from(OwnedFd::from(listener.try_clone().unwrap()));
         let program = [PRELUDE, body].concat();
         let child = Command::new("python3")
-            .args(["-c", &program])
+            .arg("-c")
+            .arg(program)
+            .arg(std::process::id().to_string())
             .stdin(input)
             .stdout(Stdio::piped())
             .spawn()
@@ -172,7 +177,7 @@ fn who_waits_for_something_else_does_not_poll() {
         ("as gunicorn's arbiter", "r, w = os.pipe(); tell(); select.select([r], [], [], 600)"),
         (
             "as a shell",
-            "p = os.fork()\nif p == 0: tie(); os.close(0); signal.pause()\ntell(); os.waitpid(p, 0)",
+            "p = os.fork()\nif p == 0: tie(me); os.close(0); signal.pause()\ntell(); os.waitpid(p, 0)",
         ),
         ("poll for writing", "p = select.poll(); p.register(s, select.POLLOUT); tell(); p.poll()"),
         ("an epoll of others", "r, w = os.pipe(); e = select.epoll(); e.register(r, 1); tell(); e.poll()"),
@@ -214,7 +219,7 @@ fn what_does_not_show_is_unknown() {
 fn children_poll_what_their_master_holds() {
     let body = "for n in range(3):\n  \
                   if os.fork() == 0:\n    \
-                    tie(); e = select.epoll()\n    \
+                    tie(me); e = select.epoll()\n    \
                     if n < 2: e.register(s, select.EPOLLIN)\n    \
                     e.poll()\n\
                 signal.pause()\n";
@@ -224,8 +229,8 @@ fn children_poll_what_their_master_holds() {
     let attention = program.await_taken(&all, &polled(&children[..2]));
     let holders: Vec<u32> = attention.holders(program.inode).iter().map(|holder| holder.pid).collect();
     assert_eq!(holders, all);
-    let of_others = program.look(&[program.pid(), children[2]]);
-    assert_eq!(of_others.taken(program.inode), not_polled(&[program.pid(), children[2]]));
+    let others = [program.pid(), children[2]];
+    program.await_taken(&others, &not_polled(&others));
 }
 
 #[test]
