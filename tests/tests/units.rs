@@ -350,7 +350,7 @@ fn a_drop_in_drains_before_sigterm_and_leaves_no_trace() {
     });
 }
 
-/// So that the order of states in a message is that in which they came.
+/// A message names states as systemd does.
 #[test]
 fn a_state_reads_as_systemd_says_it() {
     let state = State {
