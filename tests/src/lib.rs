@@ -42,5 +42,6 @@ pub mod succession;
 pub mod task_limit;
 pub mod traffic;
 pub mod transcript;
+pub mod units;
 pub mod wait;
 pub mod workers;

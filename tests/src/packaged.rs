@@ -1,17 +1,24 @@
 //! steer, installed from its Debian package in a [`Machine`](crate::machine::Machine).
 
-use std::{env, fs, path::PathBuf, time::Duration};
+use std::{fs, time::Duration};
 
 use steer::{
     control::api::Status,
     load::{FourTuple, Tally, four_tuples},
 };
 
-use crate::{load::Load, machine::Machine, netns::Namespace, wait};
+use crate::{
+    load::Load,
+    machine::{self, Machine},
+    netns::Namespace,
+    wait,
+};
 
-/// Set by `cargo xtask dist --try`: a Debian tree; a package; one that is newer.
-const TREE: &str = "STEER_DEBIAN_TREE";
+/// Set by `cargo xtask dist --try`: a package; one that is newer.
 const PACKAGES: [&str; 2] = ["STEER_PACKAGE", "STEER_PACKAGE_NEWER"];
+
+/// What sets them, and the tree.
+const HOW: &str = "cargo xtask dist --try";
 
 /// How long the unit or the workers may take for what they do in moments.
 const SOON: Duration = Duration::from_secs(40);
@@ -43,7 +50,7 @@ impl Packaged {
     /// Boots a system and installs the package, and nothing more.
     #[track_caller]
     pub fn install(namespace: &Namespace) -> Self {
-        let packaged = Self { machine: Machine::boot(namespace, &given(TREE)) };
+        let packaged = Self { machine: Machine::boot_given(namespace, HOW) };
         packaged.unpack(PACKAGES[0]);
         packaged
     }
@@ -77,7 +84,7 @@ impl Packaged {
 
     #[track_caller]
     fn unpack(&self, package: &str) {
-        fs::copy(given(package), self.machine.path("/var/cache/steer.deb"))
+        fs::copy(machine::given(package, HOW), self.machine.path("/var/cache/steer.deb"))
             .expect("the system's files can be written");
         self.machine.execute(&["dpkg", "--install", "/var/cache/steer.deb"]);
     }
@@ -85,11 +92,7 @@ impl Packaged {
     /// Writes a file of the system.
     #[track_caller]
     pub fn write(&self, path: &str, text: &str) {
-        let path = self.machine.path(path);
-        let parent = path.parent().expect("a file has a directory");
-        fs::create_dir_all(parent)
-            .and_then(|()| fs::write(&path, text))
-            .expect("the system's files can be written");
+        self.machine.write(path, text);
     }
 
     /// The daemon's pid, as the system has it; 0 where there is none.
@@ -141,10 +144,4 @@ fn pool() -> Vec<FourTuple> {
     let server = "127.0.0.1:80".parse().expect("an address");
     let clients: Vec<_> = (1..=8).map(|number| [127, 1, 0, number].into()).collect();
     four_tuples(&clients, 20_000..20_064, &[server])
-}
-
-#[track_caller]
-fn given(variable: &str) -> PathBuf {
-    let path = env::var_os(variable).map(PathBuf::from);
-    path.unwrap_or_else(|| panic!("{variable} is not set\nhint: run `cargo xtask dist --try`"))
 }

@@ -4,6 +4,7 @@ mod bench;
 mod build_ebpf;
 mod capabilities;
 mod cargo_tool;
+mod debian_tree;
 mod dist;
 mod ebpf_toolchain;
 mod fuzz;

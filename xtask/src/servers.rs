@@ -1,5 +1,7 @@
 //! `cargo xtask servers`: servers as their packages bring them, run unmodified by a release build.
 
+mod adopted;
+
 use std::{
     env,
     path::Path,
@@ -23,6 +25,13 @@ const FROM_PYPI: [&str; 4] = ["gunicorn", "uvicorn", "granian", "hypercorn"];
 /// namespaces of its own. Needs root.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
+    /// Run the tests of servers that systemd has started instead, on a real systemd in a Debian tree; the first time that is made,
+    /// which takes some minutes
+    #[arg(long, conflicts_with = "passed_on")]
+    adopted: bool,
+    /// Of those tests, only the ones whose name contains this
+    #[arg(long, value_name = "NAME", requires = "adopted")]
+    filter: Option<String>,
     /// Passed on; `--help` after `--` lists what it takes
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "--handovers N | NAME")]
     passed_on: Vec<String>,
@@ -30,6 +39,9 @@ pub(crate) struct Arguments {
 
 /// Installs, builds and runs.
 pub(crate) fn main(workspace: &Workspace, arguments: &Arguments) -> Result<ExitCode> {
+    if arguments.adopted {
+        return adopted::run(workspace, arguments.filter.as_deref());
+    }
     packages::install_missing(&SERVERS)?;
     let environment = workspace.target.join("servers");
     install_from_pypi(&environment)?;

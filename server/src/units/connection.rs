@@ -1,11 +1,9 @@
-//! The way to systemd: the system bus, or the socket of systemd's own where there is no bus.
+//! The way to systemd: the system bus.
+//!
+//! Not `/run/systemd/private`, which leads there without a bus: systemd signs what it sends there with its well-known name, where D-Bus
+//! has a unique one, and zbus (6.2) refuses such messages.
 
-use std::{
-    collections::HashMap,
-    io,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{collections::HashMap, path::Path, time::Duration};
 
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::{net::UnixStream, time::timeout};
@@ -32,20 +30,8 @@ pub(super) const ANSWER: Duration = Duration::from_secs(3);
 /// An object's properties, as D-Bus has them.
 pub(super) type Properties = HashMap<String, OwnedVariant>;
 
-/// Where systemd listens, directly or by way of the bus.
-#[derive(Debug, Clone)]
-pub struct Sockets {
-    /// The system bus's.
-    pub bus: PathBuf,
-    /// systemd's own: only root may connect. It is there before the bus is, and while the bus is restarted.
-    pub private: PathBuf,
-}
-
-impl Default for Sockets {
-    fn default() -> Self {
-        Self { bus: "/run/dbus/system_bus_socket".into(), private: "/run/systemd/private".into() }
-    }
-}
+/// Where the system bus is.
+pub(super) const SYSTEM_BUS: &str = "/run/dbus/system_bus_socket";
 
 /// A connection to systemd, which sends signals through it. Clones are one connection.
 #[derive(Debug, Clone)]
@@ -54,26 +40,13 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    /// Connects, by whichever way systemd answers first.
-    pub(super) async fn open(sockets: &Sockets) -> Result<Self, UnitError> {
-        match Self::open_one(&sockets.bus, false).await {
-            Err(error) => {
-                tracing::debug!("no systemd on the system bus: {error:?}");
-                // What is wrong with the bus says more than that a caller who is not root may not use the private socket.
-                Self::open_one(&sockets.private, true).await.map_err(|_| error)
-            }
-            opened => opened,
-        }
-    }
-
-    async fn open_one(socket: &Path, is_private: bool) -> Result<Self, UnitError> {
+    /// Connects by the bus that listens here.
+    pub(super) async fn open(socket: &Path) -> Result<Self, UnitError> {
         let unreachable = |source| UnitError::Unreachable { source };
-        let from = |source: io::Error| unreachable(source.into());
         let opened = async {
-            let stream = UnixStream::connect(socket).await.and_then(UnixStream::into_std).map_err(from)?;
-            let builder = Builder::unix_stream(stream);
-            let builder = if is_private { builder.p2p() } else { builder };
-            builder.build().await.map_err(unreachable)
+            let stream = UnixStream::connect(socket).await.and_then(UnixStream::into_std);
+            let stream = stream.map_err(|error| unreachable(error.into()))?;
+            Builder::unix_stream(stream).build().await.map_err(unreachable)
         };
         let opened = timeout(ANSWER, opened).await;
         let bus = opened.map_err(|_| UnitError::TimedOut { call: "a connection", limit: ANSWER })??;
@@ -149,9 +122,7 @@ impl Connection {
         R: DeserializeOwned + Type,
     {
         let error = |source| UnitError::Call { call: method, source };
-        // Nobody has a name on systemd's own socket.
-        let destination = self.bus.is_bus().then_some(SYSTEMD);
-        let reply = self.bus.call_method(destination, path, Some(interface), method, arguments);
+        let reply = self.bus.call_method(Some(SYSTEMD), path, Some(interface), method, arguments);
         let reply = timeout(limit, reply).await.map_err(|_| UnitError::TimedOut { call: method, limit })?;
         reply.map_err(error)?.body().deserialize().map_err(error)
     }
@@ -163,14 +134,10 @@ mod tests {
 
     use super::*;
 
-    fn sockets(directory: &Path) -> Sockets {
-        Sockets { bus: directory.join("bus"), private: directory.join("private") }
-    }
-
     #[tokio::test]
     async fn a_host_without_systemd_is_told_at_once() {
         let directory = tempfile::tempdir().unwrap();
-        let error = Connection::open(&sockets(directory.path())).await.unwrap_err();
+        let error = Connection::open(&directory.path().join("bus")).await.unwrap_err();
         assert!(matches!(error, UnitError::Unreachable { .. }), "{error:?}");
         assert_eq!(error.to_string(), "cannot reach systemd by D-Bus");
         assert!(error.hint().is_some());
@@ -179,11 +146,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn one_that_hangs_is_given_up_in_time() {
         let directory = tempfile::tempdir().unwrap();
-        let sockets = sockets(directory.path());
-        // They take connections, as the kernel does for a process that is stopped, and say nothing.
-        let _hung =
-            (UnixListener::bind(&sockets.bus).unwrap(), UnixListener::bind(&sockets.private).unwrap());
-        let error = Connection::open(&sockets).await.unwrap_err();
+        let socket = directory.path().join("bus");
+        // It takes connections, as the kernel does for a process that is stopped, and says nothing.
+        let _hung = UnixListener::bind(&socket).unwrap();
+        let error = Connection::open(&socket).await.unwrap_err();
         assert!(matches!(error, UnitError::TimedOut { .. }), "{error:?}");
         assert!(error.hint().unwrap().contains("hangs"));
     }

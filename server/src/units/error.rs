@@ -7,10 +7,10 @@ use thiserror::Error;
 /// A unit that cannot be used, or a systemd that does not do what it was asked for.
 #[derive(Debug, Error)]
 pub enum UnitError {
-    /// Neither the system bus nor systemd's own socket leads to systemd.
+    /// There is no system bus, or no systemd on it.
     #[error("cannot reach systemd by D-Bus")]
     Unreachable {
-        /// What came of the last way that was tried.
+        /// What came of it.
         #[source]
         source: zbus::Error,
     },
@@ -65,6 +65,14 @@ pub enum UnitError {
         /// As systemd has it: `failed`, `timeout`, `canceled`, `dependency` and so on.
         result: String,
     },
+    /// A job of the unit was not waited for any longer.
+    #[error("the job of {name} has not ended within {limit:?}; it goes on")]
+    JobGoesOn {
+        /// The unit.
+        name: String,
+        /// How long it was waited for.
+        limit: Duration,
+    },
     /// The drop-in could not be written, read or removed.
     #[error("cannot {operation} {}", path.display())]
     DropIn {
@@ -83,7 +91,7 @@ impl UnitError {
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Self::Unreachable { .. } => Some(
-                "units need systemd as process 1; name the server by its address or pid where there is none",
+                "units need systemd and the system bus (the package dbus); without them name the server by its address or pid",
             ),
             Self::TimedOut { .. } => Some("systemd is overloaded or hangs: does `systemctl status` answer?"),
             Self::Call { source: zbus::Error::FDO(error), .. } if is_denied(error) => {
@@ -100,6 +108,9 @@ impl UnitError {
             Self::Masked(_) => Some("`systemctl unmask` makes it startable"),
             Self::NotLoaded { .. } => {
                 Some("`systemctl status` and `systemd-analyze verify` say what is wrong in its files")
+            }
+            Self::JobGoesOn { .. } => {
+                Some("`systemctl list-jobs` shows it, `systemctl status` what it waits for")
             }
             Self::Job { .. } => Some("`systemctl status` and `journalctl --unit` say why"),
             Self::DropIn { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {

@@ -25,8 +25,7 @@ impl Manager {
                 if error.is("NoSuchUnit") { UnitError::NotFound(unit.to_owned()) } else { error }
             })?;
         let result = timeout(limit, result_of(&mut ended, &job)).await;
-        let result =
-            result.map_err(|_| UnitError::TimedOut { call: "the job of ReloadOrRestartUnit", limit })??;
+        let result = result.map_err(|_| UnitError::JobGoesOn { name: unit.to_owned(), limit })??;
         if result == DONE { Ok(()) } else { Err(UnitError::Job { name: unit.to_owned(), result }) }
     }
 }

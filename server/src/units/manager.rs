@@ -1,16 +1,20 @@
 //! systemd itself: what it has, and what it is told.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::{sync::Mutex, time::timeout};
 use zbus::OwnedObjectPath;
 
 use super::{
-    Sockets, Unit, UnitError, UnitName,
-    connection::{ANSWER, Connection, MANAGER, MANAGER_PATH, SERVICE, UNIT},
+    Unit, UnitError, UnitName,
+    connection::{ANSWER, Connection, MANAGER, MANAGER_PATH, SERVICE, SYSTEM_BUS, UNIT},
 };
 
-/// How long a connection may take, by both ways and behind others that wait for it.
+/// How long a connection may take, also behind others that wait for it.
 const CONNECTING: Duration = Duration::from_secs(8);
 
 /// How long systemd may take to read all unit files again. It answers nobody else meanwhile.
@@ -29,19 +33,20 @@ pub struct Manager {
 
 #[derive(Debug)]
 struct Shared {
-    sockets: Sockets,
+    socket: PathBuf,
     current: Mutex<Option<Connection>>,
 }
 
 impl Manager {
-    /// Connects to the systemd of this host, by the system bus, or by systemd's own socket where there is no bus.
+    /// Connects to the systemd of this host, by the system bus.
     pub async fn connect() -> Result<Self, UnitError> {
-        Self::connect_by(Sockets::default()).await
+        Self::connect_by(Path::new(SYSTEM_BUS)).await
     }
 
-    /// The same, by these sockets.
-    pub async fn connect_by(sockets: Sockets) -> Result<Self, UnitError> {
-        let manager = Self { shared: Arc::new(Shared { sockets, current: Mutex::default() }) };
+    /// The same, by the bus that listens here.
+    pub async fn connect_by(socket: &Path) -> Result<Self, UnitError> {
+        let shared = Shared { socket: socket.to_owned(), current: Mutex::default() };
+        let manager = Self { shared: Arc::new(shared) };
         manager.connection().await?;
         Ok(manager)
     }
@@ -53,7 +58,7 @@ impl Manager {
             if let Some(connection) = current.as_ref().filter(|connection| !connection.is_closed()) {
                 return Ok(connection.clone());
             }
-            let connection = Connection::open(&self.shared.sockets).await?;
+            let connection = Connection::open(&self.shared.socket).await?;
             *current = Some(connection.clone());
             Ok(connection)
         };

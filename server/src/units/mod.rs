@@ -14,7 +14,6 @@ mod state;
 mod unit;
 mod watch;
 
-pub use connection::Sockets;
 pub use drop_in::DropIn;
 pub use error::UnitError;
 pub use manager::Manager;

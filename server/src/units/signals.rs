@@ -34,7 +34,7 @@ fn of_manager(member: &'static str) -> match_rule::Builder<'static> {
     of_systemd().path(MANAGER_PATH).interface(MANAGER).member(member)
 }
 
-/// The bus sees to it that nobody else's pass for systemd's; systemd's own socket has nobody else.
+/// By the sender the bus sees to it that nobody else's pass for systemd's.
 fn of_systemd() -> match_rule::Builder<'static> {
     MatchRule::builder().msg_type(Type::Signal).sender(SYSTEMD)
 }

@@ -1,5 +1,7 @@
 //! The state of a unit, and what it means for those who wait for its server.
 
+use std::fmt;
+
 /// What systemd says of a unit in one word, `ActiveState`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ActiveState {
@@ -34,6 +36,21 @@ impl From<&str> for ActiveState {
             "maintenance" => Self::Maintenance,
             other => Self::Other(other.to_owned()),
         }
+    }
+}
+
+impl fmt::Display for ActiveState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Active => "active",
+            Self::Reloading => "reloading",
+            Self::Activating => "activating",
+            Self::Deactivating => "deactivating",
+            Self::Inactive => "inactive",
+            Self::Failed => "failed",
+            Self::Maintenance => "maintenance",
+            Self::Other(other) => other,
+        })
     }
 }
 

@@ -6,7 +6,7 @@ use futures_util::{StreamExt, stream::SelectAll};
 use tokio::{
     sync::watch::{self, Receiver, Sender},
     task::AbortHandle,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 use zbus::MessageStream;
 
@@ -25,9 +25,11 @@ const BACKOFF: [Duration; 2] = [Duration::from_millis(20), Duration::from_secs(5
 const OLDEST: Duration = Duration::from_secs(20);
 
 impl Manager {
-    /// Follows the unit with this full name (as [`Unit::name`](super::Unit::name) has it). The receiver always has the state that was
-    /// read last; states that change faster than it is looked at are passed over, the last one never is. The watch ends when the
-    /// receiver and its clones are dropped; nothing else ends it. While systemd cannot be reached the last state stays.
+    /// Follows the unit with this full name (as [`Unit::name`](super::Unit::name) has it). Each signal has the state read anew, so the
+    /// receiver always has the newest one; a state that lasts less than such a read, a millisecond or two, may be left out.
+    ///
+    /// The watch ends when the receiver and its clones are dropped, and for no other reason. While systemd cannot be reached the last
+    /// state stays, and the watch connects again until it can.
     pub async fn watch(&self, unit: &str) -> Result<Receiver<UnitState>, UnitError> {
         let subscription = Subscription::open(self, unit).await?;
         let (sender, receiver) = watch::channel(subscription.read().await?);
@@ -47,15 +49,14 @@ async fn follow(manager: &Manager, unit: &str, sender: &Sender<UnitState>, first
     let mut subscription = Some(first);
     let mut pause = BACKOFF[0];
     loop {
-        let ended = match subscription.take() {
-            Some(mut subscription) => {
-                pause = BACKOFF[0];
-                subscription.tell(sender).await
-            }
-            None => Ok(()),
-        };
-        if let Err(error) = ended {
+        if let Some(mut subscription) = subscription.take() {
+            let began = Instant::now();
+            let error = subscription.tell(sender).await;
             tracing::debug!("following {unit} anew: {error:?}");
+            // One that ends at once is no reason to hurry.
+            if began.elapsed() > BACKOFF[1] {
+                pause = BACKOFF[0];
+            }
         }
         sleep(pause).await;
         pause = (pause * 2).min(BACKOFF[1]);
@@ -97,17 +98,20 @@ impl Subscription {
     }
 
     /// Tells every state; returns why no more can come.
-    async fn tell(&mut self, sender: &Sender<UnitState>) -> Result<(), UnitError> {
+    async fn tell(&mut self, sender: &Sender<UnitState>) -> UnitError {
         loop {
             self.signals.mark_unchanged();
-            let state = self.read().await?;
+            let state = match self.read().await {
+                Ok(state) => state,
+                Err(error) => return error,
+            };
             sender.send_if_modified(|last| {
                 let is_new = *last != state;
                 *last = state;
                 is_new
             });
             if let Ok(Err(_)) = timeout(OLDEST, self.signals.changed()).await {
-                return Err(UnitError::Lost);
+                return UnitError::Lost;
             }
         }
     }

@@ -3,7 +3,7 @@
 pub mod cgroup;
 
 use std::{
-    fs,
+    env, fs,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::Duration,
@@ -13,6 +13,9 @@ use tempfile::TempDir;
 
 use self::cgroup::Cgroup;
 use crate::{netns::Namespace, output::Output, wait};
+
+/// Names a Debian tree.
+const TREE: &str = "STEER_DEBIAN_TREE";
 
 /// What becomes the init.
 const BOOT: &str = include_str!("boot.sh");
@@ -30,7 +33,20 @@ pub struct Machine {
     _cgroup: Cgroup,
 }
 
+/// What an environment variable names that the command `how` sets for these tests.
+#[track_caller]
+pub fn given(variable: &str, how: &str) -> PathBuf {
+    let path = env::var_os(variable).map(PathBuf::from);
+    path.unwrap_or_else(|| panic!("{variable} is not set\nhint: run `{how}`"))
+}
+
 impl Machine {
+    /// Boots the tree that the command `how` has given.
+    #[track_caller]
+    pub fn boot_given(namespace: &Namespace, how: &str) -> Self {
+        Self::boot(namespace, &given(TREE, how))
+    }
+
     /// Boots a copy of the tree and waits until systemd says that it is up.
     #[track_caller]
     pub fn boot(namespace: &Namespace, tree: &Path) -> Self {
@@ -66,17 +82,24 @@ impl Machine {
     /// Runs a program in the system to its end.
     #[track_caller]
     pub fn run(&self, command: &[&str]) -> Output {
-        let mut enter = Command::new("nsenter");
-        enter.arg("--target").arg(self.init.to_string());
-        enter.args(["--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--root", "--wd=/", "--"]);
-        enter.args(["env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "DEBIAN_FRONTEND=noninteractive"]);
-        let output = enter.args(command).stdin(Stdio::null()).output();
+        let mut enter = self.command(command);
+        let output = enter.stdin(Stdio::null()).output();
         let output = output.unwrap_or_else(|error| panic!("running {enter:?}: {error}"));
         Output {
             code: output.status.code(),
             stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
             stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
         }
+    }
+
+    /// What runs a program in the system. Killing it leaves that program: one that is not to run to its end has to end with its stdin.
+    pub fn command(&self, command: &[&str]) -> Command {
+        let mut enter = Command::new("nsenter");
+        enter.arg("--target").arg(self.init.to_string());
+        enter.args(["--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--root", "--wd=/", "--"]);
+        enter.args(["env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "DEBIAN_FRONTEND=noninteractive"]);
+        enter.args(command);
+        enter
     }
 
     /// Runs a program in the system to a successful end, and returns what it printed, without the last newline.
@@ -96,6 +119,16 @@ impl Machine {
     /// Where a file of the system is for this process.
     pub fn path(&self, path: &str) -> PathBuf {
         Path::new("/proc").join(self.init.to_string()).join("root").join(path.trim_start_matches('/'))
+    }
+
+    /// Writes a file of the system, and makes the directories above it.
+    #[track_caller]
+    pub fn write(&self, path: &str, text: &str) {
+        let path = self.path(path);
+        let parent = path.parent().expect("a file has a directory");
+        fs::create_dir_all(parent)
+            .and_then(|()| fs::write(&path, text))
+            .expect("the system's files can be written");
     }
 
     /// The pid here of the process with this pid there.

@@ -2,7 +2,6 @@
 
 mod cargo_deb;
 mod layout;
-mod tree;
 mod trial;
 
 use std::{

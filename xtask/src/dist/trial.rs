@@ -4,12 +4,8 @@ use std::process::ExitCode;
 
 use anyhow::{Result, ensure};
 
-use super::{package, tree};
-use crate::{capabilities, libtest, packages, workspace::Workspace};
-
-/// What the trial calls beside what the tests do.
-const NEEDED: [packages::Needed; 3] =
-    [("debootstrap", "debootstrap"), ("unshare", "util-linux"), ("ip", "iproute2")];
+use super::package;
+use crate::{capabilities, debian_tree, libtest, packages, workspace::Workspace};
 
 /// The test of workers whose binds systemd restricts, which not every systemd can.
 const RESTRICTED: &str = "binds_that_systemd_denies_stay_denied";
@@ -18,10 +14,10 @@ const RESTRICTED: &str = "binds_that_systemd_denies_stay_denied";
 pub(super) fn run(workspace: &Workspace, filter: Option<&str>, release: Option<&str>) -> Result<ExitCode> {
     let missing = capabilities::missing()?;
     ensure!(missing.is_empty(), "missing {}\nhint: run as root", missing.join(", "));
-    packages::install_missing(&NEEDED)?;
-    let tree = tree::prepare(&workspace.target, release)?;
+    packages::install_missing(&debian_tree::NEEDED)?;
+    let tree = debian_tree::prepare(&workspace.target, &debian_tree::BARE, release)?;
     let skipped =
-        tree::without_socket_bind(&tree)?.filter(|_| filter.is_none_or(|it| RESTRICTED.contains(it)));
+        debian_tree::without_socket_bind(&tree)?.filter(|_| filter.is_none_or(|it| RESTRICTED.contains(it)));
     let older = package(workspace, Some("0~try1"), "debian-try/older")?;
     let newer = package(workspace, Some("0~try2"), "debian-try/newer")?;
     let mut command = workspace.cargo();

@@ -1,0 +1,25 @@
+//! `cargo xtask servers --adopted`: servers that a real systemd starts.
+
+use std::process::ExitCode;
+
+use anyhow::{Result, ensure};
+
+use crate::{capabilities, debian_tree, libtest, packages, workspace::Workspace};
+
+/// The files of tests that need the tree.
+const TESTS: [&str; 1] = ["units"];
+
+/// Makes the tree and runs the tests.
+pub(super) fn run(workspace: &Workspace, filter: Option<&str>) -> Result<ExitCode> {
+    let missing = capabilities::missing()?;
+    ensure!(missing.is_empty(), "missing {}\nhint: run as root", missing.join(", "));
+    packages::install_missing(&debian_tree::NEEDED)?;
+    let tree = debian_tree::prepare(&workspace.target, &debian_tree::WITH_SERVERS, None)?;
+    let mut command = workspace.cargo();
+    command.args(["test", "--package", "steer-tests", "--release", "--no-fail-fast"]);
+    command.args(TESTS.iter().flat_map(|file| ["--test", file]));
+    command.args(filter).args(["--", "--ignored", "--test-threads=1", "--nocapture"]);
+    let counts = libtest::run(command.env("STEER_DEBIAN_TREE", tree))?;
+    println!("\n{} passed, {} failed, {} skipped", counts.passed, counts.failed, counts.skipped);
+    Ok(if counts.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
