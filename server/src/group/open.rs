@@ -156,7 +156,7 @@ fn assemble(
         notify: notify.path().to_owned(),
         output: shared.output.clone(),
         are_lasting: record.is_some(),
-        cgroup: sharing.as_ref().map(Sharing::cgroup),
+        cgroup: sharing.as_ref().and_then(Sharing::cgroup),
         threads: threads.clone(),
         inbox: inbox.clone(),
     };

@@ -9,6 +9,7 @@
 
 mod find;
 pub mod proof;
+mod top;
 
 use std::{
     fs::{self, File},
@@ -23,6 +24,7 @@ use std::{
 use rustix::fs::{FlockOperation, flock};
 use thiserror::Error;
 
+pub use self::top::TopCgroup;
 use crate::names::GroupName;
 
 /// What begins the name of each.
