@@ -44,7 +44,7 @@ pub enum BindVerdict {
     Refused = 3,
 }
 
-/// A bind to a port of the group by a process of a worker, before the kernel takes the port.
+/// A bind to a port of the group by a process that the hook sees, before the kernel takes the port.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct BindEvent {
@@ -52,8 +52,13 @@ pub struct BindEvent {
     pub address: BindAddress,
     /// The process, as numbered in the initial pid namespace.
     pub pid: u32,
+    /// The number of the process's cgroup in the cgroup2 hierarchy: the inode number of its directory.
+    pub cgroup: u64,
     /// A [`BindVerdict`].
     pub verdict: u32,
+    /// To the alignment of `cgroup`: the ring buffer is given no byte that was not set.
+    pub padding: u32,
 }
 
-const _: () = assert!(size_of::<BindEvent>() == 28);
+const _: () = assert!(size_of::<BindEvent>() == 40);
+const _: () = assert!(core::mem::offset_of!(BindEvent, cgroup) == 24);

@@ -1,15 +1,19 @@
-//! The bind hook: `cgroup/bind4` and `cgroup/bind6` set SO_REUSEPORT on a worker's socket before the kernel takes the port, so that
-//! a program that knows nothing of SO_REUSEPORT joins its group.
+//! The bind hook: `cgroup/bind4` and `cgroup/bind6` set SO_REUSEPORT on a socket before the kernel takes the port, so that a program
+//! that knows nothing of SO_REUSEPORT joins its group.
 //!
-//! An object of its own: it is attached to the cgroup of a group's workers and sees no bind of anybody else. Needs Linux 5.13, from
-//! which on `bpf_setsockopt` may set SO_REUSEPORT here.
+//! An object of its own, attached to the cgroup of a group's workers, where it sees no bind of anybody else; or above the cgroups of
+//! all programs, where it sees every bind of the host and passes over those in other network namespaces. Needs Linux 5.13, from which
+//! on `bpf_setsockopt` may set SO_REUSEPORT here.
 #![no_std]
 #![no_main]
 
 use aya_ebpf::{
     bindings::bpf_sock_addr,
     btf_maps::{HashMap, RingBuf},
-    helpers::{bpf_get_current_pid_tgid, generated::bpf_setsockopt},
+    helpers::{
+        bpf_get_current_cgroup_id, bpf_get_current_pid_tgid,
+        generated::{bpf_get_netns_cookie, bpf_setsockopt},
+    },
     macros::{btf_map, cgroup_sock_addr},
     programs::SockAddrContext,
 };
@@ -21,6 +25,12 @@ const GO_ON: i32 = 1;
 /// `SOL_SOCKET` and `SO_REUSEPORT` of the kernel's ABI.
 const SOL_SOCKET: i32 = 1;
 const SO_REUSEPORT: i32 = 15;
+
+/// The cookie of the only network namespace whose binds count; 0 where those of all do, and the verifier leaves out the look at it.
+/// The loader sets it. What stands here differs from every other constant: the linker gives equal ones a single place, and the loader
+/// would change both.
+#[unsafe(no_mangle)]
+static NETNS: u64 = 0x6e65_746e_735f_636b;
 
 /// The ports of the group. Any other bind costs one lookup.
 #[btf_map]
@@ -63,8 +73,16 @@ unsafe fn decide(bind: *mut bpf_sock_addr, address: [u32; 4], family: u8) -> i32
     if unsafe { PORTS.get(address.port_key()) }.is_none() {
         return GO_ON;
     }
-    // SAFETY: as above.
+    // SAFETY: a constant for the program's life, which the loader sets before it begins.
+    let netns = unsafe { (&raw const NETNS).read_volatile() };
+    // SAFETY: the helper reads the context's socket.
+    if netns != 0 && unsafe { bpf_get_netns_cookie(bind.cast()) } != netns {
+        return GO_ON;
+    }
+    // SAFETY: nothing changes an entry after the load.
     let verdict = match unsafe { ADDRESSES.get(address) } {
+        // Above all programs, others serve the port at other addresses: that concerns nobody.
+        None if netns != 0 => return GO_ON,
         None => BindVerdict::OtherAddress,
         Some(_) => {
             let mut one = 1_i32;
@@ -82,7 +100,9 @@ unsafe fn decide(bind: *mut bpf_sock_addr, address: [u32; 4], family: u8) -> i32
         }
     };
     let pid = (bpf_get_current_pid_tgid() >> 32) as u32;
-    let event = BindEvent { address, pid, verdict: verdict as u32 };
+    // SAFETY: a helper without arguments.
+    let cgroup = unsafe { bpf_get_current_cgroup_id() };
+    let event = BindEvent { address, pid, cgroup, verdict: verdict as u32, padding: 0 };
     let _ = EVENTS.output(event, 0);
     GO_ON
 }

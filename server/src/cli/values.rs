@@ -33,6 +33,26 @@ impl FromStr for Target {
     }
 }
 
+/// What is drained: `web/0`, or `web/*` for all workers of a group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Drained {
+    /// One worker.
+    One(WorkerName),
+    /// All of this group.
+    All(GroupName),
+}
+
+impl FromStr for Drained {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        match text.strip_suffix("/*") {
+            Some(group) => Ok(Self::All(group.parse()?)),
+            None => Ok(Self::One(text.parse()?)),
+        }
+    }
+}
+
 /// A worker's weight.
 pub fn weight(text: &str) -> Result<u32, ValueError> {
     // `parse` alone would take "+1" as well.

@@ -16,7 +16,7 @@ use crate::{
     },
     dataplane::kernel_group::ProgramKind,
     engine::group::{Group, Rules},
-    sockets::{address::ListenAddress, diag::Diag, holder, processes::Processes as AllProcesses},
+    sockets::{address::ListenAddress, diag::Diag, holder, netns::Cookie, processes::Processes as AllProcesses},
     workers::{notify::NotifySocket, placeholders::fill_in, spawn::require_program, user::ResolvedUser},
 };
 
@@ -130,7 +130,22 @@ fn assemble(
     }
     let notify = notify_socket(&settings, shared, record, saved.is_some())?;
     let (settings, adoption, first_look) = adopt(settings, saved.is_none())?;
-    let endpoints = endpoints(&settings, user.as_ref(), shared, record, saved)?;
+    let (inbox, messages) = Inbox::new();
+    let wide = adoption.is_some().then(|| share_widely(&settings, record, (shared, &inbox))).transpose()?;
+    let opened = endpoints(&settings, user.as_ref(), shared, record, saved).and_then(|endpoints| {
+        let owner = settings.adopt.as_ref().and_then(|adopt| adopt.owner);
+        // Now that the holding listener is there: a hold without a hook would keep the server from starting again.
+        let proved = wide.as_ref().filter(|_| saved.is_none()).map(|wide| wide.prove(owner));
+        proved.unwrap_or(Ok(())).map_err(|error| unshared_error(&error))?;
+        Ok(endpoints)
+    });
+    let endpoints = match opened {
+        Ok(endpoints) => endpoints,
+        Err(error) => {
+            wide.into_iter().filter(|_| saved.is_none()).for_each(Sharing::remove);
+            return Err(error);
+        }
+    };
     let migrates = endpoints.iter().all(|endpoint| endpoint.program() == ProgramKind::SelectOrMigrate);
     let settings = Arc::new(as_kernel_allows(settings, migrates));
     let program = endpoints.first().map_or("none", |endpoint| endpoint.program().as_str());
@@ -142,12 +157,11 @@ fn assemble(
         }
     };
     let notify = Arc::new(notify);
-    let (inbox, messages) = Inbox::new();
     let threads = &shared.threads;
     let addresses = endpoints.iter().map(Endpoint::address).collect();
     let sharing = sharing(&settings, user.as_ref(), addresses, record, saved.is_some(), (shared, &inbox));
     let (sharing, unshared) = match sharing {
-        Ok(sharing) => (sharing, None),
+        Ok(sharing) => (sharing.or(wide), None),
         Err(why) => (None, Some(why)),
     };
     if let (Some(why), Mode::Own) = (&unshared, settings.mode) {
@@ -159,7 +173,7 @@ fn assemble(
         notify: notify.path().to_owned(),
         output: shared.output.clone(),
         are_lasting: record.is_some(),
-        cgroup: sharing.as_ref().map(Sharing::cgroup),
+        cgroup: sharing.as_ref().and_then(Sharing::cgroup),
         threads: threads.clone(),
         inbox: inbox.clone(),
     };
@@ -226,6 +240,25 @@ fn adoption_of(settings: &GroupSettings) -> String {
 pub struct AdoptError {
     server: String,
     why: String,
+}
+
+/// Lets a server that somebody else starts share its addresses with the holding listeners, whatever program it is.
+fn share_widely(
+    settings: &GroupSettings,
+    record: Option<&Record>,
+    (shared, inbox): (&Shared, &Inbox),
+) -> anyhow::Result<Sharing> {
+    let opening = sharing::WideOpening {
+        addresses: settings.listen.clone(),
+        netns: Cookie::here().context("cannot tell the network namespace")?,
+        pins: record.map(|record| record.directory().to_owned()),
+    };
+    Sharing::open_wide(opening, &shared.outside, inbox).map_err(|error| unshared_error(&error))
+}
+
+fn unshared_error(error: &sharing::SharingError) -> anyhow::Error {
+    let why = format!("the server could not be started again beside the holding listener: {}", describe(error));
+    anyhow::anyhow!("{why} (hint: {})", error.hint())
 }
 
 /// Lets workers that bind their listeners themselves be any programs, where that can be; else says why not.

@@ -70,7 +70,7 @@ pub fn probes() -> Vec<Probe> {
     probes.extend(programs::probes());
     probes.extend(sandbox::run(trial::probes));
     probes.push(looks::probe());
-    probes.extend(sandbox::run(|| vec![sharing::probe()]));
+    probes.extend(sandbox::run(sharing::probes));
     probes.extend(capabilities::probes());
     probes.extend([kernel::open_files(), kernel::backlog(), kernel::sock_diag()]);
     probes

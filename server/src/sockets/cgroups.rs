@@ -49,6 +49,13 @@ pub(crate) fn own() -> Option<PathBuf> {
     path_of(std::process::id())
 }
 
+/// The directory of the topmost cgroup that this process is in and sees: the hierarchy's root on a host, its own cgroup's or the pod's in
+/// a container; nothing where cgroup2 is not mounted.
+pub(crate) fn top() -> Option<PathBuf> {
+    let own = procfs::cgroup_of(std::process::id())?;
+    topmost(&fs::read_to_string("/proc/self/mountinfo").ok()?, Path::new(&own))
+}
+
 /// The directory of a process's cgroup; nothing where the process has gone. Costs what [`mount`] costs.
 pub fn path_of(pid: u32) -> Option<PathBuf> {
     of_path(&procfs::cgroup_of(pid)?)
@@ -134,17 +141,41 @@ fn walk(directory: &Path, visit: &mut impl FnMut(&Path)) {
 fn directories<'a>(text: &'a str, control_group: &'a Path) -> impl Iterator<Item = PathBuf> + 'a {
     // The kernel begins the path of a cgroup outside of this cgroup namespace with `/..`: it is not below the mount.
     let is_outside = control_group.components().any(|part| part == Component::ParentDir);
-    text.lines().filter(move |_| !is_outside).filter_map(move |line| {
+    mounts(text).filter(move |_| !is_outside).filter_map(move |(root, point)| {
+        let below = control_group.strip_prefix(&root).ok()?;
+        // `join` with nothing would leave a slash at the end.
+        Some(if below == Path::new("") { point } else { point.join(below) })
+    })
+}
+
+/// From `/proc/self/mountinfo`: the mount that shows the most of the hierarchy.
+///
+/// In a cgroup namespace, paths are relative to the namespace's root: a mount of a cgroup further up, as of the host's in a container that
+/// is given it, has the root `/..` or `/../..`.
+fn topmost(text: &str, control_group: &Path) -> Option<PathBuf> {
+    let height = |root: &Path| {
+        let names = root.components().filter(|component| *component != Component::RootDir);
+        let is_above = names.clone().all(|component| component == Component::ParentDir);
+        let depth = isize::try_from(names.count()).ok()?;
+        match is_above {
+            true => Some(depth),
+            false => control_group.starts_with(root).then_some(-depth),
+        }
+    };
+    let mounts = mounts(text).filter_map(|(root, point)| Some((height(&root)?, point)));
+    // Of several of the same cgroup, the first.
+    mounts.reduce(|best, other| if other.0 > best.0 { other } else { best }).map(|(_, point)| point)
+}
+
+/// The root and the mount point of each cgroup2 mount.
+fn mounts(text: &str) -> impl Iterator<Item = (PathBuf, PathBuf)> {
+    text.lines().filter_map(|line| {
         let (mount, rest) = line.split_once(" - ")?;
         if rest.split(' ').next() != Some("cgroup2") {
             return None;
         }
         let mut fields = mount.split(' ').skip(3);
-        let (root, point) = (unescape(fields.next()?), unescape(fields.next()?));
-        let below = control_group.strip_prefix(&root).ok()?;
-        let point = Path::new(&point);
-        // `join` with nothing would leave a slash at the end.
-        Some(if below == Path::new("") { point.to_owned() } else { point.join(below) })
+        Some((unescape(fields.next()?).into(), unescape(fields.next()?).into()))
     })
 }
 
@@ -244,5 +275,22 @@ mod tests {
         let address = ListenAddress { protocol: Protocol::Tcp, address: listener.local_addr().unwrap() };
         let found = Diag::open().unwrap().listeners(address).unwrap();
         assert_eq!(found[0].cgroup, Some(id(&own).unwrap()));
+    }
+
+    #[test]
+    fn the_topmost_cgroup_is_where_the_most_is_shown() {
+        let mount = |root: &str, point: &str| format!("30 23 0:26 {root} {point} rw - cgroup2 cgroup2 rw\n");
+        let found =
+            |text: &str, path: &str| topmost(text, Path::new(path)).map(|found| found.display().to_string());
+        let whole = mount("/", "/sys/fs/cgroup");
+        assert_eq!(found(&whole, "/a/b").as_deref(), Some("/sys/fs/cgroup"));
+        let part = mount("/docker/ab\\040c", "/sys/fs/cgroup");
+        assert_eq!(found(&part, "/docker/ab c/x").as_deref(), Some("/sys/fs/cgroup"));
+        assert_eq!(found(&part, "/elsewhere"), None, "of others only");
+        assert_eq!(found(&mount("/../elsewhere", "/other"), "/"), None, "of others only");
+        let both = mount("/", "/sys/fs/cgroup") + &mount("/../../..", "/host/sys/fs/cgroup");
+        assert_eq!(found(&both, "/").as_deref(), Some("/host/sys/fs/cgroup"), "the host's, in a container");
+        let twice = mount("/a", "/part") + &mount("/", "/first") + &mount("/", "/second");
+        assert_eq!(found(&twice, "/a").as_deref(), Some("/first"));
     }
 }

@@ -4,7 +4,13 @@
 //! Everything here acts on the *calling thread*: threads and processes that it starts afterwards are in the
 //! same namespace, threads that exist already are not. Needs CAP_SYS_ADMIN to enter, CAP_NET_ADMIN inside.
 
-use std::{io, net::Ipv6Addr, path::PathBuf};
+use std::{
+    io,
+    net::Ipv6Addr,
+    num::NonZeroU64,
+    os::fd::{AsFd, AsRawFd as _},
+    path::PathBuf,
+};
 
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
@@ -50,6 +56,48 @@ impl NetnsError {
             Self::Netlink { .. } => "run it as root, or give it CAP_NET_ADMIN",
             Self::Sysctl { .. } => "the kernel may be older than the setting, or /proc/sys is read-only here",
         }
+    }
+}
+
+/// The kernel's number of a network namespace, never given to another until the next boot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Cookie(NonZeroU64);
+
+impl Cookie {
+    /// Of the calling thread's network namespace.
+    ///
+    /// # Errors
+    /// ENOPROTOOPT before Linux 5.14.
+    pub fn here() -> io::Result<Self> {
+        Self::of_socket(socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::DGRAM, None)?)
+    }
+
+    /// Of the network namespace that a socket was made in.
+    ///
+    /// # Errors
+    /// As [`here`](Self::here).
+    pub fn of_socket(socket: impl AsFd) -> io::Result<Self> {
+        let mut cookie = 0_u64;
+        let mut length = size_of::<u64>() as libc::socklen_t;
+        // SAFETY: the kernel writes at most `length` bytes to the cookie.
+        let result = unsafe {
+            libc::getsockopt(
+                socket.as_fd().as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_NETNS_COOKIE,
+                (&raw mut cookie).cast(),
+                &raw mut length,
+            )
+        };
+        if result != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        NonZeroU64::new(cookie).map(Self).ok_or_else(|| io::ErrorKind::InvalidData.into())
+    }
+
+    /// The number.
+    pub fn get(self) -> u64 {
+        self.0.get()
     }
 }
 

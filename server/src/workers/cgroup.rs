@@ -8,6 +8,7 @@
 //! the same cgroup.
 
 pub mod proof;
+mod top;
 
 use std::{
     fs::{self, File},
@@ -22,6 +23,7 @@ use std::{
 use rustix::fs::{FlockOperation, flock};
 use thiserror::Error;
 
+pub use self::top::TopCgroup;
 use crate::{names::GroupName, sockets::cgroups};
 
 /// What begins the name of each.

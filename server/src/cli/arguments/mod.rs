@@ -132,7 +132,7 @@ pub enum Question {
     Drain {
         /// The worker, web/0; or web/*, all of an adopted group, with --until-replaced.
         #[arg(value_name = "GROUP/WORKER")]
-        worker: Drained,
+        worker: values::Drained,
         /// Of an adopted group: until another listener of the server's takes its place, which is back at work
         #[arg(long)]
         until_replaced: bool,

@@ -49,6 +49,14 @@ impl CgroupLink {
         unsafe { bpf(bpf_cmd::BPF_OBJ_PIN, &mut attributes) }.map(drop)
     }
 
+    /// Detaches it, whoever else holds or has pinned it (Linux 5.9). Doing it twice is harmless.
+    pub(super) fn detach(&self) -> io::Result<()> {
+        let mut attributes = no_attributes();
+        attributes.link_detach.link_fd = self.0.as_raw_fd() as u32;
+        // SAFETY: the attributes point to nothing.
+        unsafe { bpf(bpf_cmd::BPF_LINK_DETACH, &mut attributes) }.map(drop)
+    }
+
     /// The cgroup that it is attached to; 0 once it was detached, or the cgroup was removed.
     pub(super) fn cgroup(&self) -> io::Result<u64> {
         // SAFETY: a structure of integers, for which zeros are valid.

@@ -1,11 +1,14 @@
 //! The bind hook: lets any program's `bind` join its group, and tells of it.
 //!
-//! Two programs are attached to the cgroup of a group's workers. They set SO_REUSEPORT on a socket that is about to be bound to one
-//! of the group's addresses; every other bind goes on as it was. systemd's own hooks (`SocketBindAllow=`) stay in force beside them.
+//! Two programs are attached to a cgroup: that of a group's workers, or one above all programs of the host. They set SO_REUSEPORT on a
+//! socket that is about to be bound to one of the group's addresses; every other bind goes on as it was. systemd's own hooks
+//! (`SocketBindAllow=`) stay in force beside them.
 //!
 //! Needs Linux 5.13, CAP_BPF and CAP_NET_ADMIN.
 
 mod link;
+mod proof;
+mod scope;
 
 use std::{
     io,
@@ -23,6 +26,7 @@ use server_common::bind::{ADDRESSES_MAX, BindAddress, BindEvent, BindVerdict, IN
 use thiserror::Error;
 
 use self::link::CgroupLink;
+pub use self::{proof::ProofError, scope::Scope};
 use crate::sockets::address::{ListenAddress, Protocol};
 
 /// The object as `cargo xtask build-ebpf` wrote it.
@@ -31,6 +35,8 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../../server-ebpf/obje
 /// The programs, each with where it is attached. A pin has the program's name.
 const PROGRAMS: [(&str, AttachType); 2] = [("bind4", AttachType::Bind4), ("bind6", AttachType::Bind6)];
 
+/// The cookie of the only network namespace whose binds count.
+const NETNS: &str = "NETNS";
 const PORTS: &str = "PORTS";
 const ADDRESSES: &str = "ADDRESSES";
 const EVENTS: &str = "EVENTS";
@@ -97,7 +103,7 @@ impl BindHookError {
             }
             Self::Program { .. } => "the bind hook needs Linux 5.13 or later",
             Self::Link { source, .. } if source.raw_os_error() == Some(libc::EPERM) => {
-                "another program is attached above this cgroup that allows no further one: `bpftool cgroup tree` shows it"
+                "another program is attached to this cgroup or above it that allows no further one: `bpftool cgroup tree` shows it"
             }
             Self::Addresses { .. } => "use several groups",
             _ => "report it, with the kernel's version",
@@ -121,14 +127,14 @@ impl std::fmt::Debug for BindEvents {
 }
 
 impl BindHook {
-    /// Loads the programs for these addresses and attaches them to a cgroup. With a directory of pins, in which those of an earlier
-    /// daemon are replaced, they outlive this process; there is no moment without either.
+    /// Loads the programs for the binds of this scope and attaches them to a cgroup. With a directory of pins, in which those of an
+    /// earlier daemon are replaced, they outlive this process; there is no moment without either.
     pub fn attach(
-        addresses: &[ListenAddress],
+        scope: &Scope,
         cgroup: BorrowedFd<'_>,
         pins: Option<&Path>,
     ) -> Result<(Self, BindEvents), BindHookError> {
-        let mut ebpf = load(addresses)?;
+        let mut ebpf = load(scope)?;
         let mut links = Vec::new();
         for (name, attach_type) in PROGRAMS {
             let program = program(&mut ebpf, name)?;
@@ -147,6 +153,11 @@ impl BindHook {
         let events =
             RingBuf::try_from(events).map_err(|source| BindHookError::Map { map: EVENTS, source })?;
         Ok((Self { links }, BindEvents(events)))
+    }
+
+    /// Detaches both programs, pinned or not. Pins are left, of links to nothing.
+    pub fn detach(self) -> io::Result<()> {
+        self.links.iter().try_for_each(CgroupLink::detach)
     }
 
     /// Whether both programs are attached still: somebody else can detach them, or remove the cgroup.
@@ -183,6 +194,8 @@ pub struct Bind {
     pub address: ListenAddress,
     /// The process, as numbered in the initial pid namespace.
     pub pid: u32,
+    /// The number of its cgroup: the inode number of the directory, and what a dump of listeners says of theirs.
+    pub cgroup: u64,
     /// What the hook did.
     pub verdict: BindVerdict,
 }
@@ -198,11 +211,12 @@ impl Bind {
             verdict if verdict == BindVerdict::Refused as u32 => BindVerdict::Refused,
             _ => return None,
         };
-        Some(Self { address: address_of(event.address)?, pid: event.pid, verdict })
+        Some(Self { address: address_of(event.address)?, pid: event.pid, cgroup: event.cgroup, verdict })
     }
 }
 
-fn load(addresses: &[ListenAddress]) -> Result<Ebpf, BindHookError> {
+fn load(Scope { addresses, netns }: &Scope) -> Result<Ebpf, BindHookError> {
+    let netns = netns.map_or(0, |cookie| cookie.get());
     let found = addresses.len();
     let size = u32::try_from(found).ok().filter(|size| *size <= ADDRESSES_MAX);
     let size = size.ok_or(BindHookError::Addresses { found })?.max(1);
@@ -210,6 +224,7 @@ fn load(addresses: &[ListenAddress]) -> Result<Ebpf, BindHookError> {
         .btf(None)
         .map_max_entries(PORTS, size)
         .map_max_entries(ADDRESSES, size)
+        .override_global(NETNS, &netns, true)
         .load(OBJECT)
         .map_err(BindHookError::Load)?;
     let keys: Vec<Key> = addresses.iter().map(|address| Key(key_of(*address))).collect();
@@ -300,14 +315,16 @@ mod tests {
 
     #[test]
     fn what_is_no_event_is_none() {
-        let event = BindEvent { address: key_of("tcp://[::1]:80".parse().unwrap()), pid: 7, verdict: 1 };
+        let address = key_of("tcp://[::1]:80".parse().unwrap());
+        let event = BindEvent { address, pid: 7, cgroup: 1 << 40, verdict: 1, padding: 0 };
         // SAFETY: integers without padding.
         let bytes: [u8; size_of::<BindEvent>()] = unsafe { std::mem::transmute(event) };
         let address = "tcp://[::1]:80".parse().unwrap();
-        assert_eq!(Bind::decode(&bytes), Some(Bind { address, pid: 7, verdict: BindVerdict::Joins }));
+        let bind = Bind { address, pid: 7, cgroup: 1 << 40, verdict: BindVerdict::Joins };
+        assert_eq!(Bind::decode(&bytes), Some(bind));
         assert_eq!(Bind::decode(&bytes[1..]), None, "too short");
         let mut other = bytes;
-        other[24] = 9;
+        other[32] = 9;
         assert_eq!(Bind::decode(&other), None, "a verdict of another release");
     }
 }

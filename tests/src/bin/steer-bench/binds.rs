@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context, Result};
 use socket2::{Domain, Socket, Type};
 use steer::{
-    dataplane::bind_hook::BindHook,
+    dataplane::bind_hook::{BindHook, Scope},
     sockets::{address::ListenAddress, listener::make_listener},
     workers::cgroup::WorkersCgroup,
 };
@@ -33,7 +33,7 @@ pub(crate) fn run(quick: bool) -> Result<Report> {
     let [mut alone, mut outside, mut inside, mut joining] = [(); 4].map(|()| Samples::default());
     for _ in 0..rounds {
         alone.push(bind(OTHER_PORT, binds)?);
-        let (hook, mut events) = BindHook::attach(&[address], cgroup.as_fd(), None)?;
+        let (hook, mut events) = BindHook::attach(&Scope::workers([address]), cgroup.as_fd(), None)?;
         outside.push(bind(OTHER_PORT, binds)?);
         let moved = Moved::into(cgroup.path())?;
         inside.push(bind(OTHER_PORT, binds)?);
