@@ -12,7 +12,10 @@ use super::{
 use crate::{
     daemon::{
         checks::{self, Setting, Written},
-        settings::{Deadlines, FlowSettings, GroupSettings, Mode, Readiness, RestartKind, WhenEmpty},
+        settings::{
+            AdoptSettings, Deadlines, FlowSettings, GroupSettings, Mode, Readiness, RestartKind, Server,
+            WhenEmpty,
+        },
     },
     names::GroupName,
     policy::{Policy, WEIGHT_DEFAULT},
@@ -74,8 +77,19 @@ pub(super) fn read(mut section: Section<'_>) -> FoundGroup {
     let policy = section.get("policy", value::policy);
     let seed = section.get("seed", value::seed).map(Spanned::into_inner);
     let when_empty = section.get("when_empty", one_of(&WHEN_EMPTY));
-    section.require("workers");
-    let workers = section.table("workers", "group.workers").map(read_workers);
+    let adopt = section.table("adopt", "group.adopt").map(read_adopt);
+    let workers = match &adopt {
+        // Each listener of the server's is one: there is nothing to say of them.
+        Some(_) => {
+            let message = "the workers of an adopted server are its listeners";
+            section.refuse("workers", message, "leave [group.workers] out, or [group.adopt]");
+            Some(Workers::of_adopted())
+        }
+        None => {
+            section.require("workers");
+            section.table("workers", "group.workers").map(read_workers)
+        }
+    };
     let (flows, flows_at) = section.table("flows", "group.flows").map(read_flows).unwrap_or_default();
     let (deadlines, start) =
         section.table("deadlines", "group.deadlines").map(read_deadlines).unwrap_or_default();
@@ -86,7 +100,8 @@ pub(super) fn read(mut section: Section<'_>) -> FoundGroup {
         let sockets = workers.sockets.as_ref().map(|sockets| *sockets.get_ref());
         let addresses: Vec<ListenAddress> = listen.iter().map(|address| *address.get_ref()).collect();
         let default = || Mode::default_for(command.is_none(), ready, &addresses);
-        let mode = workers.mode.unwrap_or_else(default);
+        let mode = if adopt.is_some() { Mode::Adopt } else { workers.mode.unwrap_or_else(default) };
+        let hold = deadlines.hold.or(Deadlines::of_adopted().hold.filter(|_| adopt.is_some()));
         let has_tcp = listen.iter().any(|address| address.get_ref().protocol == Protocol::Tcp);
         let mut complete = GroupSettings {
             name: name.get_ref().clone(),
@@ -99,7 +114,7 @@ pub(super) fn read(mut section: Section<'_>) -> FoundGroup {
             restart: workers.restart,
             ready: ready.unwrap_or_else(|| Readiness::default_for(mode, command.is_none(), has_tcp)),
             when_empty: when_empty.map_or(WhenEmpty::Hold, Spanned::into_inner),
-            adopt: None,
+            adopt: adopt.flatten(),
             command,
             user: workers.user,
             directory: workers.directory,
@@ -108,7 +123,7 @@ pub(super) fn read(mut section: Section<'_>) -> FoundGroup {
             stop_signal: workers.stop_signal,
             seed,
             flows,
-            deadlines,
+            deadlines: Deadlines { hold, ..deadlines },
         };
         let place = |setting| match setting {
             Setting::Listen(place) => listen.get(place).map(Spanned::span),
@@ -155,6 +170,56 @@ fn read_workers(mut section: Section<'_>) -> Workers {
     }
 }
 
+/// The server; nothing where it is not said which, which is an error.
+fn read_adopt(mut section: Section<'_>) -> Option<AdoptSettings> {
+    let unit = section.get("unit", value::word).map(|it| Server::Unit(full_name(it.get_ref())));
+    let cgroup = section.get("cgroup", value::word).map(|it| Server::Cgroup(it.into_inner()));
+    let user = section.get("user", value::user).map(|it| Server::User(it.into_inner()));
+    let restart = section.list("restart", value::text).map(|list| words(list).into_inner());
+    let servers: Vec<Server> = [unit, cgroup, user].into_iter().flatten().collect();
+    match <[Server; 1]>::try_from(servers) {
+        Ok([server]) => Some(AdoptSettings { restart, ..AdoptSettings::of(server) }),
+        Err(servers) => {
+            let message = match servers.len() {
+                0 => "it does not say which server",
+                _ => "it says more than once which server",
+            };
+            section.error(
+                message.to_owned(),
+                section.span(),
+                "write one of unit, cgroup and user".to_owned(),
+            );
+            None
+        }
+    }
+}
+
+/// `nginx` is `nginx.service`, as for systemctl.
+fn full_name(name: &str) -> String {
+    if name.contains('.') { name.to_owned() } else { format!("{name}.service") }
+}
+
+impl Workers {
+    /// Of a server that somebody else starts: as many as it has listeners.
+    fn of_adopted() -> Self {
+        Self {
+            count: Some(Spanned::new(0..0, 1)),
+            weights: BTreeMap::new(),
+            weights_at: None,
+            command: None,
+            user: None,
+            directory: None,
+            environment: Vec::new(),
+            limits: Vec::new(),
+            mode: None,
+            sockets: None,
+            ready: None,
+            restart: RestartKind::Surge,
+            stop_signal: libc::SIGTERM,
+        }
+    }
+}
+
 fn words(list: Spanned<Vec<Spanned<String>>>) -> Spanned<Vec<String>> {
     Spanned::new(list.span(), list.into_inner().into_iter().map(Spanned::into_inner).collect())
 }
@@ -188,7 +253,7 @@ fn read_deadlines(mut section: Section<'_>) -> (Deadlines, Option<Range<usize>>)
         drain: or("drain", standard.drain),
         settle: or("settle", standard.settle),
         stop: or("stop", standard.stop),
-        hold: None,
+        hold: section.get("hold", value::duration).map(Spanned::into_inner),
     };
     (deadlines, start.map(|start| start.span()))
 }

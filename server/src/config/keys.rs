@@ -14,7 +14,7 @@ const fn key(table: &'static str, name: &'static str, example: &'static str) -> 
     Key { table, name, example }
 }
 
-pub(super) const KEYS: [Key; 35] = [
+pub(super) const KEYS: [Key; 41] = [
     key("", "daemon", "[daemon]"),
     key("", "group", "[[group]]"),
     key("daemon", "socket", "socket = \"/run/steer/steer.sock\""),
@@ -27,6 +27,7 @@ pub(super) const KEYS: [Key; 35] = [
     key("group", "seed", "seed = \"000102030405060708090a0b0c0d0e0f\""),
     key("group", "when_empty", "when_empty = \"hold\""),
     key("group", "workers", "[group.workers]"),
+    key("group", "adopt", "[group.adopt]"),
     key("group", "flows", "[group.flows]"),
     key("group", "deadlines", "[group.deadlines]"),
     key("group.workers", "count", "count = 4"),
@@ -41,12 +42,17 @@ pub(super) const KEYS: [Key; 35] = [
     key("group.workers", "ready", "ready = \"probe\""),
     key("group.workers", "restart", "restart = \"surge\""),
     key("group.workers", "stop_signal", "stop_signal = \"TERM\""),
+    key("group.adopt", "unit", "unit = \"nginx.service\""),
+    key("group.adopt", "cgroup", "cgroup = \"/system.slice/nginx.service\""),
+    key("group.adopt", "user", "user = \"www-data\""),
+    key("group.adopt", "restart", "restart = [\"/usr/sbin/nginx\", \"-s\", \"reload\"]"),
     key("group.flows", "max", "max = 65536"),
     key("group.flows", "idle", "idle = \"15s\""),
     key("group.deadlines", "start", "start = \"30s\""),
     key("group.deadlines", "drain", "drain = \"30s\""),
     key("group.deadlines", "settle", "settle = \"1s\""),
     key("group.deadlines", "stop", "stop = \"5s\""),
+    key("group.deadlines", "hold", "hold = \"30s\""),
     // What is in it is the user's.
     key("group.workers.environment", "*", "LANG = \"C.UTF-8\""),
     key("group.workers.weights", "*", "0 = 2"),

@@ -10,7 +10,10 @@ use crate::{
     policy::{Policy, PolicyError, WEIGHT_MAX},
     sockets::address::{AddressError, Listen},
     values::{self, Seed, StopSignal, ValueError},
-    workers::limits::{Limit, Resource, UNLIMITED},
+    workers::{
+        limits::{Limit, Resource, UNLIMITED},
+        user::ResolvedUser,
+    },
 };
 
 /// A value with its place.
@@ -81,6 +84,13 @@ pub(super) fn text(value: &Value<'_>) -> Result<String, Wrong> {
 pub(super) fn word(value: &Value<'_>) -> Result<String, Wrong> {
     let text = text(value)?;
     if text.is_empty() { Err(Wrong { message: "it is empty".to_owned(), hint: None }) } else { Ok(text) }
+}
+
+/// A user of this host, by name or number: its number.
+pub(super) fn user(value: &Value<'_>) -> Result<u32, Wrong> {
+    let name = word(value)?;
+    let resolved = ResolvedUser::resolve(&name);
+    resolved.map(|user| user.uid).map_err(|error| Wrong { message: error.to_string(), hint: None })
 }
 
 /// A path from the root: a file has no working directory that others could start from.
