@@ -74,7 +74,11 @@ impl Control {
     /// Drains a worker to its end and gives its receipt.
     #[track_caller]
     pub fn drain(&self, worker: u32) -> Receipt {
-        let mut receipts = self.receipts(Request::Drain { worker: group().worker(worker), timeout_ms: None, until_replaced: false });
+        let mut receipts = self.receipts(Request::Drain {
+            worker: group().worker(worker),
+            timeout_ms: None,
+            until_replaced: false,
+        });
         assert_eq!(receipts.len(), 1, "a drain has one receipt: {receipts:?}");
         receipts.remove(0)
     }

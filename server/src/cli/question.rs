@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::{
     arguments::{
-        AdoptArguments, FlowsArguments, Output, PolicyArguments, Question, RestartArguments, TableArguments, Wait,
-        WeightArguments,
+        AdoptArguments, FlowsArguments, Output, PolicyArguments, Question, RestartArguments, TableArguments,
+        Wait, WeightArguments,
     },
     values::{Drained, Target},
 };
@@ -60,7 +60,8 @@ pub(super) fn understand(question: Question) -> Result<Asked, Fault> {
                 Drained::One(worker) => Request::Drain { worker, timeout_ms, until_replaced },
                 Drained::All(group) if until_replaced => Request::DrainAll { group, timeout_ms },
                 Drained::All(group) => {
-                    let message = format!("{group}/* is all workers, and nobody would take what comes to {group}");
+                    let message =
+                        format!("{group}/* is all workers, and nobody would take what comes to {group}");
                     let hint = "drain them one by one; those of an adopted server that is about to be stopped, with --until-replaced";
                     return Err(Fault::new(FaultKind::Usage, message).with_hint(hint));
                 }

@@ -221,7 +221,12 @@ impl Controller for Daemon {
                 self.command(&group, Command::Restart { worker, timeout, canary }, answers).await
             }
             Request::Drain { worker, timeout_ms: timeout, until_replaced } => {
-                self.command(&worker.group, Command::Drain { worker: worker.index, timeout, until_replaced }, answers).await
+                self.command(
+                    &worker.group,
+                    Command::Drain { worker: worker.index, timeout, until_replaced },
+                    answers,
+                )
+                .await
             }
             Request::DrainAll { group, timeout_ms: timeout } => {
                 self.command(&group, Command::DrainAll { timeout }, answers).await

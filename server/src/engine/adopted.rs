@@ -131,11 +131,16 @@ impl Group {
             "stop" => "give the group back with `steer release`; the server goes on",
             _ => "do it by the server's own means: what comes of it, the group follows",
         };
-        refused(format!("cannot {verb} the group: it is adopted, and its server is started by others"), Some(hint.into()))
+        refused(
+            format!("cannot {verb} the group: it is adopted, and its server is started by others"),
+            Some(hint.into()),
+        )
     }
 }
 
 /// Whether it is a place that waits for a listener.
 fn is_vacant(worker: &Worker) -> bool {
-    (worker.goal == Goal::Work || worker.returns) && worker.generations.is_empty() && worker.operation.is_none()
+    (worker.goal == Goal::Work || worker.returns)
+        && worker.generations.is_empty()
+        && worker.operation.is_none()
 }

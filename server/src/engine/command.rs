@@ -103,7 +103,8 @@ impl Group {
         self.stays(index, "drain")?;
         if until_replaced && !self.rules.adopts {
             let hint = "drain it without, and put it back to work with `steer undrain`";
-            let message = format!("cannot drain worker {index} until it is replaced: nobody but its group starts it");
+            let message =
+                format!("cannot drain worker {index} until it is replaced: nobody but its group starts it");
             return Err(refused(message, Some(hint.into())));
         }
         self.begin(id, "drain", BTreeSet::from([index]), timeout, Task::Empty)?;
@@ -272,7 +273,14 @@ impl Group {
 
     /// Takes a worker out of work: what works drains, what starts is given up. What drains already is waited for, and has
     /// no longer than what begins to now.
-    pub(super) fn retire(&mut self, now: Millis, id: OperationId, index: u32, goal: Goal, timeout: Option<Millis>) {
+    pub(super) fn retire(
+        &mut self,
+        now: Millis,
+        id: OperationId,
+        index: u32,
+        goal: Goal,
+        timeout: Option<Millis>,
+    ) {
         let deadline = self.drain_deadline(now, timeout);
         let Some(worker) = self.workers.get_mut(&index) else { return };
         worker.goal = goal;

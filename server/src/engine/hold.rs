@@ -86,7 +86,11 @@ impl Group {
             self.hold.is_over = is_over;
             self.publication.is_due = true;
             if is_over && self.rules.hold && !self.stopping {
-                self.note("hold-over", None, "no worker has come in time: connections are refused until one works");
+                self.note(
+                    "hold-over",
+                    None,
+                    "no worker has come in time: connections are refused until one works",
+                );
             }
         }
     }

@@ -210,7 +210,8 @@ impl Group {
 
     /// Whether a worker of a group that adopts begins with a listener that comes: one that was drained and is to stay so does not.
     pub fn takes_listeners(&self, index: u32) -> bool {
-        !self.stopping && self.workers.get(&index).is_none_or(|worker| worker.goal != Goal::Drained || worker.returns)
+        !self.stopping
+            && self.workers.get(&index).is_none_or(|worker| worker.goal != Goal::Drained || worker.returns)
     }
 
     /// The generations that are not forgotten.

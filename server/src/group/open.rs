@@ -16,7 +16,9 @@ use crate::{
     },
     dataplane::kernel_group::ProgramKind,
     engine::group::{Group, Rules},
-    sockets::{address::ListenAddress, diag::Diag, holder, netns::Cookie, processes::Processes as AllProcesses},
+    sockets::{
+        address::ListenAddress, diag::Diag, holder, netns::Cookie, processes::Processes as AllProcesses,
+    },
     workers::{notify::NotifySocket, placeholders::fill_in, spawn::require_program, user::ResolvedUser},
 };
 
@@ -257,7 +259,8 @@ fn share_widely(
 }
 
 fn unshared_error(error: &sharing::SharingError) -> anyhow::Error {
-    let why = format!("the server could not be started again beside the holding listener: {}", describe(error));
+    let why =
+        format!("the server could not be started again beside the holding listener: {}", describe(error));
     anyhow::anyhow!("{why} (hint: {})", error.hint())
 }
 

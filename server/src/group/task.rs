@@ -78,7 +78,16 @@ impl GroupTask {
         is_taken_over: bool,
         first_look: Option<Look>,
     ) -> Self {
-        Self { runtime, messages, outside, listening: None, is_taken_over, first_look, follower: None, looked_at: Instant::now() }
+        Self {
+            runtime,
+            messages,
+            outside,
+            listening: None,
+            is_taken_over,
+            first_look,
+            follower: None,
+            looked_at: Instant::now(),
+        }
     }
 
     /// How the group is configured.

@@ -28,8 +28,7 @@ const OPTIONS: [(i32, i32); 12] = [
 ];
 
 /// Sizes of buffers. Read, they are twice what was set.
-const BUFFERS: [(i32, i32); 2] =
-    [(libc::SOL_SOCKET, libc::SO_RCVBUF), (libc::SOL_SOCKET, libc::SO_SNDBUF)];
+const BUFFERS: [(i32, i32); 2] = [(libc::SOL_SOCKET, libc::SO_RCVBUF), (libc::SOL_SOCKET, libc::SO_SNDBUF)];
 
 /// What a listener has that differs from a new one, and whether it takes IPv4 traffic.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -219,9 +219,9 @@ impl Request {
             | Self::Flows { .. }
             | Self::Events { .. }
             | Self::Policy { .. } => false,
-            Self::SetPolicy { dry_run, .. } | Self::SetWeight { dry_run, .. } | Self::Adopt { dry_run, .. } => {
-                !dry_run
-            }
+            Self::SetPolicy { dry_run, .. }
+            | Self::SetWeight { dry_run, .. }
+            | Self::Adopt { dry_run, .. } => !dry_run,
             Self::Restart { .. }
             | Self::Decide { .. }
             | Self::Drain { .. }

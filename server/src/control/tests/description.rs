@@ -60,7 +60,8 @@ fn answers_are_described_as_they_are() {
             other => format!("{other:?}").starts_with(&format!("{name}(")),
         };
         let mut fields = answers.iter().find(is_of).map(keys).unwrap_or_default();
-        if fields.is_empty() || matches!(name, "Events" | "Restart" | "Drain" | "DrainAll" | "Scale" | "Stop") {
+        if fields.is_empty() || matches!(name, "Events" | "Restart" | "Drain" | "DrainAll" | "Scale" | "Stop")
+        {
             fields.extend(done.clone());
         }
         let (_, rest) = names(described("method", name));

@@ -52,14 +52,18 @@ pub(super) struct FoundUnit {
 pub(super) fn find(target: &AdoptTarget, unit: Option<FoundUnit>) -> Result<Found, Fault> {
     match target {
         AdoptTarget::Unit(name) => {
-            let unit = unit.ok_or_else(|| Fault::new(FaultKind::NoSuch, format!("there is no unit {name}")))?;
+            let unit =
+                unit.ok_or_else(|| Fault::new(FaultKind::NoSuch, format!("there is no unit {name}")))?;
             of_unit(&unit)
         }
         AdoptTarget::Cgroup(path) => {
             let pids = cgroups::of_path(path).map(|path| cgroups::processes(&path)).unwrap_or_default();
             if pids.is_empty() {
-                let fault = Fault::new(FaultKind::NoSuch, format!("there is no process in the cgroup {path}"));
-                return Err(fault.with_hint("write it as /proc/PID/cgroup of one of the server's processes has it"));
+                let fault =
+                    Fault::new(FaultKind::NoSuch, format!("there is no process in the cgroup {path}"));
+                return Err(
+                    fault.with_hint("write it as /proc/PID/cgroup of one of the server's processes has it")
+                );
             }
             let name = last_part(path).to_owned();
             of_processes(Server::Cgroup(path.clone()), &name, &pids, None)
@@ -90,7 +94,8 @@ fn of_unit(unit: &FoundUnit) -> Result<Found, Fault> {
     }
     if let Some(socket) = triggered_by.iter().find(|name| name.ends_with(".socket")) {
         let message = format!("cannot adopt {name}: process 1 holds its listeners, by {socket}");
-        let hint = "there is nothing to adopt: they stay open while the service is restarted, and nothing is lost";
+        let hint =
+            "there is nothing to adopt: they stay open while the service is restarted, and nothing is lost";
         return Err(Fault::new(FaultKind::Refused, message).with_hint(hint));
     }
     of_processes(Server::Unit(name.clone()), name, &pids, None)
@@ -100,7 +105,8 @@ fn of_unit(unit: &FoundUnit) -> Result<Found, Fault> {
 fn at(text: &str, addresses: &[ListenAddress]) -> Result<Found, Fault> {
     let mut listeners = Vec::new();
     for &address in addresses {
-        let found = Diag::open().and_then(|mut diag| diag.listeners(address)).map_err(|error| failed(&error))?;
+        let found =
+            Diag::open().and_then(|mut diag| diag.listeners(address)).map_err(|error| failed(&error))?;
         listeners.extend(found);
     }
     let holder = listeners.iter().find_map(|it| procfs::who_holds(u64::from(it.inode)).into_iter().next());
@@ -171,7 +177,8 @@ fn of_processes(
     let held = held(pids);
     let all: HashSet<u64> = held.iter().flat_map(|(_, inodes)| inodes).copied().collect();
     let mut found = BTreeMap::<ListenAddress, (u32, BTreeSet<u32>)>::new();
-    for (protocol, listener) in listeners()?.into_iter().filter(|(_, it)| all.contains(&u64::from(it.inode))) {
+    for (protocol, listener) in listeners()?.into_iter().filter(|(_, it)| all.contains(&u64::from(it.inode)))
+    {
         let address = ListenAddress { protocol, address: listener.local };
         if addresses.is_some_and(|wanted| !wanted.contains(&address)) {
             continue;
@@ -199,8 +206,12 @@ fn of_processes(
         };
         let message = format!("cannot adopt {what}: none of its {} processes listens for TCP", pids.len());
         let hint = match has_unix_listener(&all) {
-            true => "it listens on unix sockets only, which have no SO_REUSEPORT: adopt the server in front of it",
-            false => "`ss -lntup` lists who listens where; a UDP server is adopted by its address: udp://0.0.0.0:53",
+            true => {
+                "it listens on unix sockets only, which have no SO_REUSEPORT: adopt the server in front of it"
+            }
+            false => {
+                "`ss -lntup` lists who listens where; a UDP server is adopted by its address: udp://0.0.0.0:53"
+            }
         };
         return Err(Fault::new(FaultKind::Refused, message).with_hint(hint));
     }
@@ -213,7 +224,8 @@ fn of_processes(
             ));
         }
     }
-    let addresses = found.into_iter().map(|(address, (listeners, holders))| FoundAddress { address, listeners, holders });
+    let addresses =
+        found.into_iter().map(|(address, (listeners, holders))| FoundAddress { address, listeners, holders });
     Ok(Found { server, name: group_name(name), addresses: addresses.collect(), notes })
 }
 
@@ -228,7 +240,8 @@ fn listeners() -> Result<Vec<(Protocol, ListenerInfo)>, Fault> {
     for protocol in [Protocol::Tcp, Protocol::Udp] {
         for ip in ips {
             let like = ListenAddress { protocol, address: (ip, 0).into() };
-            let found = Diag::open().and_then(|mut diag| diag.all_listeners(like)).map_err(|error| failed(&error))?;
+            let found =
+                Diag::open().and_then(|mut diag| diag.all_listeners(like)).map_err(|error| failed(&error))?;
             all.extend(found.all().filter(|it| it.local.port() != 0).map(|it| (protocol, it.clone())));
         }
     }
@@ -251,7 +264,8 @@ fn has_unix_listener(inodes: &HashSet<u64>) -> bool {
 /// What a group can be called of what its server is: `nginx.service` is `nginx`.
 fn group_name(name: &str) -> GroupName {
     let name = name.strip_suffix(".service").unwrap_or(name).to_ascii_lowercase();
-    let name: String = name.chars().map(|it| if it.is_ascii_alphanumeric() || it == '_' { it } else { '-' }).collect();
+    let name: String =
+        name.chars().map(|it| if it.is_ascii_alphanumeric() || it == '_' { it } else { '-' }).collect();
     let name = name.trim_start_matches(|it: char| !it.is_ascii_lowercase());
     let short: String = name.chars().take(crate::names::GROUP_NAME_MAX).collect();
     let short = short.trim_end_matches('-');

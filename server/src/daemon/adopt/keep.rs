@@ -21,8 +21,10 @@ pub(super) fn keep(config: Option<&Path>, settings: &GroupSettings) -> Result<St
     match write(&directory, &path, &text(settings)) {
         Ok(()) => Ok(path.display().to_string()),
         Err(error) => {
-            let message = format!("{} is adopted, and cannot be kept in {}: {error}", settings.name, path.display());
-            let hint = "write the file by hand, from `steer adopt --dry-run`, or remove the one that is there";
+            let message =
+                format!("{} is adopted, and cannot be kept in {}: {error}", settings.name, path.display());
+            let hint =
+                "write the file by hand, from `steer adopt --dry-run`, or remove the one that is there";
             Err(Fault::new(FaultKind::Failed, message).with_hint(hint))
         }
     }
@@ -37,7 +39,8 @@ fn write(directory: &PathBuf, path: &Path, text: &str) -> io::Result<()> {
 
 /// The group as it is written in a configuration.
 pub(super) fn text(settings: &GroupSettings) -> String {
-    let listen: Vec<String> = settings.listen.iter().map(|address| format!("{:?}", address.to_string())).collect();
+    let listen: Vec<String> =
+        settings.listen.iter().map(|address| format!("{:?}", address.to_string())).collect();
     let adopt = settings.adopt.as_ref().map(|adopt| match &adopt.server {
         Server::Unit(name) => format!("unit = {name:?}"),
         Server::Cgroup(path) => format!("cgroup = {path:?}"),

@@ -82,8 +82,11 @@ impl Daemon {
     /// Refuses a name or an address that another group has.
     fn require_free(&self, group: &GroupName, found: &Found) -> Result<(), Fault> {
         if self.names().contains(group) {
-            let fault = Fault::new(FaultKind::Refused, format!("cannot adopt as {group}: there is such a group"));
-            return Err(fault.with_hint("choose another with --name, or release that one with `steer release`"));
+            let fault =
+                Fault::new(FaultKind::Refused, format!("cannot adopt as {group}: there is such a group"));
+            return Err(
+                fault.with_hint("choose another with --name, or release that one with `steer release`")
+            );
         }
         for view in self.views() {
             let theirs: Vec<ListenAddress> = view.addresses().collect();
@@ -117,7 +120,8 @@ impl Daemon {
         let serves = self.view_that(group, |view| view.counts().is_serving);
         let late = || {
             let message = format!("{group} was adopted, and has no table after {SERVES_WITHIN:?}");
-            Fault::new(FaultKind::TimedOut, message).with_hint(format!("`steer events {group}` says what is in the way"))
+            Fault::new(FaultKind::TimedOut, message)
+                .with_hint(format!("`steer events {group}` says what is in the way"))
         };
         tokio::time::timeout(SERVES_WITHIN, serves).await.map_err(|_| late())?.map(drop)
     }

@@ -43,9 +43,11 @@ impl Daemon {
         timeout: Option<Millis>,
     ) -> Result<Response, Fault> {
         let began = Instant::now();
-        let refused = |message: String, hint: &str| Err(Fault::new(FaultKind::Refused, message).with_hint(hint));
+        let refused =
+            |message: String, hint: &str| Err(Fault::new(FaultKind::Refused, message).with_hint(hint));
         if let Some(index) = worker {
-            let message = format!("cannot restart {group}/{index}: its server is adopted, and is restarted whole");
+            let message =
+                format!("cannot restart {group}/{index}: its server is adopted, and is restarted whole");
             return refused(message, &format!("write steer restart {group}"));
         }
         let limit = timeout.map_or(RESTARTS_WITHIN, Duration::from_millis);
@@ -56,7 +58,9 @@ impl Daemon {
                 restarted.await.map_err(|error| fault(&error))?;
             }
             (None, _) => {
-                let message = format!("cannot restart {group}: its server is adopted, and nothing says what restarts it");
+                let message = format!(
+                    "cannot restart {group}: its server is adopted, and nothing says what restarts it"
+                );
                 return refused(message, "write restart = [\"PROGRAM\", \"ARGUMENT\"] into [group.adopt]");
             }
         }
@@ -68,7 +72,9 @@ impl Daemon {
 /// Runs a command to its end.
 async fn run(command: &[String], limit: Duration) -> Result<(), Fault> {
     let failed = |why: String| Fault::new(FaultKind::Failed, format!("cannot restart by {command:?}: {why}"));
-    let Some((program, arguments)) = command.split_first() else { return Err(failed("it is empty".to_owned())) };
+    let Some((program, arguments)) = command.split_first() else {
+        return Err(failed("it is empty".to_owned()));
+    };
     let mut child = tokio::process::Command::new(program);
     let running = child.args(arguments).stdin(Stdio::null()).kill_on_drop(true).output();
     match tokio::time::timeout(limit, running).await {

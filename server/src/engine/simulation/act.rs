@@ -19,7 +19,9 @@ impl World {
             Action::Restart(worker) => Command::Restart { worker: Some(worker), timeout, canary: None },
             Action::RestartAll => Command::Restart { worker: None, timeout, canary: None },
             Action::Drain(worker) => Command::Drain { worker, timeout, until_replaced: false },
-            Action::DrainForever(worker) => Command::Drain { worker, timeout: Some(Millis::MAX), until_replaced: false },
+            Action::DrainForever(worker) => {
+                Command::Drain { worker, timeout: Some(Millis::MAX), until_replaced: false }
+            }
             Action::Undrain(worker) => Command::Undrain { worker },
             Action::Scale(workers) => Command::Scale { workers, timeout },
             Action::Stop => Command::Stop { timeout },

@@ -74,7 +74,9 @@ impl GroupHost {
     /// Has the server's listeners be looked at, on a thread. The task is told.
     pub(in crate::group) fn look_for_adopted(&mut self) {
         let own = self.members.known().into_iter().map(|(_, cookies)| cookies).collect();
-        let Some(question) = self.adoption.as_mut().and_then(|adoption| adoption.question(own)) else { return };
+        let Some(question) = self.adoption.as_mut().and_then(|adoption| adoption.question(own)) else {
+            return;
+        };
         let failed = |why| Message::Adopted(Err(why));
         let job = move || Message::Adopted(look(&question));
         let at_once = self.shared.inbox.hand_in(&self.shared.threads.processes, failed, job);
@@ -119,9 +121,10 @@ impl GroupHost {
             self.adoption.as_mut()?.park(&[cookie]);
             return None;
         }
-        let newest = self.processes.newest(worker).filter(|(id, slot)| {
-            !engine.is_draining(*id) && !self.members.is_vacant(*slot)
-        });
+        let newest = self
+            .processes
+            .newest(worker)
+            .filter(|(id, slot)| !engine.is_draining(*id) && !self.members.is_vacant(*slot));
         let Some((id, slot)) = newest else {
             let adoption = self.adoption.as_mut()?;
             adoption.offered.entry(worker).or_default().push((address, came));
@@ -161,7 +164,13 @@ impl GroupHost {
         self.tell(Event::Ready { generation: id });
     }
 
-    fn take_adopted(&mut self, id: GenerationId, slot: Slot, address: usize, came: Came) -> Result<(), String> {
+    fn take_adopted(
+        &mut self,
+        id: GenerationId,
+        slot: Slot,
+        address: usize,
+        came: Came,
+    ) -> Result<(), String> {
         let (pid, taken_by) = (came.discovered.pid, came.taken_by);
         self.members.take_in(address, slot, id, came.discovered).map_err(|error| {
             let hint = error.hint().map(|hint| format!(" (hint: {hint})")).unwrap_or_default();
@@ -186,7 +195,13 @@ impl GroupHost {
             _ => came.discovered.pid,
         };
         if let Ok(holder) = Process::open(came.discovered.pid, None) {
-            self.members.note_held(address, slot, came.discovered.cookie, &holder, came.discovered.descriptor);
+            self.members.note_held(
+                address,
+                slot,
+                came.discovered.cookie,
+                &holder,
+                came.discovered.descriptor,
+            );
         }
         if let Ok(process) = Process::open(leader, None) {
             self.processes.is_led_by(id, process);
@@ -197,7 +212,9 @@ impl GroupHost {
 
     /// Sees to what a command needs, or says why it cannot be.
     pub(in crate::group) fn prepare(&mut self, command: &Command) -> Result<(), Fault> {
-        let (Some(adoption), Command::Undrain { worker }) = (&mut self.adoption, command) else { return Ok(()) };
+        let (Some(adoption), Command::Undrain { worker }) = (&mut self.adoption, command) else {
+            return Ok(());
+        };
         if !adoption.has_listener(*worker) {
             let name = self.settings.name.worker(*worker);
             let message = format!("cannot put {name} back to work: its server has no listener for it");

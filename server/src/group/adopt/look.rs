@@ -36,11 +36,10 @@ impl Whose {
     /// The server's processes, those that hold one of these sockets at least.
     fn processes(&self, inodes: &HashSet<u64>) -> Vec<u32> {
         match self {
-            Self::InCgroup(directory) => {
-                directory.as_deref().map(cgroups::processes).unwrap_or_default()
-            }
+            Self::InCgroup(directory) => directory.as_deref().map(cgroups::processes).unwrap_or_default(),
             Self::OfOwner => {
-                let holders: BTreeSet<u32> = inodes.iter().flat_map(|inode| procfs::who_holds(*inode)).collect();
+                let holders: BTreeSet<u32> =
+                    inodes.iter().flat_map(|inode| procfs::who_holds(*inode)).collect();
                 holders.into_iter().collect()
             }
         }
@@ -121,7 +120,10 @@ pub(crate) fn look(question: &Question) -> Result<Look, String> {
         procfs::require_room().map_err(|error| error.to_string())?;
         pollers::look(&question.whose.processes(&inodes), &inodes)
     };
-    let at = all.into_iter().zip(&question.wanted).map(|(found, wanted)| sort(question, wanted, found, &attention));
+    let at = all
+        .into_iter()
+        .zip(&question.wanted)
+        .map(|(found, wanted)| sort(question, wanted, found, &attention));
     Ok(Look { at: at.collect() })
 }
 

@@ -126,7 +126,8 @@ impl Adoption {
 
     /// Has it be found out anew who takes from the listeners of these workers.
     fn doubt(&mut self, workers: &[u32]) {
-        let theirs = self.listeners.iter().filter(|(_, known)| known.is_in && workers.contains(&known.worker));
+        let theirs =
+            self.listeners.iter().filter(|(_, known)| known.is_in && workers.contains(&known.worker));
         self.doubted.extend(theirs.map(|(cookie, _)| *cookie));
     }
 
@@ -151,7 +152,9 @@ impl Adoption {
             let owner = came().next().map(|it| it.owner);
             if let Some(other) = came().find(|it| Some(it.owner) != owner) {
                 let (one, other) = (owner.unwrap_or_default(), other.owner);
-                return Err(format!("its listeners are of users {one} and {other}, and sockets of one user only can be a group"));
+                return Err(format!(
+                    "its listeners are of users {one} and {other}, and sockets of one user only can be a group"
+                ));
             }
             self.settings.owner = owner;
         }
@@ -178,7 +181,9 @@ impl Adoption {
     fn ask(&self, own: Vec<HashSet<u64>>, is_first: bool) -> Question {
         let AdoptSettings { server, owner, inherited, .. } = &self.settings;
         let wanted = self.addresses.iter().zip(own).enumerate().map(|(index, (&address, mut known))| {
-            known.extend(self.listeners.iter().filter(|(_, it)| it.address == index).map(|(cookie, _)| cookie));
+            known.extend(
+                self.listeners.iter().filter(|(_, it)| it.address == index).map(|(cookie, _)| cookie),
+            );
             known.retain(|cookie| !self.doubted.contains(cookie));
             let v6_only = inherited.get(index).filter(|_| address.address.is_ipv6()).map(|it| it.v6_only);
             Wanted { address, known, v6_only }

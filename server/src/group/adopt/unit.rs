@@ -46,7 +46,12 @@ impl Follower {
                 if let Err(error) = follow(&followed, &inbox).await {
                     // As long as it is away nothing is known of the unit; what is adopted serves on.
                     if !std::mem::replace(&mut was_told, true) {
-                        tracing::warn!("{}: cannot follow {}: {}", followed.group, followed.unit, describe(&error));
+                        tracing::warn!(
+                            "{}: cannot follow {}: {}",
+                            followed.group,
+                            followed.unit,
+                            describe(&error)
+                        );
                     }
                     tokio::time::sleep(RETRY).await;
                 } else {
@@ -67,7 +72,12 @@ impl Drop for Follower {
 async fn follow(followed: &Followed, inbox: &Inbox) -> Result<(), UnitError> {
     let manager = Manager::connect().await?;
     if let Err(error) = install(followed, &manager).await {
-        tracing::warn!("{}: a stop of {} does not drain it: {}", followed.group, followed.unit, describe(&error));
+        tracing::warn!(
+            "{}: a stop of {} does not drain it: {}",
+            followed.group,
+            followed.unit,
+            describe(&error)
+        );
     }
     let mut states = manager.watch(&followed.unit).await?;
     loop {

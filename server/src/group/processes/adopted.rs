@@ -34,7 +34,8 @@ impl Processes {
     /// The generations whose process has ended.
     pub(crate) fn deserted(&self) -> impl Iterator<Item = GenerationId> {
         let has_ended = |process: &Process| process.has_ended();
-        let generations = self.generations.iter().filter(move |(_, it)| it.process.as_ref().is_none_or(has_ended));
+        let generations =
+            self.generations.iter().filter(move |(_, it)| it.process.as_ref().is_none_or(has_ended));
         generations.map(|(&id, _)| id)
     }
 }

@@ -56,7 +56,8 @@ fn drain(namespace: &Namespace, watched: Duration, settled: Duration) -> Result<
     let socket = steer.socket();
     let percent = thread::scope(|scope| {
         let drain = scope.spawn(|| {
-            let request = Request::Drain { worker: worker.clone(), timeout_ms: Some(3_600_000), until_replaced: false };
+            let request =
+                Request::Drain { worker: worker.clone(), timeout_ms: Some(3_600_000), until_replaced: false };
             super::control(&socket).ask(request).context("the drain")
         });
         wait::until("it drains", SOON, || if drains(&control) { Ok(()) } else { Err(String::new()) });
