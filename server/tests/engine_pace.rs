@@ -61,6 +61,8 @@ impl World {
             weights: BTreeMap::new(),
             replace: false,
             hold: true,
+            adopts: false,
+            hold_max: None,
             migrates: true,
             start: 30_000,
             drain: 60_000,

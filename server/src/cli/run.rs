@@ -243,7 +243,7 @@ mod tests {
         assert_eq!((settings.mode, settings.restart), (Mode::Own, RestartKind::Replace));
         assert_eq!(settings.user.as_deref(), Some("nobody"));
         assert_eq!(settings.seed, Some([1, 2]));
-        let Deadlines { start, drain, settle, stop } = settings.deadlines;
+        let Deadlines { start, drain, settle, stop, hold: _ } = settings.deadlines;
         assert_eq!([start, drain, settle, stop].map(|d| d.as_millis()), [1000, 2000, 300, 240_000]);
         assert_eq!(settings.stop_signal, libc::SIGQUIT);
         assert_eq!(settings.command.unwrap(), ["python3", "-m", "app", "--listen", "x"]);

@@ -1,10 +1,10 @@
 //! What is wrong with a configuration, and where: the line, a caret under it, and the way out.
 
-use std::{error::Error, fmt, path::Path};
+use std::{error::Error, fmt};
 
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 
-use super::source::{Place, Source};
+use super::source::Place;
 
 /// More than this are not printed: in a file that is no configuration at all, every line is wrong.
 const PRINTED_MAX: usize = 50;
@@ -53,20 +53,6 @@ impl ConfigError {
     /// An error of a whole file, which the message names.
     pub(super) fn of_file(message: impl Into<String>, hint: impl Into<String>) -> Self {
         Self { message: message.into(), place: None, other: None, hint: hint.into() }
-    }
-
-    /// There is no group: the daemon would have nothing to do.
-    pub(super) fn nothing_to_do(sources: &[Source]) -> Self {
-        let main = sources.first().map_or(Path::new(""), Source::path);
-        let beside = main.with_file_name("conf.d");
-        Self::of_file(
-            format!(
-                "no group is configured: neither {} nor {}/*.toml has one",
-                main.display(),
-                beside.display()
-            ),
-            "write a [[group]] with name, listen and workers, or use `steer run` for a group without a file",
-        )
     }
 
     /// The same error, with the other place that has a part in it.

@@ -37,7 +37,7 @@ const LOG_FORMATS: [(&str, LogFormat); 2] = [("text", LogFormat::Text), ("json",
 pub struct Config {
     /// What is for the daemon itself.
     pub daemon: DaemonSettings,
-    /// The groups, in the order in which they are written; at least one.
+    /// The groups, in the order in which they are written. There may be none: servers can be adopted at any time.
     pub groups: Vec<GroupSettings>,
     /// The files that were read, in that order.
     pub files: Vec<PathBuf>,
@@ -88,9 +88,6 @@ fn understand(sources: &[Source], mut errors: Vec<ConfigError>) -> Result<Config
         }
     }
     between::check(&found, &mut errors);
-    if found.is_empty() && errors.is_empty() {
-        errors.push(ConfigError::nothing_to_do(sources));
-    }
     if !errors.is_empty() {
         return Err(ConfigErrors::new(errors));
     }

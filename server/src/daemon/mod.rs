@@ -196,7 +196,12 @@ fn open_groups(
     }
     memory::give_back();
     // Those of a daemon before are as they were configured then.
-    let in_force: Vec<GroupSettings> = opened.iter().map(|group| (**group.task.settings()).clone()).collect();
+    // A server that a client has had adopted is in no configuration, and no reload ends that.
+    let is_configured = |group: &GroupSettings| {
+        group.adopt.is_none() || groups.iter().any(|configured| configured.name == group.name)
+    };
+    let in_force = opened.iter().map(|group| (**group.task.settings()).clone()).filter(is_configured);
+    let in_force: Vec<GroupSettings> = in_force.collect();
     let has_changed = in_force != groups;
     let access = AccessInForce::from(access);
     let reloader = match setup.purpose {

@@ -18,7 +18,7 @@ use super::{
 
 /// The rules of a group that begins, with this seed.
 pub(crate) fn rules(settings: &GroupSettings, seed: Seed) -> Rules {
-    let Conduct { weights, replace, hold, start, drain, limits } = conduct(settings);
+    let Conduct { weights, replace, hold, hold_max, start, drain, limits } = conduct(settings);
     Rules {
         seed,
         policy: settings.policy,
@@ -29,7 +29,7 @@ pub(crate) fn rules(settings: &GroupSettings, seed: Seed) -> Rules {
         hold,
         migrates: true,
         adopts: settings.mode == Mode::Adopt,
-        hold_max: settings.deadlines.hold.map(millis),
+        hold_max,
         start,
         drain,
         limits,
@@ -58,11 +58,12 @@ pub(crate) fn reconfiguration(
 }
 
 fn conduct(settings: &GroupSettings) -> Conduct {
-    let Deadlines { start, drain, settle, stop, hold: _ } = settings.deadlines;
+    let Deadlines { start, drain, settle, stop, hold } = settings.deadlines;
     Conduct {
         weights: settings.weights.clone(),
         replace: settings.restart == RestartKind::Replace,
         hold: settings.when_empty == WhenEmpty::Hold,
+        hold_max: hold.map(millis),
         start: millis(start),
         drain: millis(drain),
         limits: Limits { settle: millis(settle), stop: millis(stop) },

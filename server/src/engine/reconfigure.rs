@@ -38,6 +38,8 @@ pub struct Conduct {
     pub replace: bool,
     /// Whether connections are held while no worker works.
     pub hold: bool,
+    /// How long connections are held at most.
+    pub hold_max: Option<Millis>,
     /// From start to ready; a generation that starts already has what it had.
     pub start: Millis,
     /// From a drain's begin to its deadline; a drain under way has what it had.
@@ -89,9 +91,10 @@ impl Group {
     }
 
     fn take_over_rules(&mut self, conduct: Conduct) {
-        let Conduct { weights, replace, hold, start, drain, limits } = conduct;
+        let Conduct { weights, replace, hold, hold_max, start, drain, limits } = conduct;
         let rules = &mut self.rules;
         (rules.weights, rules.replace, rules.hold) = (weights, replace, hold && rules.migrates);
+        rules.hold_max = hold_max;
         (rules.start, rules.drain, rules.limits) = (start, drain, limits);
     }
 

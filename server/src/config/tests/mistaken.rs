@@ -199,10 +199,6 @@ fn what_is_missing_is_shown_at_the_header() {
       | ^^^^^^^^^^^^^^^
     hint: add count = 4
     "#);
-    insta::assert_snapshot!(refused(&["", "# nothing\n"]), @r#"
-    error: no group is configured: neither /etc/steer/steer.toml nor /etc/steer/conf.d/*.toml has one
-    hint: write a [[group]] with name, listen and workers, or use `steer run` for a group without a file
-    "#);
 }
 
 #[test]

@@ -157,6 +157,8 @@ impl Controller for Played {
                 self.moved.notify_waiters();
                 Ok(done(2))
             }
+            Request::DrainAll { .. } => Ok(Response::Receipt(receipt("web/0"))),
+            Request::Adopt { .. } => Ok(Response::Adopted(crate::cli::render::fixtures::adopted())),
             Request::Drain { worker, .. } => Ok(Response::Receipt(receipt(&worker.to_string()))),
             Request::Undrain { .. } | Request::Decide { .. } | Request::Release { .. } => Ok(done(0)),
             Request::Flows { group, .. } => Ok(Response::Flows(Flows { group, ..fixtures::flows() })),

@@ -46,6 +46,10 @@ pub(super) fn changes(old: &GroupSettings, new: &GroupSettings) -> Vec<KeyChange
     let mut compare = |key: &str, of: &dyn Fn(&GroupSettings) -> String, applies| {
         changes.extend(change(key.to_owned(), Some(of(old)), Some(of(new)), applies));
     };
+    let restarts = |group: &GroupSettings| format!("{:?}", group.adopt.as_ref().map(|adopt| &adopt.restart));
+    compare("adopt.restart", &restarts, Now);
+    let hold = |group: &GroupSettings| group.deadlines.hold.map_or_else(|| "for ever".to_owned(), duration);
+    compare("deadlines.hold", &hold, Now);
     compare("workers.ready", &ready, NextGeneration);
     compare("workers.restart", &restart, Now);
     compare("workers.stop_signal", &|group| group.stop_signal.to_string(), Now);

@@ -89,7 +89,14 @@ pub(super) fn taken_over(old: &Config, new: Config) -> Config {
 /// A group's new settings with what it keeps of the old: a seed that is not said any more; and mode inherit, which is a case of auto and
 /// was what a release before took where nothing was said.
 fn keeping(old: &GroupSettings, new: &GroupSettings) -> GroupSettings {
-    let kept = GroupSettings { seed: new.seed.or(old.seed), ..new.clone() };
+    let mut kept = GroupSettings { seed: new.seed.or(old.seed), ..new.clone() };
+    if let (Some(before), Some(now)) = (&old.adopt, &mut kept.adopt)
+        && before.server == now.server
+    {
+        // What was found of the server, no file says.
+        (now.owner, now.inherited) = (before.owner, before.inherited.clone());
+        kept.workers = old.workers;
+    }
     if (old.mode, new.mode) != (Mode::Inherit, Mode::Auto) {
         return kept;
     }
@@ -142,6 +149,10 @@ fn refuse_for_life(old: &GroupSettings, new: &GroupSettings) -> Vec<Refusal> {
         }
     };
     refuse("listen", keys::listen(old), keys::listen(new), "its addresses are a group's for life");
+    let server = |group: &GroupSettings| {
+        group.adopt.as_ref().map_or_else(|| "none".to_owned(), |adopt| adopt.server.to_string())
+    };
+    refuse("adopt", server(old), server(new), "a group has one server for life");
     refuse("workers.mode", keys::mode(old), keys::mode(new), "listeners of both modes do not go together");
     if old.mode == Mode::Own && new.mode == Mode::Own {
         let why = "in mode own the kernel lets sockets of one user only into a group";

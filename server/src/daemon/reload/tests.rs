@@ -77,6 +77,7 @@ fn group(name: &'static str, port: u16, lives: bool) -> impl Strategy<Value = Gr
             restart: if replace { RestartKind::Replace } else { RestartKind::Surge },
             ready: if notify { Readiness::Notify } else { Readiness::default_for(mode, false, true) },
             when_empty: if hold { WhenEmpty::Hold } else { WhenEmpty::Refuse },
+            adopt: None,
             command: command.map(|program| vec![program]),
             user,
             directory: directory.map(Into::into),
@@ -91,7 +92,7 @@ fn group(name: &'static str, port: u16, lives: bool) -> impl Strategy<Value = Gr
             stop_signal,
             seed: seed.map(|seed| [7, seed as u64]),
             flows: FlowSettings::default(),
-            deadlines: Deadlines { start, drain, settle, stop },
+            deadlines: Deadlines { start, drain, settle, stop, hold: None },
         }
     })
 }

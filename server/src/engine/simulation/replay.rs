@@ -38,6 +38,8 @@ pub(super) fn rules(workers: u32) -> Rules {
         weights: BTreeMap::new(),
         replace: false,
         hold: true,
+        adopts: false,
+        hold_max: None,
         migrates: true,
         start: 30_000,
         drain: 400,

@@ -131,6 +131,8 @@ pub(super) fn script() -> impl Strategy<Value = Script> {
         weights,
         replace,
         hold,
+        adopts: false,
+        hold_max: None,
         migrates: true,
         start: 300,
         drain: 800,
@@ -191,6 +193,7 @@ pub(super) fn reconfiguration() -> impl Strategy<Value = Reconfiguration> {
         limits,
     );
     let conduct = conduct.prop_map(|(weights, replace, hold, start, drain, limits)| Conduct {
+        hold_max: None,
         // What comes from a file has been checked.
         weights: weights.into_iter().filter(|(_, weight)| *weight < 6).collect(),
         replace,

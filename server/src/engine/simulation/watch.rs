@@ -112,6 +112,7 @@ fn check_reconfigured(
     }
     let rules = &after.rules;
     let conduct = Conduct {
+        hold_max: None,
         weights: rules.weights.clone(),
         replace: rules.replace,
         hold: rules.hold,

@@ -1,6 +1,6 @@
 //! Has the engine follow what a server's listeners do.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use crate::{
     control::api::{Fault, FaultKind},
@@ -33,10 +33,13 @@ impl GroupTask {
             self.take_in(Event::Left { generation: id, why: LEFT.to_owned() });
         }
         let mut begin = BTreeSet::new();
-        let mut strangers = 0;
+        let host = self.runtime.host();
+        let own: HashSet<u64> = host.members.known().into_iter().flat_map(|(_, cookies)| cookies).collect();
+        let mut strangers = HashSet::new();
         for (address, at) in look.at.into_iter().enumerate() {
             let (engine, host) = self.runtime.parts();
-            strangers += at.strangers.len() as u64;
+            // What the group has made while the look was taken is no stranger's.
+            strangers.extend(at.strangers.difference(&own).copied());
             host.tell_of_refused(at.refused);
             host.note_unready(at.unready);
             for came in at.came {
@@ -46,7 +49,9 @@ impl GroupTask {
         for worker in begin {
             self.take_in(Event::Came { worker });
         }
-        self.runtime.host_mut().count_strangers(strangers);
+        let host = self.runtime.host_mut();
+        let seen = host.adoption.as_mut().map_or(0, |adoption| adoption.note_strangers(strangers));
+        host.count_strangers(seen);
     }
 }
 

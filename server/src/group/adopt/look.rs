@@ -40,10 +40,16 @@ impl Whose {
             Self::OfOwner => {
                 let holders: BTreeSet<u32> =
                     inodes.iter().flat_map(|inode| procfs::who_holds(*inode)).collect();
-                holders.into_iter().collect()
+                holders.into_iter().filter(|pid| !is_own(*pid)).collect()
             }
         }
     }
+}
+
+/// Whether a process runs this program: the daemon and its keeper hold listeners of the group that are not the server's.
+fn is_own(pid: u32) -> bool {
+    let program = |pid: &str| std::fs::read_link(format!("/proc/{pid}/exe")).ok();
+    program("self").is_some_and(|own| program(&pid.to_string()) == Some(own))
 }
 
 /// What is to be looked at.

@@ -58,6 +58,8 @@ pub(crate) struct Adoption {
     listeners: BTreeMap<u64, Known>,
     /// Workers that begin, with the listeners that each begins with.
     offered: BTreeMap<u32, Vec<(usize, Came)>>,
+    /// Listeners of others, as they were seen last.
+    strangers: HashSet<u64>,
     /// Listeners of which it was said that they cannot be the group's.
     refused: HashSet<u64>,
     /// Listeners of which it is to be found out anew who takes from them.
@@ -85,6 +87,7 @@ impl Adoption {
             listeners: BTreeMap::new(),
             offered: BTreeMap::new(),
             refused: HashSet::new(),
+            strangers: HashSet::new(),
             doubted: HashSet::new(),
             is_looking: false,
             unready_since: None,
@@ -129,6 +132,12 @@ impl Adoption {
         let theirs =
             self.listeners.iter().filter(|(_, known)| known.is_in && workers.contains(&known.worker));
         self.doubted.extend(theirs.map(|(cookie, _)| *cookie));
+    }
+
+    /// Notes the listeners of others; how many of them are there to stay. One that is just being closed is seen once.
+    fn note_strangers(&mut self, found: HashSet<u64>) -> u64 {
+        let before = std::mem::replace(&mut self.strangers, found);
+        before.intersection(&self.strangers).count() as u64
     }
 
     /// Notes how many listeners of the server's nobody takes from yet: they are looked at often, for a while.
