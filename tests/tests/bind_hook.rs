@@ -57,8 +57,13 @@ fn attach(
     Ok((scope, hook, events))
 }
 
-/// The hook; nothing, which is said, where the kernel refuses the programs: before Linux 5.13.
+/// The hook; nothing, which is said, where the kernel tells no cookie or refuses the programs: before Linux 5.14.
 fn hook(addresses: &[ListenAddress]) -> Option<(Scope, BindHook, BindEvents)> {
+    if let Err(error) = Cookie::here() {
+        assert_eq!(error.raw_os_error(), Some(libc::ENOPROTOOPT));
+        println!("not supported: SO_NETNS_COOKIE: {error}");
+        return None;
+    }
     match attach(addresses, None) {
         Ok(attached) => Some(attached),
         Err(error @ BindHookError::Program { .. }) => {

@@ -28,7 +28,7 @@ struct Selected {
 
 /// What tells kernels apart. The other targets' tests count in tens of thousands of connections, which takes hours
 /// under emulation.
-const SELECTED: [Selected; 8] = [
+const SELECTED: [Selected; 9] = [
     Selected { target: "matrix", tests: &[], needs_migration: false },
     Selected {
         target: "looks",
@@ -58,6 +58,14 @@ const SELECTED: [Selected; 8] = [
     Selected {
         target: "sharing",
         tests: &["an_unaware_program_is_restarted_and_nothing_is_lost"],
+        needs_migration: false,
+    },
+    Selected {
+        target: "bind_hook",
+        tests: &[
+            "a_server_in_any_cgroup_shares_the_address_until_the_hook_is_detached",
+            "another_network_namespace_is_left_alone",
+        ],
         needs_migration: false,
     },
     Selected {

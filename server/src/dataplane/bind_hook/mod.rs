@@ -157,7 +157,8 @@ impl BindHook {
 
     /// Detaches both programs, pinned or not. Pins are left, of links to nothing.
     pub fn detach(self) -> io::Result<()> {
-        self.links.iter().try_for_each(CgroupLink::detach)
+        // Each, whatever comes of the other.
+        self.links.iter().map(CgroupLink::detach).fold(Ok(()), io::Result::and)
     }
 
     /// Whether both programs are attached still: somebody else can detach them, or remove the cgroup.
