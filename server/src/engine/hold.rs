@@ -80,7 +80,8 @@ impl Group {
     /// Where no worker has worked for too long, ends the holding; and begins it anew once one works.
     pub(super) fn step_hold_end(&mut self, now: Millis) {
         let works = self.workers.values().any(Worker::takes_part);
-        self.hold.empty_since = (!works).then(|| self.hold.empty_since.unwrap_or(now));
+        let has_end = self.rules.hold_max.is_some() || self.hold.unexpected_since.is_some();
+        self.hold.empty_since = (!works && has_end).then(|| self.hold.empty_since.unwrap_or(now));
         let is_over = self.hold.ends_at(self.rules.hold_max).is_some_and(|at| now >= at);
         if is_over != self.hold.is_over {
             self.hold.is_over = is_over;

@@ -40,11 +40,12 @@ enum Calls {
 }
 
 /// Every event that there is.
-const EVENTS: [(&str, Calls); 37] = {
+const EVENTS: [(&str, Calls); 41] = {
     use Calls::{Nobody, Somebody, UnlessTold};
     [
         ("abandoned", Somebody),
         ("added", Nobody),
+        ("adopted", Nobody),
         ("binds", Nobody),
         ("bound-elsewhere", Somebody),
         ("canary", Nobody),
@@ -56,6 +57,7 @@ const EVENTS: [(&str, Calls); 37] = {
         ("hold-ended", Nobody),
         ("hold-failed", Somebody),
         ("hold-lost", Somebody),
+        ("hold-over", Somebody),
         ("inherits", Nobody),
         ("left-behind", Somebody),
         ("left-cgroup", Somebody),
@@ -66,9 +68,11 @@ const EVENTS: [(&str, Calls); 37] = {
         ("publish-failed", Somebody),
         ("reconfigured", Nobody),
         ("recovered", Nobody),
+        ("refused", Somebody),
         ("released", Nobody),
         ("reloaded", Nobody),
         ("removed", Nobody),
+        ("restarted", Nobody),
         ("sockets", Nobody),
         ("stalled", Somebody),
         ("start-failed", Somebody),

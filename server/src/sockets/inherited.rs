@@ -105,7 +105,7 @@ mod tests {
             assert_eq!(Inherited::read(&theirs, &like).unwrap().options, []);
             theirs.set_keepalive(true).unwrap();
             theirs.set_tcp_nodelay(true).unwrap();
-            theirs.set_recv_buffer_size(65_536).unwrap();
+            theirs.set_recv_buffer_size(50_000).unwrap();
             let inherited = Inherited::read(&theirs, &like).unwrap();
             assert_eq!(inherited.options.len(), 3, "{inherited:?}");
             inherited.give(&ours, domain == Domain::IPV6).unwrap();

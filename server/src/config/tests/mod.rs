@@ -79,9 +79,20 @@ fn the_example_has_every_key_and_says_the_defaults() {
     for (name, table) in tables {
         written.extend(table.keys().map(|key| format!("{name}.{key}")));
     }
-    let known =
-        keys::KEYS.iter().filter(|key| key.name != "*").map(|key| format!("{}.{}", key.table, key.name));
+    // A group that adopts is another one: it has no workers to say anything of.
+    let is_beside = |key: &&keys::Key| key.table == "group.adopt" || key.name == "adopt";
+    let known = keys::KEYS.iter().filter(|key| key.name != "*" && !is_beside(key));
+    let known = known.map(|key| format!("{}.{}", key.table, key.name));
     assert_eq!(written, known.collect());
+
+    let adopts: String =
+        EXAMPLE.lines().filter_map(|line| Some(format!("{}\n", line.strip_prefix("#   ")?))).collect();
+    let adopting = understood(&[&adopts]).unwrap_or_else(|errors| panic!("{errors}"));
+    assert_eq!(adopting.groups[0].mode, Mode::Adopt);
+    assert_eq!(adopting.groups[0].deadlines, Deadlines::of_adopted());
+    for key in keys::of("group.adopt") {
+        assert!(adopts.contains(&format!("{} = ", key.name)), "{}", key.name);
+    }
 
     let mut example = understood(&[EXAMPLE]).unwrap();
     let bare = WEB.replace("count = 2", "count = 4");
@@ -114,7 +125,7 @@ fn every_example_of_a_hint_is_right() {
             assert!(understood(&[&text]).is_ok(), "{}", refused(&[&text]));
         }
     }
-    let is_table = |name| matches!(name, "workers" | "flows" | "deadlines");
+    let is_table = |name| matches!(name, "workers" | "adopt" | "flows" | "deadlines");
     for key in keys::of("group").filter(|key| !is_table(key.name) && !matches!(key.name, "name" | "listen")) {
         let text = WEB.replace("name =", &format!("{}\nname =", key.example));
         assert!(understood(&[&text]).is_ok(), "{}", refused(&[&text]));

@@ -120,7 +120,7 @@ fn unknown_keys_are_shown_with_what_there_is() {
       |
     6 | port = 80
       | ^^^^
-    hint: [[group]] has name, listen, policy, seed, when_empty, workers, flows, deadlines
+    hint: [[group]] has name, listen, policy, seed, when_empty, workers, adopt, flows, deadlines
 
     error: [[group]] has no key "count"
      --> /etc/steer/steer.toml:7:1
