@@ -187,6 +187,8 @@ impl Group {
             return;
         }
         self.publication.in_flight = None;
+        // Until the program was attached, the kernel's hash gave the holding listener its part of what came to a server that ran already.
+        self.hold.is_used |= self.rules.adopts && self.publication.published == 0;
         self.publication.published = epoch;
         for (_, drain) in drains_mut(&mut self.workers) {
             if drain.epoch.is_some_and(|first| first <= epoch) {
