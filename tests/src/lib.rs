@@ -12,6 +12,7 @@ pub mod cpu;
 pub mod crowd;
 pub mod datagrams;
 pub mod drawn;
+pub mod exact;
 pub mod footprint;
 pub mod frozen;
 pub mod hanging;

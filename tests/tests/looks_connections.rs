@@ -18,13 +18,13 @@ use steer::{
         options, procfs,
     },
 };
-use steer_tests::{crowd, netns, wait};
+use steer_tests::{crowd, exact, netns, wait};
 
 const SOON: Duration = Duration::from_secs(20);
 
 /// The looks, where this kernel can list the connections of a process.
 fn looks() -> Option<Looks> {
-    let looks = Looks::open().unwrap_or_else(|error| panic!("{error}: {error:?}\nhint: {}", error.hint()));
+    let looks = exact::looks()?;
     if let Some(reason) = looks.without_connections() {
         println!("not supported: {reason:?}");
         return None;

@@ -6,7 +6,7 @@ use steer::{
     dataplane::looks::{Looks, ProcessRecord},
     sockets::procfs,
 };
-use steer_tests::wait;
+use steer_tests::{exact, wait};
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -40,7 +40,7 @@ fn look(looks: &Looks) -> BTreeMap<u32, ProcessRecord> {
 
 #[test]
 fn a_look_has_what_proc_says_of_each_process() {
-    let looks = Looks::open().expect("this kernel has BTF");
+    let Some(looks) = exact::looks() else { return };
     assert!(looks.without_processes().is_none(), "{:?}", looks.without_processes());
     let this = std::process::id();
     let plain = start("/bin/sleep", &["60"], false);
@@ -80,7 +80,7 @@ fn a_look_has_what_proc_says_of_each_process() {
 
 #[test]
 fn processes_that_come_and_go_hide_none_that_stays() {
-    let looks = Looks::open().expect("this kernel has BTF");
+    let Some(looks) = exact::looks() else { return };
     // More than one read's worth of records.
     let stay: Vec<Ended> = (0..300).map(|_| start("/bin/sleep", &["600"], false)).collect();
     for round in 0..20 {

@@ -56,7 +56,9 @@ pub(super) fn probe() -> Probe {
 }
 
 fn estimate(error: &LooksError) -> Probe {
-    Probe::warn(NAME, format!("estimate: {}", describe(error)), error.hint())
+    // The verifier says more, in lines of its own.
+    let why = describe(error);
+    Probe::warn(NAME, format!("estimate: {}", why.lines().next().unwrap_or_default()), error.hint())
 }
 
 fn wrong(what: &str) -> Probe {
