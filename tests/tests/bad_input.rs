@@ -10,6 +10,7 @@ use steer_tests::{
     python::ByHand,
     scripts::steer_without,
     service::{group, sample},
+    skip::skip,
     sockets::{TcpState, tcp_count},
     steer::{Steer, binary},
     traffic::{Traffic, counters_add_up},
@@ -259,8 +260,7 @@ fn a_listener_of_another_owner_is_refused_with_both() {
 fn an_mptcp_listener_is_refused_with_the_way_out_for_go() {
     let enabled = std::fs::read_to_string("/proc/sys/net/mptcp/enabled");
     if !enabled.as_ref().is_ok_and(|value| value.trim() == "1") {
-        println!("skipped: net.mptcp.enabled is {enabled:?}");
-        return;
+        return skip(&format!("net.mptcp.enabled is {enabled:?}"));
     }
     let setup = "import socket\n\
                  plain = socket.socket\n\

@@ -17,6 +17,7 @@ use steer::sockets::{
 };
 use steer_tests::{
     netns, process,
+    skip::skip,
     sockets::{inodes, udp_inodes},
     steer::Steer,
     wait::patient,
@@ -189,7 +190,7 @@ fn close_the_oldest(target: &str) -> Outcome {
 #[test]
 fn only_a_socket_that_lookups_meet_first_takes_datagrams_along() {
     if thread::available_parallelism().is_ok_and(|cpus| cpus.get() < 2) {
-        return println!("skipped: one CPU does not look a socket up while it closes another");
+        return skip("one CPU does not look a socket up while it closes another");
     }
     netns::run("flows-closing", |_| {
         let began = Instant::now();

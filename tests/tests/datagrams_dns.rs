@@ -13,6 +13,7 @@ use steer_tests::{
     name_server::{Asked, Programs},
     netns,
     receipts::group_of,
+    skip::skip,
     steer::Steer,
 };
 
@@ -27,7 +28,7 @@ fn addresses() -> Vec<SocketAddr> {
 fn serves_through_changes(name: &str, flows: &[&str], rounds: usize, seconds: u32) {
     let programs = match Programs::find() {
         Ok(programs) => programs,
-        Err(reason) => return println!("skipped: {reason}"),
+        Err(reason) => return skip(&reason.to_string()),
     };
     netns::run(name, |namespace| {
         let directory = tempfile::tempdir().expect("a temporary directory can be made");

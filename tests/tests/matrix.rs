@@ -13,7 +13,6 @@ use std::{
 };
 
 use ::steer::{
-    dataplane::looks::Looks,
     host::{Probe, Verdict},
     load::four_tuples,
 };
@@ -21,7 +20,7 @@ use rustix::process::Signal;
 use steer_tests::{
     clients::{Answer, Client, Owners, answers, ask_all},
     control::{Control, assert_counted_once, assert_drained},
-    frozen,
+    exact, frozen,
     load::{Load, assert_nothing_lost},
     netns, process,
     receipts::{check_sums, group_of, receipt_of, until_event},
@@ -72,7 +71,8 @@ fn check_says_what_this_kernel_gives() {
         assert_eq!(of(name).verdict, Verdict::Ok, "{:?}", of(name));
     }
     let looks = of("looks");
-    assert_eq!(looks.verdict, Verdict::Ok, "{looks:?}");
+    let verdict = if exact::are_had() { Verdict::Ok } else { Verdict::Warn };
+    assert_eq!(looks.verdict, verdict, "{looks:?}");
     println!("looks: {}", looks.detail);
     let migrates = of("select-or-migrate").verdict == Verdict::Ok;
     assert_eq!(of("migration").verdict == Verdict::Ok, migrates, "{:?}", of("migration"));
@@ -88,7 +88,7 @@ fn check_says_what_this_kernel_gives() {
 
 #[test]
 fn looks_are_exact_on_this_kernel_or_say_which_are_not() {
-    let looks = Looks::open().unwrap_or_else(|error| panic!("{error}: {error:?}\nhint: {}", error.hint()));
+    let Some(looks) = exact::looks() else { return };
     netns::run("matrix-looks", |_| {
         for server in SITE.servers() {
             let listen = || strangers::join(&server.to_string());

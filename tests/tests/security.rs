@@ -12,6 +12,7 @@ use std::{
 use steer::sockets::procfs::socket_inodes_of;
 use steer_tests::{
     control::Control,
+    exact,
     footprint::bpf_numbers,
     mounts::{self, Mounted},
     netns, python,
@@ -143,6 +144,9 @@ print("tried", tried)
 
 #[test]
 fn a_worker_has_its_listener_and_its_cell_and_a_way_to_nothing_else() {
+    if !exact::are_had() {
+        return;
+    }
     netns::run("worker", |namespace| {
         let place = tempfile::tempdir().expect("a temporary directory can be made");
         let command = vec![reachable(place.path()), "worker".to_owned()];

@@ -16,6 +16,7 @@ use steer_tests::{
     control::{Control, assert_counted_once, group},
     load::{Prediction, assert_nothing_lost, pool, visit},
     netns,
+    skip::skip,
     steer::{Steer, binary},
     traffic::Traffic,
     wait,
@@ -171,8 +172,7 @@ fn a_later_weight_overrules_a_ramp() {
 #[test]
 fn the_worker_on_the_packets_own_cpu_gets_it() {
     if thread::available_parallelism().map_or(1, usize::from) < 2 {
-        println!("skipped: one CPU cannot tell two workers apart");
-        return;
+        return skip("one CPU cannot tell two workers apart");
     }
     netns::run("cpu", |namespace| {
         let workers = Workers::pinned(&binary());

@@ -21,6 +21,7 @@ use steer::{
 };
 use steer_tests::{
     control::Control,
+    exact,
     footprint::threads,
     hanging::HangingProgram,
     idle_connections::IdleConnections,
@@ -253,6 +254,9 @@ fn readers_ask_without_end_beside_many_connections() {
 
 #[test]
 fn workers_that_drain_with_many_connections() {
+    if !exact::are_had() {
+        return;
+    }
     const WORKERS: u32 = 16;
     const CONNECTIONS: usize = 18_000;
     const LOOKS: usize = 20;
@@ -305,6 +309,9 @@ fn impatient_load() -> Running {
 
 #[test]
 fn workers_killed_while_the_daemon_is_stopped() {
+    if !exact::are_had() {
+        return;
+    }
     netns::run("daemon-stopped", |namespace| {
         let stopped = std::env::var("STEER_TEST_STOPPED_SECONDS").map_or(20, |seconds| {
             seconds.parse().unwrap_or_else(|error| panic!("STEER_TEST_STOPPED_SECONDS={seconds:?}: {error}"))

@@ -31,11 +31,26 @@ pub(super) struct Gathered {
 pub(super) fn gather(path: &Path, old: &Config, socket: &Path) -> Result<Gathered, Fault> {
     let new =
         config::load(path).map_err(|errors| Fault::new(FaultKind::Misconfigured, errors.to_string()))?;
+    require_groups(path, old, &new)?;
     let plan = plan(old, &new, socket).map_err(|refusals| refused(&refusals))?;
     let access = resolve_access(&new.daemon.access).map_err(|error| fault(&error))?;
     let users =
         plan.changed.iter().map(user).collect::<anyhow::Result<_>>().map_err(|error| fault(&error))?;
     Ok(Gathered { config: new, plan, access, users })
+}
+
+/// Refuses a file without groups where there are some: more likely than not it was cut off, and to follow it would stop all of them.
+fn require_groups(path: &Path, old: &Config, new: &Config) -> Result<(), Fault> {
+    if old.groups.is_empty() || !new.groups.is_empty() {
+        return Ok(());
+    }
+    let running = old.groups.len();
+    let message = format!(
+        "cannot reload {}: it names no group, and {running} run; nothing was changed",
+        path.display()
+    );
+    Err(Fault::new(FaultKind::Misconfigured, message)
+        .with_hint("if the last group is to go, `steer stop GROUP` stops it, or `steer release GROUP`"))
 }
 
 /// The user of a changed group's workers; its program is there, too.
