@@ -46,5 +46,6 @@ pub mod task_limit;
 pub mod traffic;
 pub mod transcript;
 pub mod units;
+pub mod units_served;
 pub mod wait;
 pub mod workers;

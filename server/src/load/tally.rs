@@ -177,6 +177,11 @@ impl Tally {
         self.histogram.value_at_quantile(0.99)
     }
 
+    /// The longest latency in microseconds, to two digits; 0 when there was no answer.
+    pub fn longest_us(&self) -> u64 {
+        self.histogram.max()
+    }
+
     pub(super) fn count_answer(&mut self, latency: Duration) {
         self.answers += 1;
         let microseconds = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX);

@@ -28,8 +28,8 @@ impl GroupTask {
                 return tracing::warn!("cannot see the listeners of {}: {why}", host.settings.name);
             }
         };
-        adoption.forget_gone(&look);
-        for id in host.let_gone_go(&look) {
+        let gone = adoption.forget_gone(&look);
+        for id in host.let_gone_go(&gone) {
             self.take_in(Event::Left { generation: id, why: LEFT.to_owned() });
         }
         let mut begin = BTreeSet::new();
@@ -88,14 +88,11 @@ impl GroupHost {
         self.later.extend(at_once);
     }
 
-    /// Forgets the members that are not there any more; the generations that have none left.
-    fn let_gone_go(&mut self, look: &Look) -> Vec<GenerationId> {
+    /// Forgets the members with these cookies, which are not there any more; the generations that have none left.
+    fn let_gone_go(&mut self, gone: &HashSet<u64>) -> Vec<GenerationId> {
         let holders: BTreeMap<Slot, GenerationId> = self.processes.holders().collect();
-        let mut changed = BTreeSet::new();
-        for (address, at) in look.at.iter().enumerate() {
-            let gone = self.members.leave_gone(address, &at.present);
-            changed.extend(gone.into_iter().filter_map(|slot| Some((*holders.get(&slot)?, slot))));
-        }
+        let changed = self.members.leave_gone(gone).into_iter();
+        let changed: BTreeSet<_> = changed.filter_map(|slot| Some((*holders.get(&slot)?, slot))).collect();
         if !changed.is_empty() {
             self.stay_lively();
             self.later.push_back(Message::Changed);

@@ -204,18 +204,11 @@ impl Adoption {
         Question { whose, owner: *owner, wanted: wanted.collect(), is_first }
     }
 
-    /// Forgets the listeners that are not there any more; the workers that had them, each with the addresses.
-    fn forget_gone(&mut self, look: &Look) -> BTreeMap<u32, Vec<usize>> {
-        let is_there = |cookie: &u64, known: &Known| look.at[known.address].present.contains(cookie);
-        let mut gone = BTreeMap::<u32, Vec<usize>>::new();
-        self.listeners.retain(|cookie, known| {
-            let stays = is_there(cookie, known);
-            if !stays && known.is_in {
-                gone.entry(known.worker).or_default().push(known.address);
-            }
-            stays
-        });
-        gone
+    /// Forgets the server's listeners that are not there any more, and returns their cookies. Of those that the group has made a look
+    /// may know nothing: it can be older than they are.
+    fn forget_gone(&mut self, look: &Look) -> HashSet<u64> {
+        let is_gone = |cookie: &u64, known: &mut Known| !look.at[known.address].present.contains(cookie);
+        self.listeners.extract_if(.., is_gone).map(|(cookie, _)| cookie).collect()
     }
 
     /// The worker whose a listener that has come is, which is noted. `others` are workers without a listener.

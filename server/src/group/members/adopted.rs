@@ -1,6 +1,9 @@
 //! Listeners of a server whose processes are not ours: they come and go by themselves, and no descriptor of them is kept.
 
-use std::{collections::HashSet, os::fd::RawFd};
+use std::{
+    collections::{BTreeSet, HashSet},
+    os::fd::RawFd,
+};
 
 use crate::{
     daemon::describe::describe, dataplane::error::DataplaneError, engine::event::Slot,
@@ -10,13 +13,16 @@ use crate::{
 use super::{Members, endpoint::Endpoint, member::Member};
 
 impl Members {
-    /// Forgets the members at an address that are not among these, by cookie: the kernel has taken them out of their slots. Their slots.
-    pub(crate) fn leave_gone(&mut self, address: usize, present: &HashSet<u64>) -> Vec<Slot> {
-        let endpoint = &mut self.endpoints[address];
-        endpoint.leave_gone(present).unwrap_or_else(|error| {
-            tracing::warn!("{}: {}", endpoint.address, describe(&error));
-            Vec::new()
-        })
+    /// Forgets the members with these cookies: the kernel has taken them out of their slots. Returns those slots.
+    pub(crate) fn leave_gone(&mut self, gone: &HashSet<u64>) -> BTreeSet<Slot> {
+        let mut changed = BTreeSet::new();
+        for endpoint in self.endpoints.iter_mut().filter(|_| !gone.is_empty()) {
+            match endpoint.leave_gone(gone) {
+                Ok(slots) => changed.extend(slots),
+                Err(error) => tracing::warn!("{}: {}", endpoint.address, describe(&error)),
+            }
+        }
+        changed
     }
 
     /// Whether a slot has no listener at any address.
@@ -53,16 +59,16 @@ impl Members {
 }
 
 impl Endpoint {
-    fn leave_gone(&mut self, present: &HashSet<u64>) -> Result<Vec<Slot>, DataplaneError> {
+    fn leave_gone(&mut self, gone: &HashSet<u64>) -> Result<Vec<Slot>, DataplaneError> {
         let mut changed = Vec::new();
         for (&slot, members) in &mut self.members {
-            let is_gone = |member: &&Member| !present.contains(&member.cookie);
-            let gone: Vec<u8> = members.iter().filter(is_gone).map(|member| member.place).collect();
-            if gone.is_empty() {
+            let is_gone = |member: &&Member| gone.contains(&member.cookie);
+            let places: Vec<u8> = members.iter().filter(is_gone).map(|member| member.place).collect();
+            if places.is_empty() {
                 continue;
             }
-            gone.iter().try_for_each(|&place| self.kernel.clear_place(slot, u32::from(place)))?;
-            members.retain(|member| present.contains(&member.cookie));
+            places.iter().try_for_each(|&place| self.kernel.clear_place(slot, u32::from(place)))?;
+            members.retain(|member| !gone.contains(&member.cookie));
             changed.push(slot);
         }
         Ok(changed)
