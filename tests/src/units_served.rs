@@ -33,7 +33,13 @@ impl Served {
 }
 
 /// Debian's own, two listeners without SO_REUSEPORT.
-pub const NGINX: Served = Served { name: "nginx", unit: "nginx.service", port: 80, files: &[], build: &[] };
+pub const NGINX: Served = Served {
+    name: "nginx",
+    unit: "nginx.service",
+    port: 80,
+    files: &[("/etc/systemd/system/nginx.service.d/limit.conf", include_str!("units_served/limit.conf"))],
+    build: &[],
+};
 
 /// Answers what it has accepted before it ends.
 pub const NODE: Served = Served {

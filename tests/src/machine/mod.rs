@@ -97,7 +97,13 @@ impl Machine {
         let mut enter = Command::new("nsenter");
         enter.arg("--target").arg(self.init.to_string());
         enter.args(["--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--root", "--wd=/", "--"]);
-        enter.args(["env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "DEBIAN_FRONTEND=noninteractive"]);
+        enter.args([
+            "env",
+            "-i",
+            "--chdir=/",
+            "PATH=/usr/sbin:/usr/bin:/sbin:/bin",
+            "DEBIAN_FRONTEND=noninteractive",
+        ]);
         enter.args(command);
         enter
     }

@@ -35,13 +35,13 @@ impl GroupTask {
         let mut begin = BTreeSet::new();
         let host = self.runtime.host();
         let own: HashSet<u64> = host.members.known().into_iter().flat_map(|(_, cookies)| cookies).collect();
-        let mut strangers = HashSet::new();
-        for (address, at) in look.at.into_iter().enumerate() {
+        let (mut strangers, mut unready) = (HashSet::new(), 0);
+        for (address, mut at) in look.at.into_iter().enumerate() {
             let (engine, host) = self.runtime.parts();
+            unready += at.unready + host.wait_for_unsure(&mut at.came);
             // What the group has made while the look was taken is no stranger's.
             strangers.extend(at.strangers.difference(&own).copied());
             host.tell_of_refused(at.refused);
-            host.note_unready(at.unready);
             for came in at.came {
                 begin.extend(host.place_listener(engine, address, came));
             }
@@ -50,6 +50,7 @@ impl GroupTask {
             self.take_in(Event::Came { worker });
         }
         let host = self.runtime.host_mut();
+        host.note_unready(unready);
         let seen = host.adoption.as_mut().map_or(0, |adoption| adoption.note_strangers(strangers));
         host.count_strangers(seen);
     }
@@ -244,6 +245,11 @@ impl GroupHost {
                 self.journal("refused", None, why);
             }
         }
+    }
+
+    fn wait_for_unsure(&mut self, came: &mut Vec<Came>) -> usize {
+        let now = self.shared.clock.now();
+        self.adoption.as_mut().map_or(0, |adoption| adoption.wait_for_unsure(came, now))
     }
 
     fn note_unready(&mut self, count: usize) {

@@ -101,6 +101,8 @@ pub(crate) struct Came {
     pub(crate) discovered: Discovered,
     /// The processes that take from it, as far as that shows.
     pub(crate) taken_by: BTreeSet<u32>,
+    /// Whether it shows that somebody takes from it; else it is only held by a process of which that does not show.
+    pub(crate) is_sure: bool,
     /// The user who owns it.
     pub(crate) owner: u32,
     /// What connections have from it.
@@ -136,7 +138,9 @@ pub(crate) fn look(question: &Question) -> Result<Look, String> {
 fn sort(question: &Question, wanted: &Wanted, found: Vec<ListenerInfo>, attention: &Attention) -> At {
     let mut at = At { present: found.iter().map(|it| it.cookie).collect(), ..At::default() };
     for listener in found.into_iter().filter(|it| !wanted.known.contains(&it.cookie)) {
-        let taken_by = match attention.taken(u64::from(listener.inode)) {
+        let taken = attention.taken(u64::from(listener.inode));
+        let is_sure = question.is_first || matches!(taken, Taken::Polled { .. });
+        let taken_by = match taken {
             Taken::NotHeld => {
                 at.strangers.insert(listener.cookie);
                 continue;
@@ -156,7 +160,7 @@ fn sort(question: &Question, wanted: &Wanted, found: Vec<ListenerInfo>, attentio
         let Some((pid, descriptor)) = takes.map(|holder| (holder.pid, holder.descriptor)) else { continue };
         match take(question, wanted, &listener, pid, descriptor) {
             Ok(Some((discovered, inherited))) => {
-                at.came.push(Came { discovered, taken_by, owner: listener.uid, inherited });
+                at.came.push(Came { discovered, taken_by, is_sure, owner: listener.uid, inherited });
             }
             // It was closed meanwhile.
             Ok(None) => {}

@@ -33,6 +33,10 @@ const STIR: Millis = 1_000;
 /// configuration binds and never does.
 const UNREADY_MAX: Millis = 5_000;
 
+/// For how long it must not show who takes from a listener until that it listens is enough. A server that checks its configuration
+/// listens for some milliseconds, and polls nothing.
+const UNSURE_MIN: Millis = 100;
+
 /// How often they are looked for then.
 pub(crate) const OFTEN: Duration = Duration::from_millis(4);
 
@@ -64,6 +68,8 @@ pub(crate) struct Adoption {
     refused: HashSet<u64>,
     /// Listeners of which it is to be found out anew who takes from them.
     doubted: HashSet<u64>,
+    /// Since when listeners are there of which it does not show who takes from them.
+    unsure_since: BTreeMap<u64, Millis>,
     is_looking: bool,
     /// Since when there are listeners of the server's that nobody takes from.
     unready_since: Option<Millis>,
@@ -89,6 +95,7 @@ impl Adoption {
             refused: HashSet::new(),
             strangers: HashSet::new(),
             doubted: HashSet::new(),
+            unsure_since: BTreeMap::new(),
             is_looking: false,
             unready_since: None,
             stirs_until: 0,
@@ -138,6 +145,17 @@ impl Adoption {
     fn note_strangers(&mut self, found: HashSet<u64>) -> u64 {
         let before = std::mem::replace(&mut self.strangers, found);
         before.intersection(&self.strangers).count() as u64
+    }
+
+    /// Splits off those that have come and may not count yet: it does not show who takes from them, and has not for long. How many these are.
+    fn wait_for_unsure(&mut self, came: &mut Vec<Came>, now: Millis) -> usize {
+        let before = came.len();
+        came.retain(|it| {
+            let cookie = it.discovered.cookie;
+            let is_known = it.is_sure || self.listeners.contains_key(&cookie);
+            is_known || now >= *self.unsure_since.entry(cookie).or_insert(now) + UNSURE_MIN
+        });
+        before - came.len()
     }
 
     /// Notes how many listeners of the server's nobody takes from yet: they are looked at often, for a while.
@@ -207,6 +225,7 @@ impl Adoption {
     /// Forgets the server's listeners that are not there any more, and returns their cookies. Of those that the group has made a look
     /// may know nothing: it can be older than they are.
     fn forget_gone(&mut self, look: &Look) -> HashSet<u64> {
+        self.unsure_since.retain(|cookie, _| look.at.iter().any(|at| at.present.contains(cookie)));
         let is_gone = |cookie: &u64, known: &mut Known| !look.at[known.address].present.contains(cookie);
         self.listeners.extract_if(.., is_gone).map(|(cookie, _)| cookie).collect()
     }
