@@ -86,17 +86,17 @@ pub(super) fn find(target: &AdoptTarget, unit: Option<FoundUnit>) -> Result<Foun
 
 fn of_unit(unit: &FoundUnit) -> Result<Found, Fault> {
     let FoundUnit { name, control_group, triggered_by } = unit;
-    let pids = control_group.as_deref().and_then(cgroups::of_path).map(|path| cgroups::processes(&path));
-    let pids = pids.unwrap_or_default();
-    if pids.is_empty() {
-        let fault = Fault::new(FaultKind::Refused, format!("cannot adopt {name}: it does not run"));
-        return Err(fault.with_hint(format!("start it first: systemctl start {name}")));
-    }
     if let Some(socket) = triggered_by.iter().find(|name| name.ends_with(".socket")) {
         let message = format!("cannot adopt {name}: process 1 holds its listeners, by {socket}");
         let hint =
             "there is nothing to adopt: they stay open while the service is restarted, and nothing is lost";
         return Err(Fault::new(FaultKind::Refused, message).with_hint(hint));
+    }
+    let pids = control_group.as_deref().and_then(cgroups::of_path).map(|path| cgroups::processes(&path));
+    let pids = pids.unwrap_or_default();
+    if pids.is_empty() {
+        let fault = Fault::new(FaultKind::Refused, format!("cannot adopt {name}: it does not run"));
+        return Err(fault.with_hint(format!("start it first: systemctl start {name}")));
     }
     of_processes(Server::Unit(name.clone()), name, &pids, None)
 }
