@@ -70,7 +70,7 @@ impl Packaged {
             packaged.write("/etc/systemd/system/steer.service.d/test.conf", drop_in);
             packaged.machine.execute(&["systemctl", "daemon-reload"]);
         }
-        let started = packaged.machine.run(&["systemctl", "start", "steer"]);
+        let started = packaged.machine.run(&["systemctl", "restart", "steer"]);
         assert_eq!(started.code, Some(0), "{started:?}\n{}", packaged.machine.journal("steer"));
         packaged.until_working();
         packaged

@@ -37,7 +37,7 @@ fn until_served(served: &Served) {
 }
 
 /// A host with this server, adopted as `web`.
-fn adopted<'a>(namespace: &'a netns::Namespace, served: &Served) -> Host {
+fn adopted(namespace: &netns::Namespace, served: &Served) -> Host {
     let host = Host::start(namespace);
     served.install(&host);
     until_served(served);

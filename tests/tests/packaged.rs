@@ -4,6 +4,7 @@
 
 use std::{fs, net::SocketAddr, os::unix::fs::PermissionsExt};
 
+use steer::control::api::Status;
 use steer_tests::{
     bind_denied::effective,
     cgroups,
@@ -38,13 +39,15 @@ fn changes_nothing(name: &str, drop_in: &str, change: impl FnOnce(&Packaged) + S
 
 #[test]
 #[ignore = "needs packages: cargo xtask dist --try"]
-fn the_package_waits_for_a_configuration_and_leaves_nothing_when_purged() {
+fn the_package_changes_nothing_until_it_is_told_to_and_leaves_nothing_when_purged() {
     netns::run("package-purge", |namespace| {
         let packaged = Packaged::install(namespace);
         let machine = &packaged.machine;
         let states =
             ["UnitFileState", "ActiveState", "ConditionResult"].map(|p| machine.property("steer", p));
-        assert_eq!(states, ["enabled", "inactive", "no"], "nothing listens before it is configured");
+        assert_eq!(states, ["enabled", "active", "yes"], "a server can be adopted at once");
+        let status: Status = machine.run(&["steer", "status", "--json"]).succeeded().parse();
+        assert!(status.groups.is_empty(), "{status:?}");
         assert!(machine.execute(&["getent", "group", "steer"]).starts_with("steer:"));
         for file in ["/usr/share/man/man1/steer.1.gz", "/usr/share/doc/steer/examples/steer.toml"] {
             assert!(machine.path(file).exists(), "{file}");

@@ -54,11 +54,16 @@ pub(super) fn understand(question: Question) -> Result<Asked, Fault> {
             let output = arguments.output;
             (restart(arguments)?, output)
         }
-        Question::Drain { worker, until_replaced, wait, output } => {
+        Question::Drain { worker, until_replaced, unit, wait, output } => {
             let timeout_ms = milliseconds(wait);
             let request = match worker {
+                Drained::One(worker) if unit.is_some() => {
+                    let hint = format!("write {}/* with --unit, or {worker} without it", worker.group);
+                    let message = format!("--unit says which workers of a group, and {worker} is one worker");
+                    return Err(Fault::new(FaultKind::Usage, message).with_hint(hint));
+                }
                 Drained::One(worker) => Request::Drain { worker, timeout_ms, until_replaced },
-                Drained::All(group) if until_replaced => Request::DrainAll { group, timeout_ms },
+                Drained::All(group) if until_replaced => Request::DrainAll { group, unit, timeout_ms },
                 Drained::All(group) => {
                     let message =
                         format!("{group}/* is all workers, and nobody would take what comes to {group}");

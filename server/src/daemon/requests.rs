@@ -228,8 +228,12 @@ impl Controller for Daemon {
                 )
                 .await
             }
-            Request::DrainAll { group, timeout_ms: timeout } => {
-                self.command(&group, Command::DrainAll { timeout }, answers).await
+            Request::DrainAll { group, unit, timeout_ms: timeout } => {
+                let workers = match unit {
+                    Some(unit) => Some(self.workers_of(&group, unit).await?),
+                    None => None,
+                };
+                self.command(&group, Command::DrainAll { workers, timeout }, answers).await
             }
             Request::Undrain { worker } => {
                 self.command(&worker.group, Command::Undrain { worker: worker.index }, answers).await

@@ -100,11 +100,12 @@ impl Group {
         self.publication.is_due = true;
     }
 
-    /// Drains all workers, whose server is about to be stopped: each is back at work with the next listener that comes to it.
+    /// Drains all workers, or some, whose server is about to be stopped: each is back at work with the next listener that comes to it.
     pub(super) fn drain_all(
         &mut self,
         now: Millis,
         id: OperationId,
+        among: Option<Vec<u32>>,
         timeout: Option<Millis>,
     ) -> Result<(), Failure> {
         if !self.rules.adopts {
@@ -113,7 +114,9 @@ impl Group {
             return Err(refused(message.into(), Some(hint.into())));
         }
         let works = |(_, worker): &(&u32, &Worker)| worker.goal == Goal::Work && worker.operation.is_none();
-        let all: BTreeSet<u32> = self.workers.iter().filter(works).map(|(&index, _)| index).collect();
+        let is_meant = |index: &u32| among.as_ref().is_none_or(|among| among.contains(index));
+        let all: BTreeSet<u32> =
+            self.workers.iter().filter(works).map(|(&index, _)| index).filter(is_meant).collect();
         self.begin(id, "drain", all.clone(), timeout, Task::Empty)?;
         for index in all {
             self.retire(now, id, index, Goal::Drained, timeout);

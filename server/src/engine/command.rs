@@ -45,7 +45,7 @@ impl Group {
             Command::Drain { worker, timeout, until_replaced } => {
                 self.drain_worker(now, id, worker, timeout, until_replaced)
             }
-            Command::DrainAll { timeout } => self.drain_all(now, id, timeout),
+            Command::DrainAll { workers, timeout } => self.drain_all(now, id, workers, timeout),
             Command::Undrain { worker } => self.undrain(id, worker),
             Command::SetPolicy(policy) => self.set_policy(id, policy),
             Command::SetWeight { worker, weight, over } => self.set_weight(now, id, worker, weight, over),

@@ -232,6 +232,8 @@ pub enum Command {
     },
     /// Drain all workers that work, of a group that adopts: until the server's next listeners come.
     DrainAll {
+        /// Only those of these that work.
+        workers: Option<Vec<u32>>,
         /// How long the drains may take.
         timeout: Option<Millis>,
     },

@@ -61,6 +61,13 @@ pub fn path_of(pid: u32) -> Option<PathBuf> {
     of_path(&procfs::cgroup_of(pid)?)
 }
 
+/// The directories of a cgroup's children that are wanted, by name.
+pub fn children(directory: &Path, is_wanted: impl Fn(&str) -> bool) -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory).into_iter().flatten().filter_map(Result::ok);
+    let wanted = entries.filter(|entry| entry.file_name().to_str().is_some_and(&is_wanted));
+    wanted.map(|entry| entry.path()).filter(|path| path.is_dir()).collect()
+}
+
 /// The number of a cgroup, as sock_diag tells it of sockets and links tell it of programs. A removed cgroup's is not used again.
 pub fn id(directory: &Path) -> io::Result<u64> {
     fs::metadata(directory).map(|directory| directory.ino())

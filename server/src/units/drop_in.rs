@@ -8,10 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{
-    Manager, UnitError,
-    connection::{Connection, UNIT},
-};
+use super::{Manager, UnitError, connection::UNIT, name::is_template};
 
 /// Where systemd looks for what lasts until the next boot.
 const RUNTIME: &str = "/run/systemd/system";
@@ -25,6 +22,9 @@ pub struct DropIn {
     unit: String,
     path: PathBuf,
 }
+
+/// The word of a command that stands for the name of the unit that is stopped: of a template, the instance.
+pub const UNIT_STOPPED: &str = "%n";
 
 impl DropIn {
     /// That of the unit with this full name.
@@ -49,7 +49,7 @@ impl DropIn {
     /// The unit has to stop the same way if steer is not there any more: that is what [`DropIn::remove`] is for.
     pub async fn install(&self, manager: &Manager, command: &[&str]) -> Result<bool, UnitError> {
         let is_written = self.write(&text(&self.unit, command))?;
-        let reloads = is_written || !self.is_loaded(&manager.connection().await?).await?;
+        let reloads = is_written || !self.is_loaded(manager).await?;
         if reloads {
             manager.reload().await?;
         }
@@ -60,16 +60,24 @@ impl DropIn {
     /// done.
     pub async fn remove(&self, manager: &Manager) -> Result<bool, UnitError> {
         let is_deleted = self.delete()?;
-        let reloads = is_deleted || self.is_loaded(&manager.connection().await?).await?;
+        let reloads = is_deleted || self.is_loaded(manager).await?;
         if reloads {
             manager.reload().await?;
         }
         Ok(reloads)
     }
 
-    /// Whether systemd has read the file. One that was written when systemd could not be told is still to be read.
-    async fn is_loaded(&self, connection: &Connection) -> Result<bool, UnitError> {
-        let unit = connection.unit_object(&self.unit).await?;
+    /// Whether systemd has read the file. One that was written when systemd could not be told is still to be read. A template is read with
+    /// each of its instances: any of them tells.
+    async fn is_loaded(&self, manager: &Manager) -> Result<bool, UnitError> {
+        let connection = &manager.connection().await?;
+        let unit = match is_template(&self.unit) {
+            true => match manager.instances(&self.unit).await?.into_iter().next() {
+                Some(instance) => connection.unit_object(&instance.name).await?,
+                None => return Ok(self.path.exists()),
+            },
+            false => connection.unit_object(&self.unit).await?,
+        };
         let (paths, is_outdated) = tokio::try_join!(
             connection.property::<Vec<String>>(unit.as_str(), UNIT, "DropInPaths"),
             connection.property::<bool>(unit.as_str(), UNIT, "NeedDaemonReload"),
@@ -143,6 +151,9 @@ ExecStop=-+{command}
 
 /// The word as a unit file has it, so that systemd makes nothing else of it: no specifiers, no variables, no second word.
 fn quoted(word: &str) -> String {
+    if word == UNIT_STOPPED {
+        return word.to_owned();
+    }
     let mut text = String::from("\"");
     for c in word.chars() {
         match c {

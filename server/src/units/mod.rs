@@ -14,9 +14,9 @@ mod state;
 mod unit;
 mod watch;
 
-pub use drop_in::DropIn;
+pub use drop_in::{DropIn, UNIT_STOPPED};
 pub use error::UnitError;
 pub use manager::Manager;
-pub use name::UnitName;
+pub use name::{UnitName, is_template};
 pub use state::{ActiveState, UnitState, is_coming_back};
 pub use unit::Unit;

@@ -40,7 +40,7 @@ impl UnitName {
 
     /// Whether only instances of it run.
     pub fn is_template(&self) -> bool {
-        self.0.ends_with("@.service")
+        is_template(&self.0)
     }
 
     /// What matches all instances of the template, as `ListUnitsByPatterns` takes it.
@@ -53,6 +53,11 @@ impl fmt::Display for UnitName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
+}
+
+/// Whether a full name is that of a template.
+pub fn is_template(name: &str) -> bool {
+    name.ends_with("@.service")
 }
 
 /// Whether systemd takes this in front of a suffix.

@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 use crate::{capabilities, debian_tree, libtest, packages, workspace::Workspace};
 
 /// The files of tests that need the tree.
-const TESTS: [&str; 2] = ["units", "adopted_units"];
+const TESTS: [&str; 4] = ["units", "adopted_units", "adopted_units_life", "adopted_templates"];
 
 /// Makes the tree and runs the tests.
 pub(super) fn run(workspace: &Workspace, filter: Option<&str>) -> Result<ExitCode> {

@@ -136,6 +136,9 @@ pub enum Question {
         /// Of an adopted group: until another listener of the server's takes its place, which is back at work
         #[arg(long)]
         until_replaced: bool,
+        /// With web/*, only the workers of this unit of systemd: an instance of the template that is adopted
+        #[arg(long, value_name = "UNIT", requires = "until_replaced")]
+        unit: Option<String>,
         /// How to wait.
         #[command(flatten)]
         wait: Wait,

@@ -141,7 +141,11 @@ pub(in crate::control) mod tests {
             },
             Request::Decide { group: group.clone(), decision: Decision::Abort },
             Request::Drain { worker: worker.clone(), timeout_ms: None, until_replaced: false },
-            Request::DrainAll { group: group.clone(), timeout_ms: Some(9) },
+            Request::DrainAll {
+                group: group.clone(),
+                unit: Some("app@1.service".to_owned()),
+                timeout_ms: Some(9),
+            },
             Request::Undrain { worker },
             Request::Scale { group: group.clone(), workers: 4, timeout_ms: None },
             Request::Adopt {

@@ -149,6 +149,9 @@ pub enum Request {
     DrainAll {
         /// The group.
         group: GroupName,
+        /// Only the workers of this unit of systemd, an instance of the template that is adopted.
+        #[serde(default)]
+        unit: Option<String>,
         /// How long the drains may take, in milliseconds; without it, the group's own deadline.
         #[serde(default)]
         timeout_ms: Option<u64>,

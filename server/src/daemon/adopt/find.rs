@@ -17,6 +17,7 @@ use crate::{
         diag::{Diag, ListenerInfo},
         procfs,
     },
+    units::is_template,
 };
 
 /// A server that runs.
@@ -36,14 +37,24 @@ pub(super) struct FoundAddress {
     pub(super) address: ListenAddress,
     pub(super) listeners: u32,
     pub(super) holders: BTreeSet<u32>,
+    /// A listener there that is not the server's.
+    pub(super) other: Option<Other>,
+}
+
+/// Listeners of somebody else, which would get nothing any more.
+#[derive(Debug)]
+pub(super) struct Other {
+    pub(super) listeners: usize,
+    /// Whose one of them is, as far as that shows.
+    pub(super) server: Option<String>,
 }
 
 /// A unit of systemd, as far as it is needed to find its server.
 #[derive(Debug, Clone)]
 pub(super) struct FoundUnit {
     pub(super) name: String,
-    /// The path of its cgroup, while it runs.
-    pub(super) control_group: Option<String>,
+    /// The path of its cgroup, while it runs; of a template, that of each instance that does.
+    pub(super) control_groups: Vec<String>,
     /// The socket units that pass it its listeners.
     pub(super) triggered_by: Vec<String>,
 }
@@ -85,18 +96,22 @@ pub(super) fn find(target: &AdoptTarget, unit: Option<FoundUnit>) -> Result<Foun
 }
 
 fn of_unit(unit: &FoundUnit) -> Result<Found, Fault> {
-    let FoundUnit { name, control_group, triggered_by } = unit;
+    let FoundUnit { name, control_groups, triggered_by } = unit;
     if let Some(socket) = triggered_by.iter().find(|name| name.ends_with(".socket")) {
         let message = format!("cannot adopt {name}: process 1 holds its listeners, by {socket}");
         let hint =
             "there is nothing to adopt: they stay open while the service is restarted, and nothing is lost";
         return Err(Fault::new(FaultKind::Refused, message).with_hint(hint));
     }
-    let pids = control_group.as_deref().and_then(cgroups::of_path).map(|path| cgroups::processes(&path));
-    let pids = pids.unwrap_or_default();
+    let directories = control_groups.iter().filter_map(|path| cgroups::of_path(path));
+    let pids: Vec<u32> = directories.flat_map(|directory| cgroups::processes(&directory)).collect();
     if pids.is_empty() {
-        let fault = Fault::new(FaultKind::Refused, format!("cannot adopt {name}: it does not run"));
-        return Err(fault.with_hint(format!("start it first: systemctl start {name}")));
+        let (what, started) = match is_template(name) {
+            true => ("none of its instances runs", name.replace("@.", "@1.")),
+            false => ("it does not run", name.clone()),
+        };
+        let fault = Fault::new(FaultKind::Refused, format!("cannot adopt {name}: {what}"));
+        return Err(fault.with_hint(format!("start it first: systemctl start {started}")));
     }
     of_processes(Server::Unit(name.clone()), name, &pids, None)
 }
@@ -114,15 +129,23 @@ fn at(text: &str, addresses: &[ListenAddress]) -> Result<Found, Fault> {
         let fault = Fault::new(FaultKind::NoSuch, format!("nobody listens at {text}"));
         return Err(fault.with_hint("`ss -ltnp` lists who listens where"));
     };
-    let server = match server_of(holder) {
+    let of_unit = |pid: &u32| match server_of(*pid) {
+        Server::Unit(name) => Some(name),
+        _ => None,
+    };
+    let holders: BTreeSet<u32> =
+        listeners.iter().flat_map(|it| procfs::who_holds(u64::from(it.inode))).collect();
+    let template = template_of(holders.iter().filter_map(of_unit));
+    let server = match template.map_or_else(|| server_of(holder), Server::Unit) {
         // Whatever this user's processes listen there with is the server's.
         Server::User(_) => Server::User(listeners[0].uid),
         server => server,
     };
     let pids = match &server {
-        Server::User(_) => {
-            let holders = listeners.iter().flat_map(|it| procfs::who_holds(u64::from(it.inode)));
-            holders.collect::<BTreeSet<u32>>().into_iter().collect()
+        Server::User(_) => holders.into_iter().collect(),
+        Server::Unit(name) if is_template(name) => {
+            let is_instance = |pid: &u32| template_of(of_unit(pid).into_iter()).as_ref() == Some(name);
+            holders.into_iter().filter(is_instance).collect()
         }
         _ => cgroup_of(&server).map(|path| cgroups::processes(&path)).unwrap_or_default(),
     };
@@ -142,6 +165,13 @@ fn server_of(pid: u32) -> Server {
     // A login's scope has whatever was started there, and a server that is started again may be in another.
     let is_shared = path == "/" || path.ends_with(".scope") || cgroups::holds(&path, &own);
     if is_shared { user() } else { Server::Cgroup(path) }
+}
+
+/// The template that these units are instances of, if they are all of one, and there are some.
+fn template_of(mut units: impl Iterator<Item = String>) -> Option<String> {
+    let template = |name: String| Some(format!("{}@.service", name.split_once('@')?.0));
+    let first = template(units.next()?)?;
+    units.all(|name| template(name).as_ref() == Some(&first)).then_some(first)
 }
 
 fn cgroup_of(server: &Server) -> Option<std::path::PathBuf> {
@@ -175,11 +205,11 @@ fn of_processes(
     addresses: Option<&[ListenAddress]>,
 ) -> Result<Found, Fault> {
     let held = held(pids);
+    let listening = listeners()?;
     let all: HashSet<u64> = held.iter().flat_map(|(_, inodes)| inodes).copied().collect();
     let mut found = BTreeMap::<ListenAddress, (u32, BTreeSet<u32>)>::new();
-    for (protocol, listener) in listeners()?.into_iter().filter(|(_, it)| all.contains(&u64::from(it.inode)))
-    {
-        let address = ListenAddress { protocol, address: listener.local };
+    for (protocol, listener) in listening.iter().filter(|(_, it)| all.contains(&u64::from(it.inode))) {
+        let address = ListenAddress { protocol: *protocol, address: listener.local };
         if addresses.is_some_and(|wanted| !wanted.contains(&address)) {
             continue;
         }
@@ -224,9 +254,25 @@ fn of_processes(
             ));
         }
     }
-    let addresses =
-        found.into_iter().map(|(address, (listeners, holders))| FoundAddress { address, listeners, holders });
+    let addresses = found.into_iter().map(|(address, (listeners, holders))| {
+        let is_there = |(protocol, it): &&(Protocol, ListenerInfo)| {
+            ListenAddress { protocol: *protocol, address: it.local } == address
+        };
+        let at = listening.iter().filter(is_there).map(|(_, it)| u64::from(it.inode));
+        let other = other(at.filter(|inode| !all.contains(inode)).collect());
+        FoundAddress { address, listeners, holders, other }
+    });
     Ok(Found { server, name: group_name(name), addresses: addresses.collect(), notes })
+}
+
+/// Whose these listeners are.
+fn other(inodes: Vec<u64>) -> Option<Other> {
+    let holder = procfs::who_holds(*inodes.first()?).into_iter().next();
+    let server = holder.map(|pid| match server_of(pid) {
+        Server::User(_) => format!("process {pid}"),
+        server => format!("{server}, process {pid}"),
+    });
+    Some(Other { listeners: inodes.len(), server })
 }
 
 fn held(pids: &[u32]) -> Vec<(u32, HashSet<u64>)> {
@@ -263,7 +309,7 @@ fn has_unix_listener(inodes: &HashSet<u64>) -> bool {
 
 /// What a group can be called of what its server is: `nginx.service` is `nginx`.
 fn group_name(name: &str) -> GroupName {
-    let name = name.strip_suffix(".service").unwrap_or(name).to_ascii_lowercase();
+    let name = name.strip_suffix(".service").unwrap_or(name).trim_end_matches('@').to_ascii_lowercase();
     let name: String =
         name.chars().map(|it| if it.is_ascii_alphanumeric() || it == '_' { it } else { '-' }).collect();
     let name = name.trim_start_matches(|it: char| !it.is_ascii_lowercase());
@@ -285,9 +331,19 @@ mod tests {
         let name = |text: &str| group_name(text).to_string();
         assert_eq!(name("nginx.service"), "nginx");
         assert_eq!(name("app@1.service"), "app-1");
+        assert_eq!(name("app@.service"), "app");
         assert_eq!(name("MyApp.service"), "myapp");
         assert_eq!(name("42"), "server");
         assert_eq!(name(&"x".repeat(50)).len(), crate::names::GROUP_NAME_MAX);
+    }
+
+    #[test]
+    fn instances_of_one_template_are_one_server() {
+        let template = |names: &[&str]| template_of(names.iter().map(|it| (*it).to_owned()));
+        assert_eq!(template(&["app@1.service", "app@2.service"]).as_deref(), Some("app@.service"));
+        assert_eq!(template(&["app@1.service", "app.service"]), None);
+        assert_eq!(template(&["app@1.service", "web@1.service"]), None);
+        assert_eq!(template(&[]), None);
     }
 
     #[test]

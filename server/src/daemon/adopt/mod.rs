@@ -24,7 +24,8 @@ use super::{
     memory::give_back,
     registry::Daemon,
     settings::{
-        AdoptSettings, Deadlines, FlowSettings, GroupSettings, Mode, Readiness, RestartKind, WhenEmpty,
+        AdoptSettings, Deadlines, FlowSettings, GroupSettings, Mode, Readiness, RestartKind, Server,
+        WhenEmpty,
     },
     shared::Shared,
 };
@@ -51,6 +52,7 @@ impl Daemon {
         let found = reading.run(move || find(&target, unit)).await.map_err(given_up)??;
         let group = name.unwrap_or_else(|| found.name.clone());
         self.require_free(&group, &found)?;
+        require_alone(&found)?;
         let mut adopted = report(&group, &found);
         if !dry_run {
             let settings = settings(group.clone(), &found);
@@ -125,6 +127,29 @@ impl Daemon {
         };
         tokio::time::timeout(SERVES_WITHIN, serves).await.map_err(|_| late())?.map(drop)
     }
+}
+
+/// Refuses a server beside which somebody else listens at the same address: that one would get nothing any more.
+fn require_alone(found: &Found) -> Result<(), Fault> {
+    let Some((address, other)) = found.addresses.iter().find_map(|it| Some((it.address, it.other.as_ref()?)))
+    else {
+        return Ok(());
+    };
+    let whose = other.server.as_ref().map(|server| format!(" ({server})")).unwrap_or_default();
+    let count = match other.listeners {
+        1 => "1 listener of others is".to_owned(),
+        count => format!("{count} listeners of others are"),
+    };
+    let server = &found.server;
+    let message = format!("cannot adopt {server}: {count} at {address} too{whose}, and would get nothing");
+    let hint = match server {
+        Server::Unit(name) if name.contains('@') => {
+            let template = name.split('@').next().unwrap_or_default();
+            format!("`steer adopt {template}@` takes all instances; else stop the others first")
+        }
+        _ => "stop them first, or have all of them be one unit, template or cgroup".to_owned(),
+    };
+    Err(Fault::new(FaultKind::Refused, message).with_hint(hint))
 }
 
 /// A group of a server that was found.

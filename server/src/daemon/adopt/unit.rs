@@ -15,10 +15,11 @@ use crate::{
     },
     engine::event::Millis,
     names::GroupName,
-    units::{Manager, UnitError},
+    sockets::procfs,
+    units::{Manager, Unit, UnitError, UnitName, is_template},
 };
 
-use super::find::FoundUnit;
+use super::{find::FoundUnit, given_up};
 
 /// How long a server's own restart may take, where nobody says otherwise.
 const RESTARTS_WITHIN: Duration = Duration::from_secs(120);
@@ -26,10 +27,23 @@ const RESTARTS_WITHIN: Duration = Duration::from_secs(120);
 impl Daemon {
     /// The unit of this name.
     pub(super) async fn find_unit(&self, name: &str) -> Result<FoundUnit, Fault> {
-        let found = async { Manager::connect().await?.find(name).await };
-        let unit = found.await.map_err(|error| fault(&error))?;
-        let triggered_by = unit.sockets().map(str::to_owned).collect();
-        Ok(FoundUnit { name: unit.name, control_group: unit.control_group, triggered_by })
+        let found = async {
+            let (manager, name) = (Manager::connect().await?, UnitName::complete(name)?);
+            let units = match name.is_template() {
+                true => manager.instances(name.as_str()).await?,
+                false => vec![manager.find(name.as_str()).await?],
+            };
+            Ok((name, units))
+        };
+        let (name, units) = found.await.map_err(|error: UnitError| fault(&error))?;
+        let triggered_by = units.iter().flat_map(Unit::sockets).map(str::to_owned).collect();
+        // An alias is another name of its unit.
+        let name = match name.is_template() {
+            true => name.to_string(),
+            false => units.first().map(|unit| unit.name.clone()).unwrap_or_default(),
+        };
+        let control_groups = units.into_iter().filter_map(|unit| unit.control_group).collect();
+        Ok(FoundUnit { name, control_groups, triggered_by })
     }
 }
 
@@ -54,8 +68,19 @@ impl Daemon {
         match (adopted.restart, adopted.server) {
             (Some(command), _) => run(&command, limit).await?,
             (None, Server::Unit(unit)) => {
-                let restarted = async { Manager::connect().await?.reload_or_restart(&unit, limit).await };
-                restarted.await.map_err(|error| fault(&error))?;
+                let restarted = async {
+                    let manager = Manager::connect().await?;
+                    let instances = match is_template(&unit) {
+                        true => manager.instances(&unit).await?.into_iter().map(|it| it.name).collect(),
+                        false => vec![unit],
+                    };
+                    // One after another: the others serve meanwhile.
+                    for unit in instances {
+                        manager.reload_or_restart(&unit, limit).await?;
+                    }
+                    Ok(())
+                };
+                restarted.await.map_err(|error: UnitError| fault(&error))?;
             }
             (None, _) => {
                 let message = format!(
@@ -66,6 +91,32 @@ impl Daemon {
         }
         self.journal().add("restarted", group, None, None, "its server, by its own means".to_owned());
         Ok(Response::Done(Done { answers: 0, milliseconds: millis(began.elapsed()) }))
+    }
+}
+
+impl Daemon {
+    /// The workers of a group whose processes are a unit's.
+    pub(in crate::daemon) async fn workers_of(
+        &self,
+        group: &GroupName,
+        unit: String,
+    ) -> Result<Vec<u32>, Fault> {
+        let workers = self.view(group).await?.engine.workers();
+        let pids: Vec<(u32, u32)> = workers.iter().filter_map(|it| Some((it.index, it.pid?))).collect();
+        let is_units = |pid: u32, unit: &str| {
+            procfs::cgroup_of(pid).is_some_and(|path| path.split('/').any(|part| part == unit))
+        };
+        let (name, reading) = (unit.clone(), &self.inner.threads.reading);
+        let found =
+            move || pids.into_iter().filter(|(_, pid)| is_units(*pid, &name)).map(|(it, _)| it).collect();
+        let workers: Vec<u32> = reading.run(found).await.map_err(given_up)?;
+        if workers.is_empty() {
+            let fault = Fault::new(FaultKind::NoSuch, format!("no worker of {group} is a process of {unit}"));
+            return Err(
+                fault.with_hint(format!("`steer status {group}` lists the workers with their processes"))
+            );
+        }
+        Ok(workers)
     }
 }
 

@@ -3,7 +3,6 @@
 use std::{
     collections::{BTreeSet, HashSet},
     os::fd::OwnedFd,
-    path::PathBuf,
 };
 
 use socket2::{Domain, Socket, Type};
@@ -12,7 +11,6 @@ use crate::{
     daemon::describe::describe,
     sockets::{
         address::{ListenAddress, Protocol},
-        cgroups,
         diag::{Diag, ListenerInfo},
         inherited::Inherited,
         options::{self, SocketError},
@@ -23,11 +21,13 @@ use crate::{
     workers::discover::{Discovered, Refusal},
 };
 
+use super::cgroup::ServerCgroups;
+
 /// What tells the server's sockets from others.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Whose {
     /// Its processes are in this cgroup; where there is none now, it has none.
-    InCgroup(Option<PathBuf>),
+    InCgroup(Option<ServerCgroups>),
     /// Any of the group's owner's.
     OfOwner,
 }
@@ -36,7 +36,7 @@ impl Whose {
     /// The server's processes, those that hold one of these sockets at least.
     fn processes(&self, inodes: &HashSet<u64>) -> Vec<u32> {
         match self {
-            Self::InCgroup(directory) => directory.as_deref().map(cgroups::processes).unwrap_or_default(),
+            Self::InCgroup(cgroups) => cgroups.as_ref().map(ServerCgroups::processes).unwrap_or_default(),
             Self::OfOwner => {
                 let holders: BTreeSet<u32> =
                     inodes.iter().flat_map(|inode| procfs::who_holds(*inode)).collect();

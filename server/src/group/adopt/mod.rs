@@ -3,6 +3,7 @@
 //! A listener is known by its cookie, whatever processes hold it: servers keep sockets and change processes, or the other way round. What
 //! counts as ready is that somebody takes from it. No descriptor of one is kept: it would hide that the server has closed it.
 
+mod cgroup;
 mod follow;
 mod look;
 mod places;
@@ -10,7 +11,6 @@ mod unit;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
-    path::PathBuf,
     time::Duration,
 };
 
@@ -20,6 +20,7 @@ use crate::{
     sockets::{address::ListenAddress, cgroups, inherited::Inherited},
 };
 
+use self::cgroup::ServerCgroups;
 use self::places::{Place, place};
 pub(crate) use self::{
     look::{At, Came, Look, Question, Wanted, Whose, look},
@@ -58,7 +59,7 @@ pub(crate) struct Adoption {
     settings: AdoptSettings,
     addresses: Vec<ListenAddress>,
     /// Where the server's processes are, where a cgroup tells them from others.
-    cgroup: Option<PathBuf>,
+    cgroups: Option<ServerCgroups>,
     listeners: BTreeMap<u64, Known>,
     /// Workers that begin, with the listeners that each begins with.
     offered: BTreeMap<u32, Vec<(usize, Came)>>,
@@ -81,15 +82,10 @@ impl Adoption {
     /// Of a group that begins, or goes on with what an earlier daemon knew.
     pub(crate) fn new(settings: &GroupSettings, addresses: Vec<ListenAddress>) -> Option<Self> {
         let adopt = settings.adopt.clone()?;
-        let cgroup = match &adopt.server {
-            Server::Cgroup(path) => cgroups::of_path(path),
-            Server::Unit(name) => unit::control_group(name).and_then(|path| cgroups::of_path(&path)),
-            Server::User(_) => None,
-        };
         Some(Self {
+            cgroups: ServerCgroups::of(&adopt.server),
             settings: adopt,
             addresses,
-            cgroup,
             listeners: BTreeMap::new(),
             offered: BTreeMap::new(),
             refused: HashSet::new(),
@@ -110,7 +106,7 @@ impl Adoption {
     /// Has the server's processes be looked for in this cgroup of systemd's from now on; in the one before where there is none now.
     pub(crate) fn is_in(&mut self, control_group: Option<&str>) {
         if let Some(path) = control_group.and_then(cgroups::of_path) {
-            self.cgroup = Some(path);
+            self.cgroups = Some(ServerCgroups::One(path));
         }
     }
 
@@ -216,7 +212,7 @@ impl Adoption {
             Wanted { address, known, v6_only }
         });
         let whose = match server {
-            Server::Unit(_) | Server::Cgroup(_) => Whose::InCgroup(self.cgroup.clone()),
+            Server::Unit(_) | Server::Cgroup(_) => Whose::InCgroup(self.cgroups.clone()),
             Server::User(_) => Whose::OfOwner,
         };
         Question { whose, owner: *owner, wanted: wanted.collect(), is_first }

@@ -8,7 +8,7 @@ use crate::{
     daemon::describe::describe,
     group::message::{Inbox, Message},
     names::GroupName,
-    units::{DropIn, Manager, UnitError, UnitState},
+    units::{DropIn, Manager, UNIT_STOPPED, UnitError, UnitState, is_template},
 };
 
 /// How long until systemd is tried again that could not be reached.
@@ -24,14 +24,6 @@ pub(crate) struct Followed {
     pub(crate) group: GroupName,
     /// The control socket by which the unit's stop drains.
     pub(crate) socket: PathBuf,
-}
-
-/// The unit's cgroup now, asked in the calling thread, which may block; nothing where it does not run, or cannot be asked for.
-pub(crate) fn control_group(unit: &str) -> Option<String> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
-    let found = runtime.block_on(async { Manager::connect().await?.find(unit).await });
-    let found = found.inspect_err(|error| tracing::warn!("{unit}: {}", describe(error))).ok()?;
-    found.control_group
 }
 
 /// The task that has a group be told of what becomes of its unit. It ends with this value.
@@ -68,7 +60,7 @@ impl Drop for Follower {
     }
 }
 
-/// Returns where the group has ended.
+/// Returns where the group has ended, or nothing more is to be told of the unit.
 async fn follow(followed: &Followed, inbox: &Inbox) -> Result<(), UnitError> {
     let manager = Manager::connect().await?;
     if let Err(error) = install(followed, &manager).await {
@@ -78,6 +70,10 @@ async fn follow(followed: &Followed, inbox: &Inbox) -> Result<(), UnitError> {
             followed.unit,
             describe(&error)
         );
+    }
+    if is_template(&followed.unit) {
+        // Its instances come and go; while one works nobody waits, and else the hold ends by its own time.
+        return Ok(());
     }
     let mut states = manager.watch(&followed.unit).await?;
     loop {
@@ -92,7 +88,11 @@ async fn follow(followed: &Followed, inbox: &Inbox) -> Result<(), UnitError> {
 async fn install(Followed { unit, group, socket }: &Followed, manager: &Manager) -> Result<bool, UnitError> {
     let own = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("/usr/bin/steer"));
     let (own, socket, all) = (own.to_string_lossy(), socket.to_string_lossy(), format!("{group}/*"));
-    let command = [&own, "--socket", &socket, "drain", &all, "--until-replaced", "--timeout", DRAINS_WITHIN];
+    let mut command =
+        vec![&*own, "--socket", &socket, "drain", &all, "--until-replaced", "--timeout", DRAINS_WITHIN];
+    if is_template(unit) {
+        command.extend(["--unit", UNIT_STOPPED]);
+    }
     DropIn::of(unit).install(manager, &command).await
 }
 
