@@ -119,7 +119,7 @@ impl Group {
             generation: id,
             successor: drain.successor,
             outcome,
-            began: drain.began.unwrap_or_default(),
+            began: drain.began.unwrap_or_else(|| unseen(drain)),
             ended,
             migrated: drain.moved.clone(),
             exit: generation.exit.clone(),
@@ -168,6 +168,12 @@ impl Group {
     }
 }
 
+/// What a drain began with that has ended before anybody looked, as on a busy machine: what was moved or reset was there.
+fn unseen(drain: &Drain) -> Observation {
+    let unaccepted = drain.moved.values().sum::<u64>() + drain.reset;
+    Observation { unaccepted, ..Observation::default() }
+}
+
 fn drain_message(drain: &Drain, generation: &Generation) -> Option<String> {
     let lost = match &drain.cause {
         Cause::Lost(why) | Cause::Left(why) => Some(why.clone()),
@@ -175,7 +181,7 @@ fn drain_message(drain: &Drain, generation: &Generation) -> Option<String> {
         Cause::Asked => None,
     };
     let late = drain.late.then(|| {
-        let left = drain.at_deadline.unwrap_or_default();
+        let left = drain.at_deadline.unwrap_or_else(|| unseen(drain));
         let flows =
             if left.flows > 0 { format!(", and {} flows of datagrams", left.flows) } else { String::new() };
         format!(
