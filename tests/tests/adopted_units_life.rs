@@ -8,9 +8,12 @@ use std::{
     time::Duration,
 };
 
+use steer::load::four_tuples;
 use steer_tests::{
     host::Host,
+    load::{Load, visit},
     netns,
+    python::PLAIN_SERVER,
     traffic::Traffic,
     units_served::{NGINX, NODE_THAT_ENDS, Served},
     wait,
@@ -255,5 +258,42 @@ fn a_unit_that_is_kept_outlives_daemons_and_is_there_at_a_boot() {
         traffic.more(100);
         let tally = traffic.end();
         println!("units-boot: at the boot {} connections, {} failed", tally.connections, tally.failed);
+    });
+}
+
+#[test]
+#[ignore = "needs a Debian tree; cargo xtask servers --adopted runs it"]
+fn a_program_of_the_same_user_in_another_unit_gets_nothing() {
+    const UNIT: &str = "[Service]\nExecStart=/usr/bin/python3 /srv/app.py 127.0.0.1 8086\n";
+    const CONNECTIONS: u64 = 100_000;
+    netns::run("units-stranger", |namespace| {
+        let host = Host::start(namespace);
+        host.machine.write("/srv/app.py", PLAIN_SERVER);
+        host.add(&[("app.service", UNIT), ("stranger.service", UNIT)]);
+        host.systemctl(&["start", "app"]);
+        let address = (Ipv4Addr::LOCALHOST, 8086).into();
+        wait::until("it serves", SOON, || {
+            TcpStream::connect(address).map(drop).map_err(|error| error.to_string())
+        });
+        host.does(&["adopt", "app", "--name", "web"]);
+        host.until_working("web", 1);
+        host.systemctl(&["start", "stranger"]);
+        host.until("the stranger is seen", "web", |group| group.strangers == 1);
+        let clients: Vec<_> = (1..=16).map(|number| [127, 1, 0, number].into()).collect();
+        let load = Load::start(four_tuples(&clients, 20_000..20_064, &[address]), 16);
+        load.wait_for(CONNECTIONS);
+        let tally = load.end();
+        let stranger = host.machine.property("stranger", "MainPID");
+        let by: Vec<_> = tally.by_responder.iter().map(|(who, count)| (who.pid.clone(), *count)).collect();
+        println!(
+            "units-stranger: {} connections, {} failed, by process {by:?}, the stranger is {stranger}",
+            tally.connections, tally.failed
+        );
+        assert_eq!(tally.failed, 0);
+        assert!(by.len() == 1 && by[0].0 != stranger, "{by:?}");
+        // With the group's end the kernel's hash chooses again, and it has its part.
+        host.does(&["release", "web"]);
+        let tally = visit(&four_tuples(&clients, 20_100..20_116, &[address]), 16);
+        assert_eq!(tally.by_responder.len(), 2, "{:?}", tally.by_responder);
     });
 }
