@@ -62,13 +62,24 @@ impl Group {
         }
     }
 
+    /// Whether a worker that was drained is back at work, as another listener has come to it.
+    pub(super) fn is_replaced(&self, index: u32) -> bool {
+        self.rules.adopts && self.workers.get(&index).is_some_and(|worker| worker.goal == Goal::Work)
+    }
+
     /// Gives up the places that nobody has taken again.
     pub(super) fn step_vacancies(&mut self, now: Millis) {
         if !self.rules.adopts || !self.workers.values().any(Worker::takes_part) {
             return;
         }
-        for (_, worker) in self.workers.iter_mut().filter(|(_, worker)| is_vacant(worker)) {
-            if worker.vacant_since.is_some_and(|since| now >= since + VACANCY) {
+        let is_given_up = |worker: &Worker| {
+            is_vacant(worker) && worker.vacant_since.is_some_and(|since| now >= since + VACANCY)
+        };
+        let given_up: Vec<u32> =
+            self.workers.iter().filter(|(_, worker)| is_given_up(worker)).map(|(&index, _)| index).collect();
+        for index in given_up {
+            self.end_ramp(index, "its server has a listener less");
+            if let Some(worker) = self.workers.get_mut(&index) {
                 worker.goal = Goal::Leave;
             }
         }

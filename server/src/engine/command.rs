@@ -111,6 +111,7 @@ impl Group {
         self.retire(now, id, index, Goal::Drained, timeout);
         if let Some(worker) = self.workers.get_mut(&index) {
             worker.returns = until_replaced;
+            worker.vacant_since = until_replaced.then_some(now).or(worker.vacant_since);
         }
         Ok(())
     }
@@ -253,6 +254,13 @@ impl Group {
         let Some(id) = worker.operation.filter(|_| worker.goal == Goal::Drained) else { return };
         for drain in worker.drains_mut() {
             drain.operation = None;
+        }
+        if let Some(operation) = self.operations.get_mut(&id).filter(|operation| operation.workers.len() > 1)
+        {
+            // The others of an adopted server's drain on.
+            operation.workers.remove(&index);
+            worker.operation = None;
+            return;
         }
         self.fail(id, refused(format!("worker {index} was put back to work while it drained"), None));
         self.finish(id);

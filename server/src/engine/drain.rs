@@ -275,7 +275,7 @@ impl Drain {
     }
 
     /// Whether the listener was closed by the server that has it.
-    fn has_left(&self) -> bool {
+    pub(super) fn has_left(&self) -> bool {
         matches!(self.cause, Cause::Left(_))
     }
 

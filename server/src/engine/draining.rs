@@ -107,14 +107,15 @@ impl Group {
     fn end_drain(&mut self, id: GenerationId) {
         let Some(generation) = self.generation(id) else { return };
         let Phase::Draining(drain) = &generation.phase else { return };
+        let ended = ended(drain);
         let outcome = match (drain.late, &drain.cause) {
             (true, _) => Outcome::Deadline,
             (false, Cause::Lost(_)) => Outcome::Lost,
             (false, Cause::Asked) if drain.deserted => Outcome::Lost,
+            // Its server has closed the socket under flows, which end with it.
+            (false, Cause::Left(_)) if ended.flows > 0 => Outcome::Lost,
             (false, Cause::Asked | Cause::Left(_)) => Outcome::Drained,
         };
-        let mut ended = drain.last.unwrap_or_default();
-        ended.unaccepted += drain.reset;
         let receipt = Receipt {
             generation: id,
             successor: drain.successor,
@@ -168,6 +169,15 @@ impl Group {
     }
 }
 
+/// What was left at the end. Where a server has closed a listener, its process goes on with what it had accepted, as it was seen last.
+fn ended(drain: &Drain) -> Observation {
+    let seen = match (drain.last, drain.began) {
+        (None, Some(began)) if drain.has_left() => Observation { handshakes: 0, unaccepted: 0, ..began },
+        (last, _) => last.unwrap_or_default(),
+    };
+    Observation { unaccepted: seen.unaccepted + drain.reset, ..seen }
+}
+
 /// What a drain began with that has ended before anybody looked, as on a busy machine: what was moved or reset was there.
 fn unseen(drain: &Drain) -> Observation {
     let unaccepted = drain.moved.values().sum::<u64>() + drain.reset;
@@ -176,7 +186,11 @@ fn unseen(drain: &Drain) -> Observation {
 
 fn drain_message(drain: &Drain, generation: &Generation) -> Option<String> {
     let lost = match &drain.cause {
-        Cause::Lost(why) | Cause::Left(why) => Some(why.clone()),
+        Cause::Left(why) => Some(match ended(drain).connections {
+            0 => why.clone(),
+            open => format!("{why}, and goes on with {open} open connections"),
+        }),
+        Cause::Lost(why) => Some(why.clone()),
         Cause::Asked if drain.deserted => Some("its process ended before it was told to".to_owned()),
         Cause::Asked => None,
     };

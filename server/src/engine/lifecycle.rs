@@ -100,10 +100,14 @@ impl Group {
         }
     }
 
-    /// Gives up a generation that is not ready: kills it and, once it has ended, forgets it. No table has named it.
+    /// Gives up a generation that is not ready: kills it and, once it has ended, forgets it. No table has named it. The process of a
+    /// server that somebody else starts is only forgotten.
     pub(super) fn abandon(&mut self, now: Millis, id: GenerationId) {
+        let adopts = self.rules.adopts;
         let Some(generation) = self.generation_mut(id) else { return };
-        if matches!(generation.phase, Phase::Starting { .. }) {
+        if matches!(generation.phase, Phase::Starting { .. }) && adopts {
+            self.forget(id);
+        } else if matches!(generation.phase, Phase::Starting { .. }) {
             generation.phase = Phase::Abandoned { until: now + KILL_PATIENCE };
             self.effects.push(Effect::Signal { generation: id, signal: Signal::Kill });
         }

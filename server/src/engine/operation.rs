@@ -159,7 +159,10 @@ impl Group {
                         && operation.workers.iter().all(|index| self.is_settled(*index))
                 }
                 (_, Task::Ramp) => false,
-                (_, Task::Empty) => operation.workers.iter().all(|index| self.is_empty(*index)),
+                (_, Task::Empty) => {
+                    let is_done = |index: &u32| self.is_empty(*index) || self.is_replaced(*index);
+                    operation.workers.iter().all(is_done) && !self.has_drains(id)
+                }
                 (_, Task::Settled) => operation.workers.iter().all(|index| self.is_settled(*index)),
             };
             if is_over {

@@ -46,6 +46,8 @@ impl GroupHost {
             Effect::Probe { generation } => self.probe(generation),
             Effect::Publish(layout) => self.publish_table(layout),
             Effect::Observe { generation, first_instant } => self.observe(generation, first_instant),
+            // The engine signals no process of an adopted server, and nobody else may have it done.
+            Effect::Signal { .. } if self.adoption.is_some() => {}
             Effect::Signal { generation, signal } => self.processes.signal(generation, signal),
             Effect::ShutListener { generation, slot } => self.shut_listener(generation, slot),
             Effect::Forget { generation, slot } => self.forget(generation, slot),

@@ -22,7 +22,22 @@ impl World {
             Action::DrainForever(worker) => {
                 Command::Drain { worker, timeout: Some(Millis::MAX), until_replaced: false }
             }
-            Action::Undrain(worker) => Command::Undrain { worker },
+            Action::DrainUntilReplaced(worker) => Command::Drain { worker, timeout, until_replaced: true },
+            Action::DrainAllUntilReplaced => Command::DrainAll { workers: None, timeout },
+            Action::Come(worker) => return self.come(worker),
+            Action::ComeAll => {
+                return (0..self.group().rules.workers).try_for_each(|worker| self.come(worker));
+            }
+            Action::Go(worker) => return self.go(worker),
+            Action::GoAll => return (0..self.group().rules.workers).try_for_each(|worker| self.go(worker)),
+            Action::Expect(is_coming) => return self.tell(Event::Expected { is_coming }),
+            Action::Undrain(worker) => {
+                if self.group().rules.adopts {
+                    // A listener that is in no slot is found by the next look.
+                    self.plan_soon(Happening::Act(Action::Come(worker)));
+                }
+                Command::Undrain { worker }
+            }
             Action::Scale(workers) => Command::Scale { workers, timeout },
             Action::Stop => Command::Stop { timeout },
             Action::Canary(worker, permille, hold) => {

@@ -33,6 +33,14 @@ impl World {
                 let delay = self.entropy.delay() + slow;
                 self.plan(delay, Happening::Observe(generation, first_instant));
             }
+            Effect::Signal { .. } if self.group().rules.adopts => {
+                return Err(format!("an adopted server is signalled: {effect:?}"));
+            }
+            Effect::ShutListener { generation, .. }
+                if self.group().rules.adopts && self.listens(generation) =>
+            {
+                return Err(format!("a listener that its server has is shut: {effect:?}"));
+            }
             Effect::Signal { generation, signal } => {
                 if signal == Signal::Stop {
                     self.check_stop(generation)?;
@@ -105,12 +113,14 @@ impl World {
     }
 
     pub(super) fn forget(&mut self, id: GenerationId, slot: Slot) -> Checked {
+        // Of a listener that its server goes on to have, only the slot is given back.
+        let is_the_servers = self.group().rules.adopts;
         let listener = self.processes.get_mut(&id).and_then(|process| {
             process.is_forgotten = true;
-            process.accepts = false;
+            process.accepts &= is_the_servers;
             process.listener
         });
-        if let Some(listener) = listener {
+        if let Some(listener) = listener.filter(|_| !is_the_servers) {
             if !self.kernel.listeners[listener].queue.is_empty() {
                 return Err(format!("{id:?} is forgotten with connections in its queue"));
             }

@@ -77,6 +77,12 @@ impl Ledger {
         for effect in effects {
             self.take_in_effect(now, group, effect)?;
         }
+        if group.rules.adopts {
+            // A place that was given up has lost its weight.
+            let is_there = |worker: &u32| group.workers.get(worker).is_some_and(|it| it.goal != Goal::Leave);
+            self.idle.retain(is_there);
+            self.weights.retain(|worker, _| is_there(worker));
+        }
         self.note_drains(group)
     }
 
@@ -197,7 +203,7 @@ impl Ledger {
             return Err(format!("table {} is published while table {other} is in flight", layout.epoch));
         }
         let named = Named::new(layout, &self.slots, group)?;
-        if group.rules.hold && !group.stopping && layout.hold.is_none() {
+        if group.may_hold() && layout.hold.is_none() {
             return Err(format!("table {} has no last resort", layout.epoch));
         }
         let previous = self.tables.last();
@@ -243,7 +249,9 @@ impl Ledger {
                 }
             }
         }
-        if let Some(id) = self.drains.keys().find(|id| !seen.contains_key(id)) {
+        // One that is put back to work in the midst of it goes on, and there is nothing to be said.
+        let is_back = |id: &GenerationId| group.rules.adopts && group.generation(*id).is_some();
+        if let Some(id) = self.drains.keys().find(|id| !seen.contains_key(id) && !is_back(id)) {
             return Err(format!("the drain of {id:?} has ended without a receipt"));
         }
         self.drains = seen;

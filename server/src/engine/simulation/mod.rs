@@ -6,6 +6,7 @@
 //! effects alone, so that they serve [`replay`] too. A failing case prints its log of events.
 
 mod act;
+mod adopted;
 mod canaries;
 mod daemon;
 mod entropy;

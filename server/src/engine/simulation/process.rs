@@ -64,6 +64,10 @@ impl World {
             open: BTreeSet::new(),
         };
         self.processes.insert(id, process);
+        if self.group().rules.adopts {
+            self.begin_adopted(id);
+            return Ok(());
+        }
         self.plan_soon(Happening::Fork(id));
         Ok(())
     }

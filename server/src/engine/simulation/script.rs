@@ -66,6 +66,16 @@ pub(super) enum Action {
     Burst,
     /// An event of the past comes again.
     Stale,
+    /// Of a server that somebody else starts: a listener comes for a worker, or for each.
+    Come(u32),
+    ComeAll,
+    /// A worker's listener is closed, or each.
+    Go(u32),
+    GoAll,
+    /// Whether the server is about to be started again.
+    Expect(bool),
+    DrainUntilReplaced(u32),
+    DrainAllUntilReplaced,
 }
 
 /// What becomes of one start.
