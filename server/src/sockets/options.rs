@@ -162,9 +162,13 @@ pub fn shut_listener(listener: impl AsFd) -> Result<(), SocketError> {
 ///
 /// `inet_shutdown` leaves a socket in LISTEN alone unless RCV_SHUTDOWN is asked for, but ends in
 /// `sk_state_change`, which wakes. Needed after a migration on kernels from 5.14 to those that fix
-/// CVE-2026-46015, where a connection that was moved wakes nobody; harmless on the others.
+/// CVE-2026-46015, where a connection that was moved wakes nobody; harmless on the others. A listener that has been closed or shut down
+/// meanwhile has nobody to wake.
 pub fn wake_receivers(listener: impl AsFd) -> Result<(), SocketError> {
-    SockRef::from(&listener).shutdown(Shutdown::Write).map_err(failed("wake the receivers of the listener"))
+    match SockRef::from(&listener).shutdown(Shutdown::Write) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotConnected => Ok(()),
+        woken => woken.map_err(failed("wake the receivers of the listener")),
+    }
 }
 
 /// Takes a UDP socket out of its group and out of reach of any datagram, for good: it may then be closed, and cannot send any more.

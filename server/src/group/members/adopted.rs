@@ -11,9 +11,16 @@ use super::{Members, endpoint::Endpoint, member::Member};
 
 impl Members {
     /// Forgets the members at an address that are not among these, by cookie: the kernel has taken them out of their slots. Their slots.
-    pub(crate) fn leave_gone(&mut self, address: usize, present: &HashSet<u64>) -> Vec<Slot> {
+    ///
+    /// Only of these slots, the server's: a holding listener that was made since the look is not among those present.
+    pub(crate) fn leave_gone(
+        &mut self,
+        address: usize,
+        present: &HashSet<u64>,
+        of: impl Fn(Slot) -> bool,
+    ) -> Vec<Slot> {
         let endpoint = &mut self.endpoints[address];
-        endpoint.leave_gone(present).unwrap_or_else(|error| {
+        endpoint.leave_gone(present, of).unwrap_or_else(|error| {
             tracing::warn!("{}: {}", endpoint.address, describe(&error));
             Vec::new()
         })
@@ -53,9 +60,13 @@ impl Members {
 }
 
 impl Endpoint {
-    fn leave_gone(&mut self, present: &HashSet<u64>) -> Result<Vec<Slot>, DataplaneError> {
+    fn leave_gone(
+        &mut self,
+        present: &HashSet<u64>,
+        of: impl Fn(Slot) -> bool,
+    ) -> Result<Vec<Slot>, DataplaneError> {
         let mut changed = Vec::new();
-        for (&slot, members) in &mut self.members {
+        for (&slot, members) in self.members.iter_mut().filter(|(slot, _)| of(**slot)) {
             let is_gone = |member: &&Member| !present.contains(&member.cookie);
             let gone: Vec<u8> = members.iter().filter(is_gone).map(|member| member.place).collect();
             if gone.is_empty() {
