@@ -95,5 +95,6 @@ fn granian(site: &Site, steps: Vec<Step>) -> Box<dyn Changing> {
     let line = site.first(&format!(
         "granian --interface asgi --host BARE --port PORT --workers {WORKERS} --respawn-failed-workers --working-dir DIR app:app"
     ));
-    Box::new(Led::start(site, &line, WORKERS, steps))
+    // Each worker binds for itself.
+    Box::new(Led { listeners: |workers| workers, ..Led::start(site, &line, WORKERS, steps) })
 }
