@@ -33,9 +33,10 @@ const STIR: Millis = 1_000;
 /// configuration binds and never does.
 const UNREADY_MAX: Millis = 5_000;
 
-/// How long a listener that comes while each place is taken waits for one that is left. HAProxy binds its new listeners before it has the old
-/// ones closed; with a place of its own at once, each reload would move the 4-tuples, and leave the old place to nobody.
-const SUCCEEDS_WITHIN: Millis = 500;
+/// How long a listener that comes while each place is taken waits for one that is left, as long as a place waits for a listener. HAProxy binds
+/// its new listeners some milliseconds before it has the old ones closed, granian 3.5 s. With a place of its own at once, each reload would move
+/// the 4-tuples, and leave the old place to nobody. What it costs: a server that grows gets nothing to its new listeners for as long.
+const SUCCEEDS_WITHIN: Millis = 5_000;
 
 /// How often they are looked for then.
 pub(crate) const OFTEN: Duration = Duration::from_millis(4);
@@ -252,8 +253,10 @@ impl Adoption {
         let found = place(&places, address, &came.taken_by);
         if found.is_none() && self.has_looked {
             let since = *self.waiting.entry(cookie).or_insert(now);
-            if now < since + SUCCEEDS_WITHIN {
+            if since == now {
                 self.stir(now);
+            }
+            if now < since + SUCCEEDS_WITHIN {
                 return None;
             }
         }

@@ -5,7 +5,10 @@ use std::collections::BTreeSet;
 use rustix::process::Signal;
 use steer_tests::{process, steer::Steer};
 
-use crate::{program::Program, site::Site};
+use crate::{
+    program::{Program, tell},
+    site::Site,
+};
 
 /// A server that runs and can be changed.
 pub(crate) trait Changing {
@@ -17,6 +20,11 @@ pub(crate) trait Changing {
 
     /// Its first process.
     fn pid(&self) -> u32;
+
+    /// How many 4-tuples another of its listeners has taken after a change than before, as the server itself tells.
+    fn moved(&self) -> u64 {
+        0
+    }
 
     /// Ends it.
     fn end(self: Box<Self>);
@@ -62,14 +70,14 @@ impl Changing for Led {
         let is_new = |now: &BTreeSet<u32>| now.is_disjoint(&before);
         match *step {
             Step::Renews(signal, count) => {
-                process::signal(self.program.pid(), signal);
+                tell(self.program.pid(), signal);
                 self.program.until_workers("all its workers are new", |now| {
                     count.map_or(!now.is_empty(), |count| now.len() == count) && is_new(now)
                 });
                 self.workers = count.unwrap_or(self.workers);
             }
             Step::Resizes(signal, count) => {
-                process::signal(self.program.pid(), signal);
+                tell(self.program.pid(), signal);
                 self.program.until_workers("it has so many workers", |now| now.len() == count);
                 self.workers = count;
             }

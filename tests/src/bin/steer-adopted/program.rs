@@ -76,6 +76,22 @@ fn kill(all: &BTreeSet<u32>) {
     }
 }
 
+/// Sends a process a signal once it catches it: HAProxy's master, which runs its program anew at each reload, is deaf meanwhile.
+#[track_caller]
+pub(crate) fn tell(pid: u32, signal: Signal) {
+    let bit = 1_u64 << (signal.as_raw() - 1);
+    wait::until("it catches the signal", SOON, || {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let has = |name: &str| {
+            let mask = status.lines().find_map(|line| line.strip_prefix(name));
+            mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+                .is_some_and(|mask| mask & bit != 0)
+        };
+        if has("SigCgt:") && !has("SigBlk:") { Ok(()) } else { Err(status) }
+    });
+    process::signal(pid, signal);
+}
+
 /// Waits until a process has ended that somebody else may be the parent of.
 #[track_caller]
 pub(crate) fn gone(pid: u32) {

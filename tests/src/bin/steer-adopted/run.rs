@@ -131,6 +131,7 @@ fn in_namespace(
     {
         println!("{}{}", steer.command(["events"]).stdout, site.said());
     }
+    let moved = moved.map(|moved| moved + server.moved());
     server.end();
     if let Some(steer) = &mut steer {
         steer.stop(SOON);

@@ -21,8 +21,6 @@ pub(crate) struct Site {
     pub(crate) addresses: Vec<SocketAddr>,
     /// What its clients do, the last of it where there is more than one.
     exchange: Exchange,
-    /// The file by which a server enters the cgroup that it is to be in, where it is to be in one.
-    pub(crate) cgroup: Option<PathBuf>,
 }
 
 impl Site {
@@ -31,7 +29,7 @@ impl Site {
         let directory = directory.expect("a temporary directory can be made");
         // Workers of a server may run as another user.
         fs::set_permissions(directory.path(), Permissions::from_mode(0o755)).expect("it is ours");
-        Self { directory: Rc::new(directory), addresses: addresses.to_vec(), exchange, cgroup: None }
+        Self { directory: Rc::new(directory), addresses: addresses.to_vec(), exchange }
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -56,11 +54,7 @@ impl Site {
     /// Starts a line's program, words parted by blanks, with `DIR` for the directory; waits for nothing.
     pub(crate) fn start(&self, line: &str) -> Program {
         let line = line.replace("DIR", &self.directory.path().to_string_lossy());
-        // The shell puts itself where the server is to be, and becomes it.
-        let line = match &self.cgroup {
-            Some(procs) => format!("echo $$ > {} && exec {line}", procs.display()),
-            None => format!("exec {line}"),
-        };
+        let line = format!("exec {line}");
         let open = |name| File::options().create(true).append(true).open(self.path(name));
         let (stdout, stderr) = (open("stdout").expect("a file"), open("stderr").expect("a file"));
         let mut command = Command::new("sh");

@@ -5,7 +5,9 @@ mod haproxy;
 mod nginx;
 mod node;
 mod python;
+mod released;
 mod started_again;
+mod sticky;
 mod unbound;
 
 use crate::case::{Case, Families, Speaks};
@@ -14,6 +16,8 @@ use crate::case::{Case, Families, Speaks};
 pub(crate) fn all() -> impl Iterator<Item = &'static Case> {
     [
         nginx::CASES,
+        sticky::CASES,
+        released::CASES,
         haproxy::CASES,
         apache::CASES,
         python::CASES,

@@ -16,7 +16,7 @@ use crate::{
     site::{Site, write},
 };
 
-const NEEDS: &[&str] = &["nginx"];
+pub(super) const NEEDS: &[&str] = &["nginx"];
 // By its path: an upgrade runs the same word without looking for it on PATH.
 const LINE: &str = "$(command -v nginx) -c DIR/nginx.conf";
 const WORKERS: usize = 4;
@@ -37,7 +37,7 @@ fn configuration(site: &Site, options: &str, workers: usize) -> String {
     format!(
         "daemon off; worker_processes {workers}; error_log stderr; pid DIR/nginx.pid;\nevents {{}}\n\
          http {{ access_log off; client_body_temp_path DIR/b; proxy_temp_path DIR/p; fastcgi_temp_path DIR/f;\n\
-         uwsgi_temp_path DIR/u; scgi_temp_path DIR/s;\nserver {{ {listen} location / {{ return 200 \"ok\\n\"; }} }} }}\n"
+         uwsgi_temp_path DIR/u; scgi_temp_path DIR/s;\nserver {{ {listen} add_header X-Pid $pid; location / {{ return 200 \"ok\\n\"; }} }} }}\n"
     )
 }
 
@@ -47,7 +47,7 @@ fn begin(site: &Site, options: &str, workers: usize, steps: Vec<Step>) -> Led {
     Led { listeners, ..Led::start(site, LINE, workers, steps) }
 }
 
-fn hup(site: &Site, options: &str) -> Box<dyn Changing> {
+pub(super) fn hup(site: &Site, options: &str) -> Box<Led> {
     Box::new(begin(site, options, WORKERS, vec![Step::Renews(Signal::HUP, Some(WORKERS))]))
 }
 

@@ -37,16 +37,22 @@ pub(super) const CASES: &[Case] = &[
     },
     Case {
         families: Families::Apart,
+        few: 3,
         own_loss: Some(OwnLoss {
             each: 8,
             why: "each worker accepts for its event loop, and drops at its end what no request has come from yet",
         }),
         ..plain("uvicorn", "HUP", UVICORN, uvicorn)
     },
-    Case { families: Families::Apart, ..plain("granian", "HUP", GRANIAN, |site| granian(site, renewed())) },
     Case {
         families: Families::Apart,
-        own_loss: Some(KILLED),
+        few: 2,
+        ..plain("granian", "HUP", GRANIAN, |site| granian(site, renewed()))
+    },
+    Case {
+        families: Families::Apart,
+        // It has half of the 16 clients at an address.
+        own_loss: Some(OwnLoss { each: 16, ..KILLED }),
         ..plain("granian", "SIGKILL of a worker", GRANIAN, |site| granian(site, vec![Step::Loses]))
     },
 ];

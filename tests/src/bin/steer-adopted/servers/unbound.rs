@@ -7,7 +7,7 @@ use steer_tests::{exchanges::Exchange, process, steer::Steer, wait};
 
 use super::plain;
 use crate::{
-    case::{Case, Speaks},
+    case::{Case, OwnLoss, Speaks},
     changing::Changing,
     program::{Program, SOON},
     site::Site,
@@ -18,8 +18,14 @@ const THREADS: usize = 2;
 /// What it answers, by turns: with each reload the other.
 const ANSWERS: [&[&str]; 2] = [&["pong one"], &["pong two"]];
 
-pub(super) const CASES: &[Case] =
-    &[Case { speaks: Speaks::Dns, ..plain("unbound", "HUP reload", NEEDS, start) }];
+pub(super) const CASES: &[Case] = &[Case {
+    speaks: Speaks::Dns,
+    own_loss: Some(OwnLoss {
+        each: 4,
+        why: "connections that it had accepted when it reloaded, and a datagram of each client in the milliseconds of the adoption",
+    }),
+    ..plain("unbound", "HUP reload", NEEDS, start)
+}];
 
 struct Unbound {
     program: Program,
