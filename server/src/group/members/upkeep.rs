@@ -105,7 +105,7 @@ impl Endpoint {
     /// (`reuseport_resurrect`), and the half-open handshakes that follow it find nobody there to migrate to. The holding listener
     /// first, which is in nobody else's hands that could shut it down meanwhile. Of datagrams, of which none are held, the anchor last: of an
     /// adopted server no other socket is at hand.
-    fn member(&self, hold: Option<Slot>) -> Option<&OwnedFd> {
+    pub(super) fn member(&self, hold: Option<Slot>) -> Option<&OwnedFd> {
         let own = hold.and_then(|slot| self.members.get(&slot));
         let anchors = self.anchor.iter().flat_map(Anchor::members);
         let members = own.into_iter().chain(self.members.values()).flatten().chain(anchors);
@@ -124,6 +124,8 @@ impl Endpoint {
     pub(super) fn attach(&mut self, hold: Option<Slot>) -> Result<(), DataplaneError> {
         if !self.is_attached {
             self.is_attached = self.attach_through(hold)?;
+            // It has taken the other program's place.
+            self.is_passed_over &= !self.is_attached;
         }
         Ok(())
     }

@@ -22,7 +22,7 @@ pub(super) const CASES: &[Case] = &[Case {
     speaks: Speaks::Dns,
     own_loss: Some(OwnLoss {
         each: 4,
-        why: "connections that it had accepted when it reloaded, and a datagram of each client in the milliseconds of the adoption",
+        why: "connections that it had accepted when it reloaded; of datagrams, what came between the anchor's bind and its being passed over",
     }),
     ..plain("unbound", "HUP reload", NEEDS, start)
 }];
