@@ -13,6 +13,7 @@ pub mod crowd;
 pub mod datagrams;
 pub mod drawn;
 pub mod exact;
+pub mod exchanges;
 pub mod footprint;
 pub mod frozen;
 pub mod hanging;

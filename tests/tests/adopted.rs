@@ -118,6 +118,40 @@ fn a_server_that_knows_nothing_of_it_is_adopted_restarted_and_released() {
     });
 }
 
+/// A look at the server's listeners takes some milliseconds, in which a holding listener is made: it was then taken for one that the server
+/// has closed, in one restart of six.
+#[test]
+fn a_holding_listener_is_not_taken_for_gone_by_a_look_that_was_begun_before() {
+    const RESTARTS: u32 = 20;
+    netns::run("adopted-holds", |namespace| {
+        let steer = daemon(namespace);
+        let mut server = Server::start(&steer, &plain());
+        serves();
+        let traffic = Traffic::start(&[address()]);
+        steer.command(["adopt", "127.0.0.1:8080", "--name", "web"]).succeeded();
+        working(&steer, 1);
+        for _ in 0..RESTARTS {
+            steer.command(["drain", "web/*", "--until-replaced", "--timeout", "10s"]).succeeded();
+            server.end();
+            server = Server::start(&steer, &plain());
+            steer.until("the new process works", SOON, |status| {
+                status.groups[0].workers[0].pid == Some(server.pid())
+                    && status.groups[0].workers[0].state == "working"
+            });
+        }
+        let tally = traffic.end();
+        let strangers = steer.status().groups[0].strangers_total;
+        println!(
+            "adopted-holds: {} connections, {} failed, {strangers} strangers",
+            tally.connections, tally.failed
+        );
+        assert_eq!(strangers, 0, "a holding listener that was forgotten is seen as a stranger's");
+        steer.command(["release", "web"]).succeeded();
+        server.end();
+        steer_stop(steer);
+    });
+}
+
 fn steer_stop(mut steer: Steer<'_>) {
     steer.stop(SOON);
 }

@@ -35,6 +35,17 @@ pub(crate) const SERVERS: [Needed; 12] = [
     ("java", "default-jdk-headless"),
     ("/usr/include/liburing.h", "liburing-dev"),
 ];
+/// Servers that `cargo xtask servers --adopted` runs.
+pub(crate) const ADOPTED: [Needed; 8] = [
+    ("nginx", "nginx-light"),
+    ("haproxy", "haproxy"),
+    ("apache2", "apache2-bin"),
+    ("redis-server", "redis-server"),
+    ("unbound", "unbound"),
+    ("node", "nodejs"),
+    ("python3", "python3"),
+    ("ip", "iproute2"),
+];
 /// Services that come with them: none is to serve this host.
 const SERVICES: [(&str, &str); 6] = [
     ("unbound", "unbound.service"),

@@ -1,4 +1,4 @@
-//! `cargo xtask servers`: servers as their packages bring them, run unmodified by a release build.
+//! `cargo xtask servers`: servers as their packages bring them, run unmodified by a release build, or adopted.
 
 mod adopted;
 
@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 
 use crate::{
-    packages::{self, SERVERS},
+    packages::{self, ADOPTED, SERVERS},
     tests_binary,
     workspace::Workspace,
 };
@@ -21,34 +21,50 @@ const FROM_PYPI: [&str; 4] = ["gunicorn", "uvicorn", "granian", "hypercorn"];
 
 /// Run servers unmodified behind `steer run`, restart their workers 50 times and kill one under load, and print a table of what was lost.
 ///
+/// With `--adopted`: servers that somebody else starts, adopted while they serve, and changed by their own means; and the tests of those that a
+/// real systemd starts.
+///
 /// Installs what is missing: packages of Debian, and in a virtual environment under target/ those of PyPI. Everything runs in network
 /// namespaces of its own. Needs root.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// Run the tests of servers that systemd has started instead, on a real systemd in a Debian tree; the first time that is made,
-    /// which takes some minutes
-    #[arg(long, conflicts_with = "passed_on")]
+    /// Adopt servers instead: first each with its own reloads, restarts and crashes, steered and with the kernel alone; then the tests of those
+    /// that systemd has started, on a real systemd in a Debian tree, which the first time is made and takes some minutes
+    #[arg(long)]
     adopted: bool,
-    /// Of those tests, only the ones whose name contains this
-    #[arg(long, value_name = "NAME", requires = "adopted")]
+    /// Of the tests with systemd, only the ones whose name contains this, and nothing else
+    #[arg(long, value_name = "NAME", requires = "adopted", conflicts_with = "passed_on")]
     filter: Option<String>,
-    /// Passed on; `--help` after `--` lists what it takes
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "--handovers N | NAME")]
+    /// Passed on; `--help` after `--` lists what it takes. With `--adopted`, the tests with systemd are left out then
+    #[arg(
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "--handovers N | --rounds N | NAME"
+    )]
     passed_on: Vec<String>,
 }
 
 /// Installs, builds and runs.
 pub(crate) fn main(workspace: &Workspace, arguments: &Arguments) -> Result<ExitCode> {
-    if arguments.adopted {
-        return adopted::run(workspace, arguments.filter.as_deref());
+    if let Some(filter) = &arguments.filter {
+        return adopted::run(workspace, Some(filter));
     }
-    packages::install_missing(&SERVERS)?;
+    let (needed, binary) = match arguments.adopted {
+        true => (&ADOPTED[..], "steer-adopted"),
+        false => (&SERVERS[..], "steer-servers"),
+    };
+    packages::install_missing(needed)?;
     let environment = workspace.target.join("servers");
     install_from_pypi(&environment)?;
     let path = env::var_os("PATH").unwrap_or_default();
     let all = [environment.join("bin")].into_iter().chain(env::split_paths(&path));
     let path = env::join_paths(all.chain(["/usr/sbin".into()])).context("joining PATH")?;
-    tests_binary::run_with(workspace, "steer-servers", &arguments.passed_on, &[("PATH", path)])
+    let code = tests_binary::run_with(workspace, binary, &arguments.passed_on, &[("PATH", path)])?;
+    if !arguments.adopted || !arguments.passed_on.is_empty() {
+        return Ok(code);
+    }
+    let with_systemd = adopted::run(workspace, None)?;
+    Ok(if code == ExitCode::SUCCESS { with_systemd } else { code })
 }
 
 fn install_from_pypi(environment: &Path) -> Result<()> {

@@ -170,7 +170,7 @@ mod tests {
     use super::*;
 
     fn group(is_serving: bool) -> Counts {
-        Counts { is_serving, working: 2, workers: 3 }
+        Counts { is_serving, is_hold_idle: true, working: 2, workers: 3 }
     }
 
     fn said(told: &mut Told, look: Look) -> Vec<String> {

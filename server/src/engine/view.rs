@@ -140,6 +140,11 @@ impl Group {
         self.hold.slot
     }
 
+    /// Whether no connection waits in a holding listener, as far as tables were published and listeners shut down.
+    pub fn is_hold_idle(&self) -> bool {
+        !self.hold.is_used && self.hold.making.is_none() && self.hold.retiring.is_empty()
+    }
+
     /// Whether connections are held now.
     pub fn is_holding(&self) -> bool {
         self.may_hold() && !self.workers.values().any(Worker::takes_part)

@@ -337,13 +337,18 @@ fn endpoints(
                 })
                 .collect()
         }
+        None if adopt.is_some() => {
+            let addresses = settings.listen.iter().enumerate();
+            let loaded = addresses.map(|(index, &address)| Endpoint::load(address, opening(index)));
+            let mut endpoints = loaded.collect::<anyhow::Result<Vec<Endpoint>>>()?;
+            endpoints.iter_mut().try_for_each(Endpoint::make_first)?;
+            Ok(endpoints)
+        }
         None => {
             let addresses = settings.listen.iter().enumerate();
             addresses
                 .map(|(index, &address)| {
-                    if adopt.is_none() {
-                        refuse_shared(address)?;
-                    }
+                    refuse_shared(address)?;
                     Endpoint::open(address, opening(index))
                 })
                 .collect()

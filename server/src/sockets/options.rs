@@ -162,10 +162,50 @@ pub fn shut_listener(listener: impl AsFd) -> Result<(), SocketError> {
 ///
 /// `inet_shutdown` leaves a socket in LISTEN alone unless RCV_SHUTDOWN is asked for, but ends in
 /// `sk_state_change`, which wakes. Needed after a migration on kernels from 5.14 to those that fix
-/// CVE-2026-46015, where a connection that was moved wakes nobody; harmless on the others.
+/// CVE-2026-46015, where a connection that was moved wakes nobody; harmless on the others. A listener that has been closed or shut down
+/// meanwhile has nobody to wake.
 pub fn wake_receivers(listener: impl AsFd) -> Result<(), SocketError> {
-    SockRef::from(&listener).shutdown(Shutdown::Write).map_err(failed("wake the receivers of the listener"))
+    match SockRef::from(&listener).shutdown(Shutdown::Write) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotConnected => Ok(()),
+        woken => woken.map_err(failed("wake the receivers of the listener")),
+    }
 }
+
+/// Has the kernel choose, by chance, among the sockets that were in a socket's SO_REUSEPORT group before it: the first so many. It and what
+/// joins later get nothing. A program of its own in classic BPF, until another is attached or it is detached.
+///
+/// What goes by chance is each new connection, and each datagram: for a moment.
+pub fn pass_over(socket: impl AsFd, others: u32) -> Result<(), SocketError> {
+    /// `SO_ATTACH_REUSEPORT_CBPF` of asm-generic/socket.h (Linux 4.5).
+    const ATTACH: libc::c_int = 51;
+    let instruction = |code: u32, k: u32| libc::sock_filter { code: code as u16, jt: 0, jf: 0, k };
+    let mut program = [
+        instruction(
+            libc::BPF_LD | libc::BPF_W | libc::BPF_ABS,
+            (libc::SKF_AD_OFF + libc::SKF_AD_RANDOM) as u32,
+        ),
+        instruction(libc::BPF_ALU | libc::BPF_MOD | libc::BPF_K, others.max(1)),
+        instruction(libc::BPF_RET | BPF_A, 0),
+    ];
+    let program = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
+    // SAFETY: the kernel copies the program, which is there until the call returns.
+    let failure = unsafe {
+        libc::setsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            ATTACH,
+            (&raw const program).cast(),
+            size_of_val(&program) as libc::socklen_t,
+        )
+    };
+    if failure == 0 {
+        return Ok(());
+    }
+    Err(failed("have the kernel pass over the socket")(std::io::Error::last_os_error()))
+}
+
+/// The accumulator, as what a program of classic BPF returns (`BPF_A` of linux/bpf_common.h).
+const BPF_A: u32 = 0x10;
 
 /// Takes a UDP socket out of its group and out of reach of any datagram, for good: it may then be closed, and cannot send any more.
 ///
@@ -271,6 +311,27 @@ mod tests {
     };
 
     use super::{super::listener::make_listener, *};
+
+    #[test]
+    fn a_socket_that_is_passed_over_gets_nothing() {
+        let listen = |port: u16| {
+            let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+            socket.set_reuse_port(true).unwrap();
+            socket.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], port)).into()).unwrap();
+            socket.listen(128).unwrap();
+            socket.set_nonblocking(true).unwrap();
+            TcpListener::from(socket)
+        };
+        let first = listen(0);
+        let address = first.local_addr().unwrap();
+        let (second, last) = (listen(address.port()), listen(address.port()));
+        pass_over(&last, 2).unwrap();
+        let clients: Vec<_> = (0..60).map(|_| TcpStream::connect(address).unwrap()).collect();
+        let accepted = |listener: &TcpListener| std::iter::from_fn(|| listener.accept().ok()).count();
+        let found = [&first, &second, &last].map(accepted);
+        assert_eq!((found[0] + found[1], found[2]), (clients.len(), 0), "{found:?}");
+        assert!(found[0] > 0 && found[1] > 0, "{found:?}");
+    }
 
     #[test]
     fn a_plain_listener_is_described() {

@@ -125,7 +125,14 @@ impl Daemon {
             Fault::new(FaultKind::TimedOut, message)
                 .with_hint(format!("`steer events {group}` says what is in the way"))
         };
-        tokio::time::timeout(SERVES_WITHIN, serves).await.map_err(|_| late())?.map(drop)
+        tokio::time::timeout(SERVES_WITHIN, serves).await.map_err(|_| late())??;
+        // What came to the holding listener before the program was attached moves now. It is served in any case, unless the daemon is
+        // killed before.
+        let moves = self.view_that(group, |view| view.counts().is_hold_idle);
+        match tokio::time::timeout(SERVES_WITHIN, moves).await {
+            Ok(moved) => moved.map(drop),
+            Err(_) => Ok(()),
+        }
     }
 }
 

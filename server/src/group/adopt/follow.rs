@@ -35,6 +35,7 @@ impl GroupTask {
         let mut begin = BTreeSet::new();
         let host = self.runtime.host();
         let own: HashSet<u64> = host.members.known().into_iter().flat_map(|(_, cookies)| cookies).collect();
+        let present: HashSet<u64> = look.at.iter().flat_map(|at| &at.present).copied().collect();
         let (mut strangers, mut unready) = (HashSet::new(), 0);
         for (address, mut at) in look.at.into_iter().enumerate() {
             let (engine, host) = self.runtime.parts();
@@ -51,7 +52,10 @@ impl GroupTask {
         }
         let host = self.runtime.host_mut();
         host.note_unready(unready);
-        let seen = host.adoption.as_mut().map_or(0, |adoption| adoption.note_strangers(strangers));
+        let seen = host.adoption.as_mut().map_or(0, |adoption| {
+            adoption.looked(&present);
+            adoption.note_strangers(strangers)
+        });
         host.count_strangers(seen);
     }
 }
@@ -109,16 +113,16 @@ impl GroupHost {
         address: usize,
         came: Came,
     ) -> Option<u32> {
+        let now = self.shared.clock.now();
         let adoption = self.adoption.as_mut()?;
         let cookie = came.discovered.cookie;
-        if let Some(known) = adoption.listeners.get_mut(&cookie) {
-            // Who takes from it is another by now.
-            known.pids = came.taken_by.clone();
-            let worker = known.worker;
-            self.note_holder(address, worker, &came);
+        if let Some((worker, is_news)) = adoption.note_takers(&came) {
+            if is_news {
+                self.note_holder(address, worker, &came);
+            }
             return None;
         }
-        let worker = adoption.take_place(address, &came, engine.workers_by_index());
+        let worker = adoption.take_place(now, address, &came, engine.workers_by_index())?;
         self.stay_lively();
         if !engine.takes_listeners(worker) {
             self.adoption.as_mut()?.park(&[cookie]);

@@ -21,7 +21,7 @@ use crate::{
 };
 
 use self::cgroup::ServerCgroups;
-use self::places::{Place, place};
+use self::places::{Place, new_place, place};
 pub(crate) use self::{
     look::{At, Came, Look, Question, Wanted, Whose, look},
     unit::{Followed, Follower, uninstall},
@@ -37,6 +37,10 @@ const UNREADY_MAX: Millis = 5_000;
 /// For how long it must not show who takes from a listener until that it listens is enough. A server that checks its configuration
 /// listens for some milliseconds, and polls nothing.
 const UNSURE_MIN: Millis = 100;
+/// How long a listener that comes while each place is taken waits for one that is left, as long as a place waits for a listener. HAProxy binds
+/// its new listeners some milliseconds before it has the old ones closed, granian 3.5 s. With a place of its own at once, each reload would move
+/// the 4-tuples, and leave the old place to nobody. What it costs: a server that grows gets nothing to its new listeners for as long.
+const SUCCEEDS_WITHIN: Millis = 5_000;
 
 /// How often they are looked for then.
 pub(crate) const OFTEN: Duration = Duration::from_millis(4);
@@ -71,7 +75,11 @@ pub(crate) struct Adoption {
     doubted: HashSet<u64>,
     /// Since when listeners are there of which it does not show who takes from them.
     unsure_since: BTreeMap<u64, Millis>,
+    /// Listeners for which there is no place yet: since when.
+    waiting: BTreeMap<u64, Millis>,
     is_looking: bool,
+    /// Whether what was found at first has its places.
+    has_looked: bool,
     /// Since when there are listeners of the server's that nobody takes from.
     unready_since: Option<Millis>,
     /// Until when listeners are looked for often.
@@ -92,7 +100,9 @@ impl Adoption {
             strangers: HashSet::new(),
             doubted: HashSet::new(),
             unsure_since: BTreeMap::new(),
+            waiting: BTreeMap::new(),
             is_looking: false,
+            has_looked: false,
             unready_since: None,
             stirs_until: 0,
         })
@@ -124,6 +134,11 @@ impl Adoption {
     fn question(&mut self, own: Vec<HashSet<u64>>) -> Option<Question> {
         if std::mem::replace(&mut self.is_looking, true) {
             return None;
+        }
+        if !self.waiting.is_empty() {
+            // A place is told by its processes, and those may be others by now.
+            self.doubted
+                .extend(self.listeners.iter().filter(|(_, known)| known.is_in).map(|(cookie, _)| *cookie));
         }
         let question = self.ask(own, false);
         self.doubted.clear();
@@ -226,18 +241,52 @@ impl Adoption {
         self.listeners.extract_if(.., is_gone).map(|(cookie, _)| cookie).collect()
     }
 
-    /// The worker whose a listener that has come is, which is noted. `others` are workers without a listener.
-    fn take_place(&mut self, address: usize, came: &Came, others: impl Iterator<Item = u32>) -> u32 {
+    /// The worker whose a listener that has come is, which is noted; nothing where it waits for another to go. `others` are workers without a
+    /// listener.
+    fn take_place(
+        &mut self,
+        now: Millis,
+        address: usize,
+        came: &Came,
+        others: impl Iterator<Item = u32>,
+    ) -> Option<u32> {
         let mut places: BTreeMap<u32, Place> = others.map(|index| (index, Place::default())).collect();
         for known in self.listeners.values() {
             let place = places.entry(known.worker).or_default();
             place.addresses.insert(known.address);
             place.pids.extend(&known.pids);
         }
-        let worker = place(&places, address, &came.taken_by);
+        let cookie = came.discovered.cookie;
+        let found = place(&places, address, &came.taken_by);
+        if found.is_none() && self.has_looked {
+            let since = *self.waiting.entry(cookie).or_insert(now);
+            if since == now {
+                self.stir(now);
+            }
+            if now < since + SUCCEEDS_WITHIN {
+                return None;
+            }
+        }
+        self.waiting.remove(&cookie);
+        let worker = found.unwrap_or_else(|| new_place(&places));
         let known = Known { address, worker, pids: came.taken_by.clone(), is_in: true };
-        self.listeners.insert(came.discovered.cookie, known);
-        worker
+        self.listeners.insert(cookie, known);
+        Some(worker)
+    }
+
+    /// Notes that all that a look has found has its place, or waits for one.
+    fn looked(&mut self, present: &HashSet<u64>) {
+        self.has_looked = true;
+        self.waiting.retain(|cookie, _| present.contains(cookie));
+    }
+
+    /// Notes who takes from a listener that is known; whether that is news.
+    fn note_takers(&mut self, came: &Came) -> Option<(u32, bool)> {
+        let known = self.listeners.get_mut(&came.discovered.cookie)?;
+        // Of one that nobody is seen to take from, the process that was known may have ended.
+        let is_news = known.pids != came.taken_by || came.taken_by.is_empty();
+        known.pids = came.taken_by.clone();
+        Some((known.worker, is_news))
     }
 
     /// Notes that listeners are in no slot: their worker is drained.

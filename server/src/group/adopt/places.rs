@@ -11,18 +11,22 @@ pub(super) struct Place {
     pub(super) pids: BTreeSet<u32>,
 }
 
-/// The worker, by index, whose listener at this address one is that these processes take from.
+/// The worker, by index, whose listener at this address one is that these processes take from; nothing where each has one there.
 ///
 /// First of all a worker of the same processes, which has none at this address yet: a server's process mostly has one listener at each
 /// address. Then the first worker that has none at all: a listener that comes as another goes takes its place. Where nothing is known of the
-/// processes, the first that has none at this address. Else a new worker.
-pub(super) fn place(workers: &BTreeMap<u32, Place>, address: usize, pids: &BTreeSet<u32>) -> u32 {
+/// processes, the first that has none at this address.
+pub(super) fn place(workers: &BTreeMap<u32, Place>, address: usize, pids: &BTreeSet<u32>) -> Option<u32> {
     let lacking = || workers.iter().filter(|(_, place)| !place.addresses.contains(&address));
     let of_same = lacking().find(|(_, place)| !place.pids.is_disjoint(pids));
     let vacant = || lacking().find(|(_, place)| place.addresses.is_empty());
     let any = || lacking().next().filter(|(_, place)| pids.is_empty() || place.pids.is_empty());
-    let found = of_same.or_else(vacant).or_else(any).map(|(&index, _)| index);
-    found.unwrap_or_else(|| (0..).find(|index| !workers.contains_key(index)).unwrap_or_default())
+    of_same.or_else(vacant).or_else(any).map(|(&index, _)| index)
+}
+
+/// A worker that there is not yet, by index.
+pub(super) fn new_place(workers: &BTreeMap<u32, Place>) -> u32 {
+    (0..).find(|index| !workers.contains_key(index)).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -34,7 +38,9 @@ mod tests {
     }
 
     fn placed(workers: &[(u32, Place)], address: usize, pids: &[u32]) -> u32 {
-        place(&workers.iter().cloned().collect(), address, &pids.iter().copied().collect())
+        let workers = workers.iter().cloned().collect();
+        let found = place(&workers, address, &pids.iter().copied().collect());
+        found.unwrap_or_else(|| new_place(&workers))
     }
 
     #[test]

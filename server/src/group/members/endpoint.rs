@@ -14,7 +14,7 @@ use server_common::{
 };
 
 use crate::{
-    daemon::settings::FlowSettings,
+    daemon::{describe::describe, settings::FlowSettings},
     dataplane::{
         error::DataplaneError,
         kernel_group::{KernelGroup, ProgramKind, Shape},
@@ -31,9 +31,10 @@ use crate::{
     },
     sockets::{
         address::{ListenAddress, Protocol},
+        diag::Diag,
         inherited::Inherited,
         listener::make_listener_like,
-        options,
+        options::{self, SocketError},
     },
 };
 
@@ -84,29 +85,72 @@ pub(crate) struct Endpoint {
     /// By slot, how many datagrams have come lately by their connection ID.
     pub(super) by_id: BTreeMap<Slot, Activity>,
     pub(super) is_attached: bool,
+    /// Whether a program of the kernel's older kind keeps the daemon's own socket from getting anything, until the program is attached.
+    pub(super) is_passed_over: bool,
+}
+
+impl Drop for Endpoint {
+    fn drop(&mut self) {
+        // A group that has come to nothing: the server may have more sockets some day than that program knows.
+        if self.is_passed_over
+            && let Some(member) = self.member(None).or(self.prepared.as_ref())
+            && let Err(error) = self.kernel.detach(member.as_fd())
+        {
+            tracing::warn!("{}: {}", self.address, describe(&error));
+        }
+    }
 }
 
 impl Endpoint {
     /// Takes the address: makes the first holding listener or the anchor (which finds a free port for port 0) and loads the program.
     /// With a directory for pins, another daemon can go on with it. It blocks while the kernel verifies the program.
     pub(crate) fn open(address: ListenAddress, opening: Opening) -> anyhow::Result<Self> {
+        let first = make_listener_like(address, opening.owner, BACKLOG, opening.inherited.as_ref())?;
+        let bound = options::local_address(&first)?;
+        let mut endpoint = Self::load(ListenAddress { address: bound, ..address }, opening)?;
+        endpoint.has_first(first)?;
+        Ok(endpoint)
+    }
+
+    /// The same without a listener, for an address that a server serves: until the program is attached the kernel's hash gives the holding
+    /// listener its part, and the anchor datagrams that nobody reads. So nothing is loaded once there are such.
+    pub(crate) fn load(address: ListenAddress, opening: Opening) -> anyhow::Result<Self> {
         let opening = Opening { flows: flows_of(address, opening.flows), ..opening };
         let named = if address.protocol == Protocol::Udp { WORKERS_MAX as u32 } else { 1 };
         let (slots, sockets, flows) = (opening.slots, opening.sockets, opening.flows.max);
         let shape = Shape { slots, sockets, flows, named };
-        let first = make_listener_like(address, opening.owner, BACKLOG, opening.inherited.as_ref())?;
-        let bound = options::local_address(&first)?;
         let (kernel, publisher) = match &opening.pins {
             Some(directory) => KernelGroup::load_pinned(shape, directory)?,
             None => KernelGroup::load(shape)?,
         };
-        let address = ListenAddress { address: bound, ..address };
-        let mut endpoint = Self::with(address, kernel, publisher, opening);
-        match &mut endpoint.anchor {
-            Some(anchor) => anchor.set(first)?,
-            None => endpoint.prepared = Some(first),
+        Ok(Self::with(address, kernel, publisher, opening))
+    }
+
+    /// Makes the first holding listener or the anchor of an address that was loaded.
+    pub(crate) fn make_first(&mut self) -> anyhow::Result<()> {
+        let Opening { owner, inherited, .. } = &self.opening;
+        let before = Diag::open()?.listeners(self.address)?.len();
+        let first = make_listener_like(self.address, *owner, BACKLOG, inherited.as_ref())?;
+        // The server's are the group's first members. What it has bound in between is passed over as well, until the table names it.
+        match options::pass_over(&first, before as u32) {
+            Ok(()) => self.is_passed_over = true,
+            Err(error) => tracing::warn!(
+                "{}: what comes until the table is published waits: {}",
+                self.address,
+                describe(&error)
+            ),
         }
-        Ok(endpoint)
+        Ok(self.has_first(first)?)
+    }
+
+    fn has_first(&mut self, first: OwnedFd) -> Result<(), SocketError> {
+        match &mut self.anchor {
+            Some(anchor) => anchor.set(first),
+            None => {
+                self.prepared = Some(first);
+                Ok(())
+            }
+        }
     }
 
     /// Goes on with an address that another daemon had, and with none of its listeners yet.
@@ -137,6 +181,7 @@ impl Endpoint {
             opening,
             by_id: BTreeMap::new(),
             is_attached: false,
+            is_passed_over: false,
         }
     }
 

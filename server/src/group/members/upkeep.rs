@@ -9,7 +9,7 @@ use crate::{
     sockets::{address::ListenAddress, options},
 };
 
-use super::{Members, endpoint::Endpoint, error::EndpointError};
+use super::{Members, anchor::Anchor, endpoint::Endpoint, error::EndpointError};
 
 /// What was found at a look at what others can take away.
 #[derive(Debug, Default)]
@@ -103,10 +103,12 @@ impl Endpoint {
     ///
     /// One that listens: if a program is attached through one that was shut down, the kernel gives that one a group of its own
     /// (`reuseport_resurrect`), and the half-open handshakes that follow it find nobody there to migrate to. The holding listener
-    /// first, which is in nobody else's hands that could shut it down meanwhile.
-    fn member(&self, hold: Option<Slot>) -> Option<&OwnedFd> {
+    /// first, which is in nobody else's hands that could shut it down meanwhile. Of datagrams, of which none are held, the anchor last: of an
+    /// adopted server no other socket is at hand.
+    pub(super) fn member(&self, hold: Option<Slot>) -> Option<&OwnedFd> {
         let own = hold.and_then(|slot| self.members.get(&slot));
-        let members = own.into_iter().chain(self.members.values()).flatten();
+        let anchors = self.anchor.iter().flat_map(Anchor::members);
+        let members = own.into_iter().chain(self.members.values()).flatten().chain(anchors);
         let mut at_hand = members.filter_map(|member| member.descriptor.as_ref());
         // A socket of UDP takes what comes for as long as it is bound.
         at_hand.find(|member| self.is_udp() || options::listens(member).unwrap_or(false))
@@ -122,6 +124,8 @@ impl Endpoint {
     pub(super) fn attach(&mut self, hold: Option<Slot>) -> Result<(), DataplaneError> {
         if !self.is_attached {
             self.is_attached = self.attach_through(hold)?;
+            // It has taken the other program's place.
+            self.is_passed_over &= !self.is_attached;
         }
         Ok(())
     }

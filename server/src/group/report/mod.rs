@@ -48,6 +48,8 @@ impl Default for Board {
 pub(crate) struct Counts {
     /// Whether its first table is published: its program is attached then.
     pub(crate) is_serving: bool,
+    /// Whether nothing waits in a holding listener that a worker could have.
+    pub(crate) is_hold_idle: bool,
     pub(crate) working: usize,
     pub(crate) workers: usize,
 }
@@ -95,7 +97,14 @@ impl View {
     /// How many workers work.
     pub(crate) fn counts(&self) -> Counts {
         let working = self.engine.states().filter(|state| *state == State::Working).count();
-        Counts { is_serving: self.engine.epoch() > 0, working, workers: self.engine.states().count() }
+        // What a group holds that nobody serves waits for its workers.
+        let is_hold_idle = self.engine.is_hold_idle() || self.engine.is_holding();
+        Counts {
+            is_hold_idle,
+            is_serving: self.engine.epoch() > 0,
+            working,
+            workers: self.engine.states().count(),
+        }
     }
 }
 

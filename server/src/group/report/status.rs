@@ -62,7 +62,8 @@ impl View {
         let settings = &self.settings;
         let retired = self.totals.workers.values().map(|totals| totals.counters);
         let all = seen.counted.values().copied().chain(retired).chain([self.totals.held]);
-        let hold = self.engine.hold_slot();
+        // One that is being replaced has connections until it is shut down.
+        let holds = self.engine.hold_slots();
         Ok(GroupStatus {
             name: settings.name.clone(),
             listen: self.addresses().map(|address| address.to_string()).collect(),
@@ -79,7 +80,7 @@ impl View {
             }
             .to_owned(),
             holding: self.engine.is_holding(),
-            held: hold.and_then(|slot| seen.queues.get(&slot).copied()).unwrap_or(0),
+            held: holds.iter().filter_map(|slot| seen.queues.get(slot)).sum(),
             epoch: self.engine.epoch(),
             workers,
             counters: counters(sum(all)),

@@ -2,21 +2,19 @@
 //!
 //! Each runs unmodified behind `steer run`, with no option but how many and, where two of it cannot run at once, `--restart replace`.
 
-mod client;
-mod exchange;
 mod servers;
 
 use std::{env, net::SocketAddr, path::Path, process::ExitCode, thread, time::Duration};
 
 use clap::Parser;
 use rustix::process::Signal;
-use steer_tests::{netns, process, steer::Steer};
-
-use self::{
-    client::{CLIENTS, Tally, more, under_load},
-    exchange::Exchange,
-    servers::Server,
+use steer_tests::{
+    exchanges::{CLIENTS, Exchange, Tally, more, under_load},
+    netns, process,
+    steer::Steer,
 };
+
+use self::servers::Server;
 
 const ADDRESSES: [(&str, &str); 2] = [("IPv4", "127.0.0.1:8080"), ("IPv6", "[::1]:8080")];
 const SOON: Duration = Duration::from_secs(60);
@@ -132,9 +130,10 @@ fn try_out(
         return Err(Stopped::Skipped(why));
     }
     let exchanges = server.exchanges();
+    let load: Vec<(SocketAddr, Exchange)> = exchanges.iter().map(|it| (address, it.clone())).collect();
     let mut steer = Steer::run(namespace, &arguments(server, &exchanges, directory.path(), address));
     let mut done = 0;
-    let restarted = under_load(address, &exchanges, |tallies| {
+    let restarted = under_load(&load, |tallies| {
         more(tallies, 200);
         while done < handovers {
             steer.command(["restart", "web"]).succeeded();
@@ -142,7 +141,7 @@ fn try_out(
         }
         more(tallies, 200);
     });
-    let killed = under_load(address, &exchanges, |tallies| {
+    let killed = under_load(&load, |tallies| {
         more(tallies, 200);
         let worker = steer.status().groups[0].workers[0].clone();
         process::signal(worker.pid.expect("a working worker has a process"), Signal::KILL);

@@ -7,7 +7,7 @@ mod python;
 
 use std::{fs, net::SocketAddr, path::Path, process::Command};
 
-use crate::exchange::{Exchange, Over};
+use steer_tests::exchanges::{Exchange, Over};
 
 /// A server that is told an address and knows nothing of steer.
 pub(crate) struct Server {
@@ -92,21 +92,13 @@ impl Server {
 
     /// What its clients do, each with an equal part of them.
     pub(crate) fn exchanges(&self) -> Vec<Exchange> {
-        let exchange = |over, request, answers| Exchange { over, request, answers };
         match self.speaks {
-            Speaks::Http => vec![exchange(
-                Over::Tcp,
-                b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".to_vec(),
-                &["ok\n", "</html>", "\r\n\r\nok"],
-            )],
-            Speaks::Redis => vec![exchange(Over::Tcp, b"PING\r\n".to_vec(), &["+PONG"])],
-            Speaks::FastCgi => vec![exchange(Over::Tcp, fastcgi_ping(), &["pong"])],
-            Speaks::Dns => {
-                let question = dns_question();
-                let length = (question.len() as u16).to_be_bytes();
-                let with_length = [&length[..], &question].concat();
-                vec![exchange(Over::Udp, question, &["pong"]), exchange(Over::Tcp, with_length, &["pong"])]
+            Speaks::Http => vec![Exchange::http()],
+            Speaks::Redis => vec![Exchange::redis()],
+            Speaks::FastCgi => {
+                vec![Exchange { over: Over::Tcp, request: fastcgi_ping(), answers: &["pong"] }]
             }
+            Speaks::Dns => Exchange::dns().into(),
         }
     }
 }
@@ -155,10 +147,4 @@ fn fastcgi_ping() -> Vec<u8> {
         .collect();
     // BEGIN_REQUEST as a responder, PARAMS to their end, an empty STDIN.
     [record(1, &[0, 1, 0, 0, 0, 0, 0, 0]), record(4, &parameters), record(4, &[]), record(5, &[])].concat()
-}
-
-/// A question for the text of `www.example`.
-fn dns_question() -> Vec<u8> {
-    // The header: an ID, "recursion desired", one question. Then the name, type TXT, class IN.
-    [&[0x57, 0xee, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0][..], b"\x03www\x07example\x00", &[0, 16, 0, 1]].concat()
 }

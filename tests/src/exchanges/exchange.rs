@@ -9,6 +9,8 @@ use std::{
 
 use socket2::{Domain, Socket, Type};
 
+use super::dns;
+
 /// Longer than a server takes to stop and to start again.
 const TIMEOUT: Duration = Duration::from_secs(20);
 /// After which a datagram is lost. It is not sent again.
@@ -16,8 +18,10 @@ const DATAGRAM_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What carries it.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Over {
+pub enum Over {
+    /// A connection for each.
     Tcp,
+    /// A datagram and its answer.
     Udp,
 }
 
@@ -32,16 +36,40 @@ impl fmt::Display for Over {
 
 /// What is asked, and how the answer is known.
 #[derive(Debug, Clone)]
-pub(crate) struct Exchange {
-    pub(crate) over: Over,
-    pub(crate) request: Vec<u8>,
+pub struct Exchange {
+    /// What carries it.
+    pub over: Over,
+    /// What is asked.
+    pub request: Vec<u8>,
     /// The answer holds one of these.
-    pub(crate) answers: &'static [&'static str],
+    pub answers: &'static [&'static str],
 }
 
 impl Exchange {
+    /// An HTTP/1.1 request of a server that answers "ok".
+    pub fn http() -> Self {
+        let request = b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".to_vec();
+        Self { over: Over::Tcp, request, answers: &["ok\n", "</html>", "\r\n\r\nok"] }
+    }
+
+    /// A command of redis.
+    pub fn redis() -> Self {
+        Self { over: Over::Tcp, request: b"PING\r\n".to_vec(), answers: &["+PONG"] }
+    }
+
+    /// A question of DNS, by datagram and by connection.
+    pub fn dns() -> [Self; 2] {
+        let question = dns::question();
+        let by_connection = dns::with_length(&question);
+        [(Over::Udp, question), (Over::Tcp, by_connection)].map(|(over, request)| Self {
+            over,
+            request,
+            answers: &["pong"],
+        })
+    }
+
     /// Does it once, and says how long the answer took.
-    pub(crate) fn run(&self, client: IpAddr, target: SocketAddr) -> io::Result<Duration> {
+    pub fn run(&self, client: IpAddr, target: SocketAddr) -> io::Result<Duration> {
         let kind = match self.over {
             Over::Tcp => Type::STREAM,
             Over::Udp => Type::DGRAM,
@@ -97,5 +125,5 @@ fn step(step: &'static str) -> impl Fn(io::Error) -> io::Error {
 
 fn unexpected(what: &str, answer: &[u8]) -> io::Error {
     let text = String::from_utf8_lossy(answer).chars().take(80).collect::<String>();
-    io::Error::other(format!("{what} {text:?}"))
+    io::Error::new(io::ErrorKind::UnexpectedEof, format!("{what} {text:?}"))
 }
