@@ -30,7 +30,8 @@ impl TryFrom<String> for AdoptedListen {
     type Error = crate::sockets::address::AddressError;
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
-        let listen = Listen::parse(&text, Families::here())?;
+        // Where one socket takes both families, a server may still have two.
+        let listen = Listen::parse(&text, Families { has_ipv6: true, v6_only: true })?;
         Ok(Self(text, listen.addresses))
     }
 }

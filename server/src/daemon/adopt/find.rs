@@ -2,8 +2,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
-    fs,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     path::Path,
 };
 
@@ -17,6 +15,11 @@ use crate::{
         diag::{Diag, ListenerInfo},
         procfs,
     },
+};
+
+use super::{
+    listeners::{beside, has_unix_listener, listeners},
+    unfit,
 };
 
 /// A server that runs.
@@ -75,7 +78,7 @@ pub(super) fn find(target: &AdoptTarget, unit: Option<FoundUnit>) -> Result<Foun
             let server = server_of(*pid);
             let pids = match &server {
                 Server::User(_) => crate::sockets::processes::Processes::now().tree(leader_of(*pid)),
-                _ => cgroup_of(&server).map(|path| cgroups::processes(&path)).unwrap_or_default(),
+                _ => cgroup_of(&server, *pid).map(|path| cgroups::processes(&path)).unwrap_or_default(),
             };
             let name = name_of(&server).unwrap_or(stat.command);
             of_processes(server, &name, &pids, None)
@@ -107,27 +110,63 @@ fn at(text: &str, addresses: &[ListenAddress]) -> Result<Found, Fault> {
     for &address in addresses {
         let found =
             Diag::open().and_then(|mut diag| diag.listeners(address)).map_err(|error| failed(&error))?;
-        listeners.extend(found);
+        listeners.extend(found.into_iter().map(|it| (address, it)));
     }
-    let holder = listeners.iter().find_map(|it| procfs::who_holds(u64::from(it.inode)).into_iter().next());
-    let Some(holder) = holder else {
-        let fault = Fault::new(FaultKind::NoSuch, format!("nobody listens at {text}"));
-        return Err(fault.with_hint("`ss -ltnp` lists who listens where"));
+    // A daemon of steer has listeners of its own beside a server's; whose they are is looked at later.
+    let holders = |it: &ListenerInfo| {
+        procfs::who_holds(u64::from(it.inode)).into_iter().filter(|&pid| !unfit::is_steer(pid))
     };
-    let server = match server_of(holder) {
-        // Whatever this user's processes listen there with is the server's.
-        Server::User(_) => Server::User(listeners[0].uid),
-        server => server,
-    };
+    let holders: Vec<(ListenAddress, u32, u32)> =
+        listeners.iter().flat_map(|(address, it)| holders(it).map(|pid| (*address, it.uid, pid))).collect();
+    let Some(&(first, uid, holder)) = holders.first() else { return Err(nobody(text, addresses)?) };
+    let server = server_at(uid, holder);
+    let others = || holders.iter().map(|&(address, uid, pid)| (address, pid, server_at(uid, pid)));
+    if let Some((other, pid, its)) = others().find(|(_, _, its)| *its != server) {
+        let message = format!(
+            "cannot adopt {text}: {} has {first}, and {} has {other}",
+            described(&server, holder),
+            described(&its, pid)
+        );
+        let hint = format!("a group has one server: adopt each by its own address, as `steer adopt {first}`");
+        return Err(Fault::new(FaultKind::Refused, message).with_hint(hint));
+    }
     let pids = match &server {
         Server::User(_) => {
-            let holders = listeners.iter().flat_map(|it| procfs::who_holds(u64::from(it.inode)));
-            holders.collect::<BTreeSet<u32>>().into_iter().collect()
+            holders.iter().map(|(_, _, pid)| *pid).collect::<BTreeSet<u32>>().into_iter().collect()
         }
-        _ => cgroup_of(&server).map(|path| cgroups::processes(&path)).unwrap_or_default(),
+        _ => cgroup_of(&server, holder).map(|path| cgroups::processes(&path)).unwrap_or_default(),
     };
     let name = name_of(&server).or_else(|| Some(procfs::stat(holder)?.command)).unwrap_or_default();
     of_processes(server, &name, &pids, Some(addresses))
+}
+
+/// The server of a listener that a process holds. Whatever its user's processes listen there with is the server's, where nothing else
+/// tells them from others.
+fn server_at(uid: u32, pid: u32) -> Server {
+    match server_of(pid) {
+        Server::User(_) => Server::User(uid),
+        server => server,
+    }
+}
+
+/// A server, for a person who does not know that a process of a user is one.
+fn described(server: &Server, pid: u32) -> String {
+    match server {
+        Server::User(_) => format!("process {pid} of {server}"),
+        server => server.to_string(),
+    }
+}
+
+fn nobody(text: &str, addresses: &[ListenAddress]) -> Result<Fault, Fault> {
+    let fault = Fault::new(FaultKind::NoSuch, format!("nobody listens at {text}"));
+    Ok(match beside(addresses)?.as_slice() {
+        [] => fault.with_hint("`ss -lntup` lists who listens where"),
+        [one] => fault.with_hint(format!("{one} has a listener: `steer adopt {one}`")),
+        [first, rest @ ..] => {
+            let rest: String = rest.iter().map(|it| format!(", {it}")).collect();
+            fault.with_hint(format!("{first}{rest} have listeners: adopt one of them"))
+        }
+    })
 }
 
 /// What tells the server that a process belongs to from others: its unit, or else a cgroup that the daemon is not in, or its user.
@@ -144,10 +183,16 @@ fn server_of(pid: u32) -> Server {
     if is_shared { user() } else { Server::Cgroup(path) }
 }
 
-fn cgroup_of(server: &Server) -> Option<std::path::PathBuf> {
+/// The cgroup of a server that this process belongs to.
+fn cgroup_of(server: &Server, pid: u32) -> Option<std::path::PathBuf> {
     match server {
-        Server::Unit(_) | Server::User(_) => None,
+        Server::User(_) => None,
         Server::Cgroup(path) => cgroups::of_path(path),
+        Server::Unit(name) => {
+            let path = procfs::cgroup_of(pid)?;
+            let (above, _) = path.split_once(&format!("/{name}"))?;
+            cgroups::of_path(&format!("{above}/{name}"))
+        }
     }
 }
 
@@ -182,6 +227,9 @@ fn of_processes(
         let address = ListenAddress { protocol, address: listener.local };
         if addresses.is_some_and(|wanted| !wanted.contains(&address)) {
             continue;
+        }
+        if protocol == Protocol::Tcp {
+            unfit::refuse_mptcp(address, u64::from(listener.inode), pids)?;
         }
         let entry = found.entry(address).or_default();
         entry.0 += 1;
@@ -233,34 +281,6 @@ fn held(pids: &[u32]) -> Vec<(u32, HashSet<u64>)> {
     pids.iter().map(|&pid| (pid, procfs::socket_inodes_of(&[pid]))).collect()
 }
 
-/// Whoever listens, in both families and protocols.
-fn listeners() -> Result<Vec<(Protocol, ListenerInfo)>, Fault> {
-    let ips: [IpAddr; 2] = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
-    let mut all = Vec::new();
-    for protocol in [Protocol::Tcp, Protocol::Udp] {
-        for ip in ips {
-            let like = ListenAddress { protocol, address: (ip, 0).into() };
-            let found =
-                Diag::open().and_then(|mut diag| diag.all_listeners(like)).map_err(|error| failed(&error))?;
-            all.extend(found.all().filter(|it| it.local.port() != 0).map(|it| (protocol, it.clone())));
-        }
-    }
-    Ok(all)
-}
-
-/// Whether one of these sockets is a listening unix socket.
-fn has_unix_listener(inodes: &HashSet<u64>) -> bool {
-    /// `SO_ACCEPTCON` of `/proc/net/unix`'s flags.
-    const LISTENS: u32 = 0x10000;
-    let text = fs::read_to_string("/proc/net/unix").unwrap_or_default();
-    text.lines().skip(1).any(|line| {
-        let mut fields = line.split_whitespace().skip(3);
-        let flags = fields.next().and_then(|it| u32::from_str_radix(it, 16).ok()).unwrap_or(0);
-        let inode = fields.nth(2).and_then(|it| it.parse().ok()).unwrap_or(0);
-        flags & LISTENS != 0 && inodes.contains(&inode)
-    })
-}
-
 /// What a group can be called of what its server is: `nginx.service` is `nginx`.
 fn group_name(name: &str) -> GroupName {
     let name = name.strip_suffix(".service").unwrap_or(name).to_ascii_lowercase();
@@ -272,7 +292,7 @@ fn group_name(name: &str) -> GroupName {
     short.parse().or_else(|_| "server".parse()).unwrap_or_else(|_| unreachable!("it is well-formed"))
 }
 
-fn failed(error: &crate::sockets::diag::DiagError) -> Fault {
+pub(super) fn failed(error: &crate::sockets::diag::DiagError) -> Fault {
     Fault::new(FaultKind::Failed, format!("cannot see who listens: {}", describe(error)))
 }
 

@@ -11,6 +11,7 @@ use super::{Members, endpoint::Endpoint, member::Member};
 
 impl Members {
     /// Forgets the members at an address that are not among these, by cookie: the kernel has taken them out of their slots. Their slots.
+    /// The daemon's own stay: a holding listener may be younger than the look that does not have it.
     pub(crate) fn leave_gone(&mut self, address: usize, present: &HashSet<u64>) -> Vec<Slot> {
         let endpoint = &mut self.endpoints[address];
         endpoint.leave_gone(present).unwrap_or_else(|error| {
@@ -56,13 +57,14 @@ impl Endpoint {
     fn leave_gone(&mut self, present: &HashSet<u64>) -> Result<Vec<Slot>, DataplaneError> {
         let mut changed = Vec::new();
         for (&slot, members) in &mut self.members {
-            let is_gone = |member: &&Member| !present.contains(&member.cookie);
-            let gone: Vec<u8> = members.iter().filter(is_gone).map(|member| member.place).collect();
+            let is_there = |member: &Member| member.descriptor.is_some() || present.contains(&member.cookie);
+            let gone: Vec<u8> =
+                members.iter().filter(|member| !is_there(member)).map(|member| member.place).collect();
             if gone.is_empty() {
                 continue;
             }
             gone.iter().try_for_each(|&place| self.kernel.clear_place(slot, u32::from(place)))?;
-            members.retain(|member| present.contains(&member.cookie));
+            members.retain(is_there);
             changed.push(slot);
         }
         Ok(changed)
