@@ -124,6 +124,51 @@ for number in range(count):
     threading.Thread(target=serve, args=(own, number)).start()
 "#;
 
+/// The source of a server of datagrams with a process and several sockets, which speaks as the sample worker does: it says of each flow whether
+/// that socket knows it. After address and port come how many sockets it has, and how many after each SIGHUP; `reuse` sets SO_REUSEPORT.
+pub const DATAGRAM_SERVER: &str = r#"
+import os, selectors, signal, socket, sys
+address, port, steps = sys.argv[1], int(sys.argv[2]), [int(step) for step in sys.argv[3:] if step != "reuse"]
+ready, sockets, made = selectors.DefaultSelector(), [], 0
+def change(count):
+    global made
+    while len(sockets) < count:
+        own = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM)
+        if "reuse" in sys.argv:
+            own.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        own.bind((address, port))
+        own.setblocking(False)
+        made += 1
+        ready.register(own, selectors.EVENT_READ, (made, set()))
+        sockets.append(own)
+    while len(sockets) > count:
+        own = sockets.pop()
+        ready.unregister(own)
+        own.close()
+wake, signalled = socket.socketpair()
+wake.setblocking(False)
+signalled.setblocking(False)
+signal.signal(signal.SIGHUP, lambda *_: None)
+signal.set_wakeup_fd(signalled.fileno())
+ready.register(wake, selectors.EVENT_READ, None)
+change(steps.pop(0))
+while True:
+    for key, _ in ready.select():
+        if key.data is None:
+            for number in wake.recv(64):
+                change(steps.pop(0))
+            break
+        number, known = key.data
+        try:
+            while True:
+                datagram, client = key.fileobj.recvfrom(65536)
+                verdict = "ok" if datagram[:1] == b"+" or client in known else "unknown"
+                known.add(client)
+                key.fileobj.sendto(b"socket/%d 1 %d %s\n" % (number, os.getpid(), verdict.encode()) + datagram, client)
+        except BlockingIOError:
+            pass
+"#;
+
 /// The source of a server that changes its listeners while it serves, as servers do that reload: by each SIGHUP it takes the next of its
 /// arguments, after address, port and how many listeners it begins with. A number is how many it has then; `anew` binds as many others and closes
 /// those that it has, `closed-first` the other way round. It knows nothing of SO_REUSEPORT, and names the listener in `X-Socket`.

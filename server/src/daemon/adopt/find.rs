@@ -18,7 +18,7 @@ use crate::{
 };
 
 use super::{
-    listeners::{beside, has_unix_listener, listeners},
+    listeners::{beside, ephemeral_ports, has_unix_listener, listeners},
     unfit,
 };
 
@@ -242,17 +242,23 @@ fn of_processes(
         .map(|address| address.address.port())
         .collect();
     // Of UDP, a socket that only asks others looks like one that serves: those are taken for servers that are asked for, or have a
-    // listener at the same port.
-    let is_wanted = |address: &ListenAddress| {
-        address.protocol == Protocol::Tcp || addresses.is_some() || ports.contains(&address.address.port())
+    // listener at the same port. Where nothing listens, one at a port that the kernel gives to nobody, or with others beside it.
+    let ephemeral = ephemeral_ports();
+    let is_wanted = |address: &ListenAddress, listeners: u32| {
+        let port = address.address.port();
+        let serves = listeners > 1 || !ephemeral.contains(&port);
+        address.protocol == Protocol::Tcp
+            || addresses.is_some()
+            || ports.contains(&port)
+            || (ports.is_empty() && serves)
     };
-    found.retain(|address, _| is_wanted(address));
+    found.retain(|address, (listeners, _)| is_wanted(address, *listeners));
     if found.is_empty() {
         let what = match &server {
             Server::User(_) => name.to_owned(),
             server => server.to_string(),
         };
-        let message = format!("cannot adopt {what}: none of its {} processes listens for TCP", pids.len());
+        let message = format!("cannot adopt {what}: none of its {} processes serves an address", pids.len());
         let hint = match has_unix_listener(&all) {
             true => {
                 "it listens on unix sockets only, which have no SO_REUSEPORT: adopt the server in front of it"
@@ -265,6 +271,11 @@ fn of_processes(
     }
     let mut notes = Vec::new();
     for (address, (listeners, holders)) in &found {
+        if *listeners > 1 && address.protocol == Protocol::Udp {
+            notes.push(format!(
+                "{address}: which of its {listeners} sockets a flow comes to is chosen anew once, at the adoption"
+            ));
+        }
         if *listeners == 1 && holders.len() > 1 {
             notes.push(format!(
                 "{address} is one listener that {} processes share: it is one worker, so one of them cannot be drained alone",

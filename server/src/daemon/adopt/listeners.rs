@@ -4,6 +4,7 @@ use std::{
     collections::HashSet,
     fs,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    ops::RangeInclusive,
 };
 
 use crate::{
@@ -57,4 +58,11 @@ pub(super) fn beside(addresses: &[ListenAddress]) -> Result<Vec<ListenAddress>, 
     beside.sort_unstable();
     beside.dedup();
     Ok(beside)
+}
+
+/// The ports that the kernel gives to sockets that ask for none.
+pub(super) fn ephemeral_ports() -> RangeInclusive<u16> {
+    let text = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
+    let mut ends = text.split_whitespace().filter_map(|end| end.parse().ok());
+    ends.next().unwrap_or(32_768)..=ends.next().unwrap_or(60_999)
 }

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashSet},
-    os::fd::{AsFd as _, OwnedFd},
+    os::fd::OwnedFd,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
 };
@@ -37,7 +37,9 @@ use crate::{
     },
 };
 
-use super::{anchor::Anchor, by_id::Activity, error::EndpointError, member::Member};
+use super::{
+    anchor::Anchor, by_id::Activity, datagrams::serves_datagrams, error::EndpointError, member::Member,
+};
 
 /// The kernel cuts this down to `net.core.somaxconn`.
 const BACKLOG: i32 = i32::MAX;
@@ -94,17 +96,21 @@ impl Endpoint {
         let named = if address.protocol == Protocol::Udp { WORKERS_MAX as u32 } else { 1 };
         let (slots, sockets, flows) = (opening.slots, opening.sockets, opening.flows.max);
         let shape = Shape { slots, sockets, flows, named };
-        let first = make_listener_like(address, opening.owner, BACKLOG, opening.inherited.as_ref())?;
-        let bound = options::local_address(&first)?;
+        let first = match serves_datagrams(address, &opening)? {
+            // See `datagrams.rs`: an anchor would take its part of them.
+            true => None,
+            false => Some(make_listener_like(address, opening.owner, BACKLOG, opening.inherited.as_ref())?),
+        };
+        let bound = first.as_ref().map_or(Ok(address.address), options::local_address)?;
         let (kernel, publisher) = match &opening.pins {
             Some(directory) => KernelGroup::load_pinned(shape, directory)?,
             None => KernelGroup::load(shape)?,
         };
         let address = ListenAddress { address: bound, ..address };
         let mut endpoint = Self::with(address, kernel, publisher, opening);
-        match &mut endpoint.anchor {
-            Some(anchor) => anchor.set(first)?,
-            None => endpoint.prepared = Some(first),
+        match (&mut endpoint.anchor, first) {
+            (Some(anchor), Some(first)) => anchor.set(first)?,
+            (_, first) => endpoint.prepared = first,
         }
         Ok(endpoint)
     }
@@ -133,7 +139,7 @@ impl Endpoint {
             counted_before: BTreeMap::new(),
             told: BTreeMap::new(),
             prepared: None,
-            anchor: is_udp.then(|| Anchor::new(address, opening.owner)),
+            anchor: is_udp.then(|| Anchor::new(address, opening.owner, opening.inherited.clone())),
             opening,
             by_id: BTreeMap::new(),
             is_attached: false,
@@ -198,11 +204,11 @@ impl Endpoint {
             let counted = self.kernel.counters(slot)?;
             self.told.insert(slot, counted.asked[Asked::Migration as usize]);
         }
-        self.kernel.put(slot, u32::from(free), listener.as_fd())?;
+        self.put_in(slot, free, &listener)?;
         let member = Member::new(listener, free, self.looks())?;
         self.members.entry(slot).or_default().push(member);
         self.kernel.spread(slot, &self.places(slot));
-        if let Some(anchor) = &mut self.anchor {
+        if let Some(anchor) = self.anchor.as_mut().filter(|anchor| !anchor.is_missing()) {
             anchor.member_came();
         }
         Ok(())

@@ -113,7 +113,9 @@ impl Endpoint {
     }
 
     fn attach_through(&self, hold: Option<Slot>) -> Result<bool, DataplaneError> {
-        let Some(member) = self.member(hold) else { return Ok(false) };
+        let Some(member) = self.member(hold) else {
+            return if self.is_udp() { self.attach_through_theirs() } else { Ok(false) };
+        };
         self.kernel.attach(member.as_fd())?;
         Ok(true)
     }
@@ -123,12 +125,16 @@ impl Endpoint {
         if !self.is_attached {
             self.is_attached = self.attach_through(hold)?;
         }
+        if self.is_attached {
+            self.complete_anchor();
+        }
         Ok(())
     }
 
     /// Takes the program away from the group, through a listener of it: the kernel's own hash chooses from now on.
     pub(super) fn detach(&mut self, through: Option<&OwnedFd>) -> Result<(), DataplaneError> {
-        if let Some(member) = through.or_else(|| self.member(None)) {
+        let anchor = || self.anchor.as_ref()?.members().find_map(|member| member.descriptor.as_ref());
+        if let Some(member) = through.or_else(|| self.member(None)).or_else(anchor) {
             self.kernel.detach(member.as_fd())?;
         }
         self.is_attached = false;
