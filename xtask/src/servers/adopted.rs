@@ -1,4 +1,4 @@
-//! `cargo xtask servers --adopted`: servers that a real systemd starts.
+//! `cargo xtask servers --adopted`: servers that a real systemd starts, and those in containers of podman.
 
 use std::process::ExitCode;
 
@@ -7,13 +7,14 @@ use anyhow::{Result, ensure};
 use crate::{capabilities, debian_tree, libtest, packages, workspace::Workspace};
 
 /// The files of tests that need the tree.
-const TESTS: [&str; 1] = ["units"];
+const TESTS: [&str; 2] = ["units", "adopted_podman"];
 
 /// Makes the tree and runs the tests.
 pub(super) fn run(workspace: &Workspace, filter: Option<&str>) -> Result<ExitCode> {
     let missing = capabilities::missing()?;
     ensure!(missing.is_empty(), "missing {}\nhint: run as root", missing.join(", "));
     packages::install_missing(&debian_tree::NEEDED)?;
+    packages::install_missing(&packages::CONTAINERS)?;
     let tree = debian_tree::prepare(&workspace.target, &debian_tree::WITH_SERVERS, None)?;
     let mut command = workspace.cargo();
     command.args(["test", "--package", "steer-tests", "--release", "--no-fail-fast"]);

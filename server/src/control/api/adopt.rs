@@ -19,6 +19,8 @@ pub enum AdoptTarget {
     Pid(u32),
     /// The processes of a cgroup, a path as `/proc/PID/cgroup` has it.
     Cgroup(String),
+    /// A container in the daemon's network namespace, by its name or its id.
+    Container(String),
 }
 
 /// An address as it is written, which may stand for two.

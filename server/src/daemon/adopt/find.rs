@@ -12,6 +12,7 @@ use crate::{
     sockets::{
         address::{ListenAddress, Protocol},
         cgroups,
+        containers::{self, Container},
         diag::{Diag, ListenerInfo},
         procfs,
     },
@@ -71,6 +72,7 @@ pub(super) fn find(target: &AdoptTarget, unit: Option<FoundUnit>) -> Result<Foun
             let name = last_part(path).to_owned();
             of_processes(Server::Cgroup(path.clone()), &name, &pids, None)
         }
+        AdoptTarget::Container(meant) => of_container(meant),
         AdoptTarget::Pid(pid) => {
             let Some(stat) = procfs::stat(*pid) else {
                 return Err(Fault::new(FaultKind::NoSuch, format!("there is no process {pid}")));
@@ -84,6 +86,26 @@ pub(super) fn find(target: &AdoptTarget, unit: Option<FoundUnit>) -> Result<Foun
             of_processes(server, &name, &pids, None)
         }
         AdoptTarget::Address(AdoptedListen(text, addresses)) => at(text, addresses),
+    }
+}
+
+fn of_container(meant: &str) -> Result<Found, Fault> {
+    match Container::new(meant).directories().as_slice() {
+        [] => {
+            let fault = Fault::new(FaultKind::NoSuch, format!("there is no container {meant} that runs"));
+            Err(fault.with_hint(
+                "`podman ps` or `docker ps` lists them; where neither is there, write the id, or --pid",
+            ))
+        }
+        [directory] => {
+            let pids = cgroups::processes(directory);
+            of_processes(Server::Container(meant.to_owned()), meant, &pids, None)
+        }
+        [_, _, ..] => {
+            let fault =
+                Fault::new(FaultKind::Refused, format!("{meant} begins the ids of several containers"));
+            Err(fault.with_hint("write more of the id, or the name"))
+        }
     }
 }
 
@@ -179,14 +201,18 @@ fn server_of(pid: u32) -> Server {
     }
     let own = procfs::cgroup_of(std::process::id()).unwrap_or_default();
     // A login's scope has whatever was started there, and a server that is started again may be in another.
-    let is_shared = path == "/" || path.ends_with(".scope") || cgroups::holds(&path, &own);
+    // A container that is made anew has another cgroup.
+    let is_shared = path == "/"
+        || containers::id_of(&path).is_some()
+        || path.ends_with(".scope")
+        || cgroups::holds(&path, &own);
     if is_shared { user() } else { Server::Cgroup(path) }
 }
 
 /// The cgroup of a server that this process belongs to.
 fn cgroup_of(server: &Server, pid: u32) -> Option<std::path::PathBuf> {
     match server {
-        Server::User(_) => None,
+        Server::Container(_) | Server::User(_) => None,
         Server::Cgroup(path) => cgroups::of_path(path),
         Server::Unit(name) => {
             let path = procfs::cgroup_of(pid)?;
@@ -204,6 +230,7 @@ fn name_of(server: &Server) -> Option<String> {
     match server {
         Server::Unit(name) => Some(name.clone()),
         Server::Cgroup(path) => Some(last_part(path).to_owned()),
+        Server::Container(name) => Some(name.clone()),
         Server::User(_) => None,
     }
 }
@@ -254,6 +281,7 @@ fn of_processes(
     };
     found.retain(|address, (listeners, _)| is_wanted(address, *listeners));
     if found.is_empty() {
+        unfit::refuse_other_network(&server, name, pids)?;
         let what = match &server {
             Server::User(_) => name.to_owned(),
             server => server.to_string(),

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use crate::{
     control::api::{Fault, FaultKind},
+    daemon::settings::Server,
     sockets::{address::ListenAddress, diag::Diag, options, pidfd, procfs},
     workers::discover::Refusal,
 };
@@ -41,6 +42,25 @@ pub(super) fn refuse_managed(found: &Found) -> Result<(), Fault> {
         }
     }
     Ok(())
+}
+
+/// Refuses a server none of whose processes is in the daemon's network namespace: its sockets cannot be seen from here.
+pub(super) fn refuse_other_network(server: &Server, name: &str, pids: &[u32]) -> Result<(), Fault> {
+    let network = |of: &str| std::fs::read_link(format!("/proc/{of}/ns/net")).ok();
+    let Some(own) = network("thread-self") else { return Ok(()) };
+    let theirs: Vec<_> = pids.iter().filter_map(|pid| Some((*pid, network(&pid.to_string())?))).collect();
+    let Some((pid, _)) = theirs.first().filter(|_| theirs.iter().all(|(_, it)| *it != own)) else {
+        return Ok(());
+    };
+    let what = match server {
+        Server::User(_) => name.to_owned(),
+        server => server.to_string(),
+    };
+    let message = format!("cannot adopt {what}: it is in a network namespace of its own");
+    let hint = format!(
+        "run it in the host's network (podman run --network host), or a daemon in its: nsenter --net=/proc/{pid}/ns/net steer daemon"
+    );
+    Err(Fault::new(FaultKind::Refused, message).with_hint(hint))
 }
 
 /// Whether a process runs this program, as daemons and their keepers do.

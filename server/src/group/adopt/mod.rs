@@ -17,7 +17,7 @@ use std::{
 use crate::{
     daemon::settings::{AdoptSettings, GroupSettings, Server},
     engine::event::Millis,
-    sockets::{address::ListenAddress, cgroups, inherited::Inherited},
+    sockets::{address::ListenAddress, cgroups, containers::Container, inherited::Inherited},
 };
 
 use self::places::{Place, place};
@@ -55,6 +55,8 @@ pub(crate) struct Adoption {
     addresses: Vec<ListenAddress>,
     /// Where the server's processes are, where a cgroup tells them from others.
     cgroup: Option<PathBuf>,
+    /// The container that they are in, where that does.
+    container: Option<Container>,
     listeners: BTreeMap<u64, Known>,
     /// Workers that begin, with the listeners that each begins with.
     offered: BTreeMap<u32, Vec<(usize, Came)>>,
@@ -78,12 +80,17 @@ impl Adoption {
         let cgroup = match &adopt.server {
             Server::Cgroup(path) => cgroups::of_path(path),
             Server::Unit(name) => unit::control_group(name).and_then(|path| cgroups::of_path(&path)),
-            Server::User(_) => None,
+            Server::Container(_) | Server::User(_) => None,
+        };
+        let container = match &adopt.server {
+            Server::Container(name) => Some(Container::new(name)),
+            _ => None,
         };
         Some(Self {
             settings: adopt,
             addresses,
             cgroup,
+            container,
             listeners: BTreeMap::new(),
             offered: BTreeMap::new(),
             refused: HashSet::new(),
@@ -197,9 +204,10 @@ impl Adoption {
             let v6_only = inherited.get(index).filter(|_| address.address.is_ipv6()).map(|it| it.v6_only);
             Wanted { address, known, v6_only }
         });
-        let whose = match server {
-            Server::Unit(_) | Server::Cgroup(_) => Whose::InCgroup(self.cgroup.clone()),
-            Server::User(_) => Whose::OfOwner,
+        let whose = match (server, &self.container) {
+            (_, Some(container)) => Whose::InContainer(container.clone()),
+            (Server::Unit(_) | Server::Cgroup(_), None) => Whose::InCgroup(self.cgroup.clone()),
+            (Server::Container(_) | Server::User(_), None) => Whose::OfOwner,
         };
         Question { whose, owner: *owner, wanted: wanted.collect(), is_first }
     }
