@@ -7,6 +7,7 @@ use std::{
 };
 
 use steer_tests::{
+    machine::given,
     netns::{self, Namespace},
     steer::{Steer, binary},
     traffic::Traffic,
@@ -14,6 +15,8 @@ use steer_tests::{
 };
 use tempfile::TempDir;
 
+/// What sets what a test is given.
+const HOW: &str = "cargo xtask servers --adopted";
 const SOON: Duration = Duration::from_secs(60);
 
 /// Podman with its files in a directory. It wants cgroup2 and nothing else at `/sys/fs/cgroup`, which a host with both hierarchies has elsewhere.
@@ -58,14 +61,19 @@ impl Podman {
         String::from_utf8_lossy(&output.stdout).trim().to_owned()
     }
 
-    /// Runs a server in a container of this name; its process. What else there are options for, a host that grants less refuses.
+    /// Runs a server in a container of this name; its process.
     #[track_caller]
     fn run(&self, name: &str, network: &str) -> u32 {
-        let limits = ["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024", "--pids-limit", "0"];
-        let options = ["run", "--detach", "--name", name, "--network", network];
         let command = ["httpd", "/bin/httpd", "-f", "-p", "127.0.0.1:8080", "-h", "/www"];
-        self.execute(&[&options[..], &limits, &command].concat());
+        self.start(name, &[&["--network", network][..], &command].concat());
         self.execute(&["inspect", "--format", "{{.State.Pid}}", name]).parse().expect("a pid")
+    }
+
+    /// Starts a container of this name. Without these limits podman asks for more than some hosts grant.
+    #[track_caller]
+    fn start(&self, name: &str, arguments: &[&str]) {
+        let limits = ["--ulimit", "nofile=4096:4096", "--ulimit", "nproc=4096:4096", "--pids-limit", "0"];
+        self.execute(&[&["run", "--detach", "--name", name][..], &limits, arguments].concat());
     }
 
     #[track_caller]
@@ -94,9 +102,78 @@ fn daemon<'a>(namespace: &'a Namespace, podman: &Podman) -> Steer<'a> {
     steer
 }
 
+/// Waits until a process is a worker that works. The daemon may be in a container itself, so nothing is asked but its control socket.
 fn works(steer: &Steer<'_>, pid: u32) {
-    steer.until("the container works", SOON, |status| {
-        status.groups[0].workers.iter().any(|it| it.state == "working" && it.pid == Some(pid))
+    wait::until("the container works", SOON, || {
+        let said = steer.command(["status", "--json"]);
+        if said.code != Some(0) {
+            return Err(said.stderr);
+        }
+        let works = |worker: &&steer::control::api::WorkerStatus| {
+            worker.state == "working" && worker.pid == Some(pid)
+        };
+        let groups = steer.status().groups;
+        let found = groups.iter().flat_map(|group| &group.workers).find(works).map(drop);
+        found.ok_or(said.stdout)
+    });
+}
+
+/// The capabilities that the DaemonSet of the package adds, with commas.
+fn capabilities() -> String {
+    let manifest = include_str!("../../server/packaging/kubernetes/steer.yaml");
+    let (_, added) = manifest.split_once("add:\n").expect("it adds some");
+    let names = added.lines().map_while(|line| line.trim().strip_prefix("- ")?.split(' ').next());
+    names.collect::<Vec<_>>().join(",")
+}
+
+#[test]
+#[ignore = "needs podman; cargo xtask servers --adopted runs it"]
+fn a_daemon_in_a_container_adopts_with_the_capabilities_of_the_daemon_set() {
+    netns::run("adopted-image", |namespace| {
+        let podman = Podman::make();
+        podman.execute(&["load", "--quiet", "--input", &given("STEER_IMAGE", HOW).to_string_lossy()]);
+        let image = podman.execute(&["images", "--format", "{{.Repository}}:{{.Tag}}", "localhost/steer"]);
+        let configuration =
+            "[[group]]\nname = \"web\"\nlisten = [\"127.0.0.1:8080\"]\n[group.adopt]\nuser = \"0\"\n";
+        // Of this one only the directory, the pins and the command line are used: the daemon is in the container.
+        let steer = Steer::service(namespace, &binary(), configuration);
+        let pins = steer.pins().expect("a daemon has pins").to_string_lossy().into_owned();
+        let own = steer.path("").to_string_lossy().into_owned();
+        let mut pid = podman.run("web", "host");
+        let volume = |from: &str, to: &str| format!("--volume={from}:{to}");
+        let add = format!("--cap-add={}", capabilities());
+        let volumes = [
+            volume(&own, "/run/steer"),
+            volume("/sys/fs/bpf", "/sys/fs/bpf"),
+            volume("/sys/fs/cgroup", "/host/sys/fs/cgroup:ro"),
+        ];
+        let host = ["--network", "host", "--pid", "host", "--read-only", "--cap-drop=ALL", &add];
+        let rights = ["--security-opt", "no-new-privileges", "--security-opt", "seccomp=unconfined"];
+        let command = ["daemon", "--config", "/run/steer/steer.toml", "--pins", &pins];
+        let volumes = volumes.each_ref().map(String::as_str);
+        podman.start("steer", &[&host[..], &rights, &volumes, &[&image], &command].concat());
+        works(&steer, pid);
+        let address: SocketAddr = "127.0.0.1:8080".parse().expect("an address");
+        let traffic = Traffic::start(&[address]);
+        let mut old = "web".to_owned();
+        for number in 1..=3 {
+            let new = format!("web-{number}");
+            let next = podman.run(&new, "host");
+            works(&steer, next);
+            let status = steer.status();
+            let leaving = status.groups[0].workers.iter().find(|it| it.pid == Some(pid)).expect("a worker");
+            let leaving = leaving.name.to_string();
+            steer.command(["drain", &leaving, "--until-replaced", "--timeout", "20s"]).succeeded();
+            podman.remove(&old);
+            (pid, old) = (next, new);
+            traffic.more(100);
+        }
+        let tally = traffic.end();
+        println!("from a container: connections: {}, failed: {}", tally.connections, tally.failed);
+        steer.command(["stop"]).succeeded();
+        podman.execute(&["wait", "steer"]);
+        drop(steer);
+        drop(podman);
     });
 }
 

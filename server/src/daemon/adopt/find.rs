@@ -134,12 +134,14 @@ fn at(text: &str, addresses: &[ListenAddress]) -> Result<Found, Fault> {
             Diag::open().and_then(|mut diag| diag.listeners(address)).map_err(|error| failed(&error))?;
         listeners.extend(found.into_iter().map(|it| (address, it)));
     }
-    // A daemon of steer has listeners of its own beside a server's; whose they are is looked at later.
-    let holders = |it: &ListenerInfo| {
-        procfs::who_holds(u64::from(it.inode)).into_iter().filter(|&pid| !unfit::is_steer(pid))
+    let held = |(address, it): &(ListenAddress, ListenerInfo)| {
+        let (address, uid) = (*address, it.uid);
+        procfs::who_holds(u64::from(it.inode)).into_iter().map(move |pid| (address, uid, pid))
     };
-    let holders: Vec<(ListenAddress, u32, u32)> =
-        listeners.iter().flat_map(|(address, it)| holders(it).map(|pid| (*address, it.uid, pid))).collect();
+    let holders: Vec<(ListenAddress, u32, u32)> = listeners.iter().flat_map(held).collect();
+    // A daemon of steer has listeners of its own beside a server's; whose they are is looked at later.
+    let (own, theirs): (Vec<_>, Vec<_>) = holders.into_iter().partition(|(_, _, pid)| unfit::is_steer(*pid));
+    let holders = if theirs.is_empty() { own } else { theirs };
     let Some(&(first, uid, holder)) = holders.first() else { return Err(nobody(text, addresses)?) };
     let server = server_at(uid, holder);
     let others = || holders.iter().map(|&(address, uid, pid)| (address, pid, server_at(uid, pid)));
