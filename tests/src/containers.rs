@@ -3,11 +3,15 @@
 use std::{
     fs,
     process::{Child, Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
 };
 
 use rustix::process::Signal;
 
 use crate::{machine::cgroup::Cgroup, process, python};
+
+/// So that each has an id of its own.
+static MADE: AtomicU32 = AtomicU32::new(0);
 
 /// What stands for an engine's command line: it knows the names that are files in the directory of its argument, each with an id in it.
 const ENGINE: &str = r#"#!/bin/sh
@@ -63,7 +67,10 @@ impl Engine {
     /// more.
     #[track_caller]
     pub fn run(&self, name: &str, digit: char, source: &str, arguments: &[&str]) -> Container {
-        let id = String::from(digit).repeat(64);
+        // Other tests have containers too: short ids, which are the first twelve digits, differ.
+        let number =
+            u64::from(std::process::id()) << 8 | u64::from(MADE.fetch_add(1, Ordering::Relaxed) & 0xff);
+        let id = format!("{digit}{number:011x}{}", String::from(digit).repeat(52));
         let directory = self.cgroup.path().join(format!("libpod-{id}.scope"));
         fs::create_dir_all(&directory).expect("a cgroup can be made");
         fs::write(self.directory.path().join("names").join(name), format!("{id}\n"))
