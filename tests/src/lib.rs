@@ -7,6 +7,7 @@ pub mod bind_denied;
 pub mod cgroups;
 pub mod changes;
 pub mod clients;
+pub mod containers;
 pub mod control;
 pub mod cpu;
 pub mod crowd;

@@ -62,6 +62,53 @@ pub fn unaware_server() -> String {
     PLAIN_SERVER.replace(AWARE, "")
 }
 
+/// The source of a server with a listener at each of its arguments, `0.0.0.0@80 ::@80`, and one process. It knows nothing of SO_REUSEPORT. One at an
+/// address of IPv6 takes IPv4 as well, unless another has the port for that; `mptcp` before them makes them MPTCP ones. By SIGTERM it closes them
+/// and answers what it has accepted.
+pub const WIDE_SERVER: &str = r#"
+import os, selectors, signal, socket, sys
+places = [(address, int(port)) for address, _, port in (word.partition("@") for word in sys.argv[1:]) if port]
+protocol = 262 if "mptcp" in sys.argv else 0
+ready = selectors.DefaultSelector()
+for address, port in places:
+    is_ipv6 = ":" in address
+    listener = socket.socket(socket.AF_INET6 if is_ipv6 else socket.AF_INET, socket.SOCK_STREAM, protocol)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if is_ipv6 and any(":" not in other and port == its for other, its in places):
+        listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    listener.bind((address, port))
+    listener.listen(1024)
+    listener.setblocking(False)
+    ready.register(listener, selectors.EVENT_READ)
+wake, signalled = socket.socketpair()
+signalled.setblocking(False)
+signal.signal(signal.SIGTERM, lambda *_: None)
+signal.set_wakeup_fd(signalled.fileno())
+ready.register(wake, selectors.EVENT_READ)
+answer = b"HTTP/1.1 200 OK\r\nX-Pid: %d\r\nContent-Length: 3\r\nConnection: close\r\n\r\nok\n" % os.getpid()
+while True:
+    for key, _ in ready.select():
+        if key.fileobj is wake:
+            sys.exit(0)
+        try:
+            connection, _ = key.fileobj.accept()
+        except OSError:
+            continue
+        try:
+            connection.settimeout(20)
+            request = b""
+            while b"\r\n\r\n" not in request:
+                piece = connection.recv(4096)
+                if not piece:
+                    break
+                request += piece
+            else:
+                connection.sendall(answer)
+        except OSError:
+            pass
+        connection.close()
+"#;
+
 /// The source of a server of datagrams with threads: each has a socket of its own, bound with SO_REUSEPORT to the address and port of
 /// the arguments, and answers with its process and its number. The last argument is how many there are.
 pub const THREADED_SERVER: &str = r#"
@@ -75,6 +122,51 @@ for number in range(count):
     own.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     own.bind((address, port))
     threading.Thread(target=serve, args=(own, number)).start()
+"#;
+
+/// The source of a server of datagrams with a process and several sockets, which speaks as the sample worker does: it says of each flow whether
+/// that socket knows it. After address and port come how many sockets it has, and how many after each SIGHUP; `reuse` sets SO_REUSEPORT.
+pub const DATAGRAM_SERVER: &str = r#"
+import os, selectors, signal, socket, sys
+address, port, steps = sys.argv[1], int(sys.argv[2]), [int(step) for step in sys.argv[3:] if step != "reuse"]
+ready, sockets, made = selectors.DefaultSelector(), [], 0
+def change(count):
+    global made
+    while len(sockets) < count:
+        own = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM)
+        if "reuse" in sys.argv:
+            own.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        own.bind((address, port))
+        own.setblocking(False)
+        made += 1
+        ready.register(own, selectors.EVENT_READ, (made, set()))
+        sockets.append(own)
+    while len(sockets) > count:
+        own = sockets.pop()
+        ready.unregister(own)
+        own.close()
+wake, signalled = socket.socketpair()
+wake.setblocking(False)
+signalled.setblocking(False)
+signal.signal(signal.SIGHUP, lambda *_: None)
+signal.set_wakeup_fd(signalled.fileno())
+ready.register(wake, selectors.EVENT_READ, None)
+change(steps.pop(0))
+while True:
+    for key, _ in ready.select():
+        if key.data is None:
+            for number in wake.recv(64):
+                change(steps.pop(0))
+            break
+        number, known = key.data
+        try:
+            while True:
+                datagram, client = key.fileobj.recvfrom(65536)
+                verdict = "ok" if datagram[:1] == b"+" or client in known else "unknown"
+                known.add(client)
+                key.fileobj.sendto(b"socket/%d 1 %d %s\n" % (number, os.getpid(), verdict.encode()) + datagram, client)
+        except BlockingIOError:
+            pass
 "#;
 
 /// The source of a server that changes its listeners while it serves, as servers do that reload: by each SIGHUP it takes the next of its
@@ -172,6 +264,13 @@ impl ByHand {
     /// Its process.
     pub fn pid(&self) -> u32 {
         self.0.id()
+    }
+
+    /// Tells it to end, by SIGTERM, and waits until it has.
+    #[track_caller]
+    pub fn end(mut self) {
+        crate::process::signal(self.pid(), rustix::process::Signal::TERM);
+        self.0.wait().expect("it is this process's child");
     }
 }
 

@@ -8,6 +8,7 @@ mod debian_tree;
 mod dist;
 mod ebpf_toolchain;
 mod fuzz;
+mod kubernetes;
 mod libtest;
 mod packages;
 mod rustc_wrapper;
@@ -37,6 +38,7 @@ enum Command {
     BuildEbpf(build_ebpf::Arguments),
     Dist(dist::Arguments),
     Fuzz(fuzz::Arguments),
+    Kubernetes(kubernetes::Arguments),
     Servers(servers::Arguments),
     Soak(soak::Arguments),
     Test(test::Arguments),
@@ -52,6 +54,7 @@ fn main() -> ExitCode {
         Command::BuildEbpf(arguments) => build_ebpf::main(&workspace, &arguments),
         Command::Dist(arguments) => dist::main(&workspace, &arguments),
         Command::Fuzz(arguments) => fuzz::main(&workspace, &arguments),
+        Command::Kubernetes(arguments) => kubernetes::main(&workspace, &arguments),
         Command::Servers(arguments) => servers::main(&workspace, &arguments),
         Command::Soak(arguments) => soak::main(&workspace, &arguments),
         Command::Test(arguments) => test::main(&workspace, &arguments),

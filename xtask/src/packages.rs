@@ -55,8 +55,12 @@ const SERVICES: [(&str, &str); 6] = [
     ("php8.2-fpm", "php8.2-fpm.service"),
     ("redis-server", "redis-server.service"),
 ];
+/// What the tests of containers call.
+pub(crate) const CONTAINERS: [Needed; 3] =
+    [("podman", "podman"), ("runc", "runc"), ("/bin/busybox", "busybox-static")];
 /// What packing calls: cargo-deb has the binary's dependencies found.
-pub(crate) const PACKAGING: [Needed; 2] = [("dpkg-shlibdeps", "dpkg-dev"), ("strip", "binutils")];
+pub(crate) const PACKAGING: [Needed; 3] =
+    [("dpkg-shlibdeps", "dpkg-dev"), ("strip", "binutils"), ("tar", "tar")];
 
 /// Installs with apt-get what is missing. Nothing is fetched, and the network not touched, where nothing is.
 pub(crate) fn install_missing(needed: &[Needed]) -> Result<()> {

@@ -174,9 +174,10 @@ fn read_workers(mut section: Section<'_>) -> Workers {
 fn read_adopt(mut section: Section<'_>) -> Option<AdoptSettings> {
     let unit = section.get("unit", value::word).map(|it| Server::Unit(full_name(it.get_ref())));
     let cgroup = section.get("cgroup", value::word).map(|it| Server::Cgroup(it.into_inner()));
+    let container = section.get("container", value::word).map(|it| Server::Container(it.into_inner()));
     let user = section.get("user", value::user).map(|it| Server::User(it.into_inner()));
     let restart = section.list("restart", value::text).map(|list| words(list).into_inner());
-    let servers: Vec<Server> = [unit, cgroup, user].into_iter().flatten().collect();
+    let servers: Vec<Server> = [unit, cgroup, container, user].into_iter().flatten().collect();
     match <[Server; 1]>::try_from(servers) {
         Ok([server]) => Some(AdoptSettings { restart, ..AdoptSettings::of(server) }),
         Err(servers) => {
@@ -187,7 +188,7 @@ fn read_adopt(mut section: Section<'_>) -> Option<AdoptSettings> {
             section.error(
                 message.to_owned(),
                 section.span(),
-                "write one of unit, cgroup and user".to_owned(),
+                "write one of unit, cgroup, container and user".to_owned(),
             );
             None
         }

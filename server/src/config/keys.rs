@@ -14,7 +14,7 @@ const fn key(table: &'static str, name: &'static str, example: &'static str) -> 
     Key { table, name, example }
 }
 
-pub(super) const KEYS: [Key; 41] = [
+pub(super) const KEYS: [Key; 42] = [
     key("", "daemon", "[daemon]"),
     key("", "group", "[[group]]"),
     key("daemon", "socket", "socket = \"/run/steer/steer.sock\""),
@@ -44,6 +44,7 @@ pub(super) const KEYS: [Key; 41] = [
     key("group.workers", "stop_signal", "stop_signal = \"TERM\""),
     key("group.adopt", "unit", "unit = \"nginx.service\""),
     key("group.adopt", "cgroup", "cgroup = \"/system.slice/nginx.service\""),
+    key("group.adopt", "container", "container = \"web\""),
     key("group.adopt", "user", "user = \"www-data\""),
     key("group.adopt", "restart", "restart = [\"/usr/sbin/nginx\", \"-s\", \"reload\"]"),
     key("group.flows", "max", "max = 65536"),

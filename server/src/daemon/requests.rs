@@ -124,15 +124,15 @@ impl Daemon {
             self.view(name).await?.check_release()?;
         }
         for name in &names {
-            self.give_back(name).await?;
+            self.give_back(name, false).await?;
         }
         Ok(Response::Done(Done { answers: 0, milliseconds: millis(began.elapsed()) }))
     }
 
-    /// Gives a group back to the kernel.
-    pub(super) async fn give_back(&self, name: &GroupName) -> Result<(), Fault> {
+    /// Gives a group back to the kernel; at once where it `is_last`, as the daemon is being stopped.
+    pub(super) async fn give_back(&self, name: &GroupName, is_last: bool) -> Result<(), Fault> {
         let (done, result) = oneshot::channel();
-        self.ask::<Response>(name, Message::Release(done), result).await?;
+        self.ask::<Response>(name, Message::Release { done, is_last }, result).await?;
         self.forget(name).await;
         Ok(())
     }
@@ -148,7 +148,7 @@ impl Daemon {
         let (adopted, names): (Vec<_>, Vec<_>) = names.into_iter().partition(|name| self.is_adopted(name));
         for name in adopted {
             // Its server is not the group's to stop.
-            if let Err(fault) = self.give_back(&name).await {
+            if let Err(fault) = self.give_back(&name, true).await {
                 tracing::warn!("{}", fault.message);
             }
         }

@@ -130,6 +130,8 @@ pub enum Server {
     Unit(String),
     /// They are in this cgroup, a path as `/proc/PID/cgroup` has it.
     Cgroup(String),
+    /// They are in this container, by its name or its id.
+    Container(String),
     /// Their sockets are this user's.
     User(u32),
 }
@@ -139,6 +141,7 @@ impl fmt::Display for Server {
         match self {
             Self::Unit(name) => f.write_str(name),
             Self::Cgroup(path) => write!(f, "the cgroup {path}"),
+            Self::Container(name) => write!(f, "container {name}"),
             Self::User(uid) => write!(f, "user {uid}"),
         }
     }

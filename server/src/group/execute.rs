@@ -182,8 +182,13 @@ impl GroupHost {
     }
 
     pub(super) fn published(&mut self, engine: &Group, epoch: u64, result: Result<(), String>) {
-        let attached =
-            result.and_then(|()| self.members.attach(engine.hold_slot()).map_err(|error| describe(&error)));
+        let attached = result.and_then(|()| match self.is_released {
+            // It is the kernel's own hash that chooses: the server's sockets are there to attach through, and are not to be.
+            true => Ok(()),
+            false => self.members.attach(engine.hold_slot()).map_err(|error| describe(&error)),
+        });
+        // Of an adopted server they are made only now.
+        self.keep_anchors();
         self.tell(match attached {
             Ok(()) => Event::Published { epoch },
             Err(why) => Event::PublishFailed { epoch, why },

@@ -216,6 +216,8 @@ impl GroupHost {
     pub(super) fn take_from(&mut self, id: GenerationId, slot: u16, purpose: Purpose) {
         let (mut inodes, process) = (self.members.inodes(slot), self.processes.process(id).cloned());
         if purpose == Purpose::Release {
+            // Of datagrams, too: no descriptor of an adopted server's is kept.
+            inodes = self.members.all_inodes(slot);
             inodes.extend(self.members.inodes_passed_over(slot));
         }
         let nothing = move |_| Message::Taken { slot, purpose, listeners: Vec::new() };

@@ -46,7 +46,7 @@ pub(crate) enum Message {
     /// Another configuration is to be taken over.
     Propose(Box<Proposal>),
     /// Somebody wants the group to be given back to the kernel.
-    Release(oneshot::Sender<Result<Response, Fault>>),
+    Release { done: oneshot::Sender<Result<Response, Fault>>, is_last: bool },
     /// What has come of an effect.
     Event(Event),
     /// Something of the group's parts has changed that the next daemon has to know.

@@ -24,12 +24,12 @@ pub(crate) struct Pending {
 
 impl GroupTask {
     /// Begins to release the group, unless something of it is under way that the kernel's hash would lose: listeners are taken from the
-    /// workers, to detach the programs through.
-    pub(super) fn release(&mut self, done: oneshot::Sender<Result<Response, Fault>>) {
+    /// workers, to detach the programs through. Where it `is_last`, the daemon is being stopped, and nothing could be waited for.
+    pub(super) fn release(&mut self, done: oneshot::Sender<Result<Response, Fault>>, is_last: bool) {
         let (engine, host) = self.runtime.parts();
         let busy =
             engine.is_busy().or_else(|| host.release.is_some().then(|| "it is being released".to_owned()));
-        if let Some(what) = busy {
+        if let Some(what) = busy.filter(|_| !is_last || host.release.is_some()) {
             let name = &host.settings.name;
             let fault = Fault::new(FaultKind::Refused, format!("cannot release {name}: {what}"))
                 .with_hint(format!("wait for it; `steer status {name}` shows how it goes"));

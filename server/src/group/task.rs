@@ -204,7 +204,7 @@ impl GroupTask {
             Message::Tune(tune) => self.tune(tune),
             // Its wait is the caller's.
             Message::Propose(_) => {}
-            Message::Release(done) => self.release(done),
+            Message::Release { done, is_last } => self.release(done, is_last),
             Message::Event(event) => self.take_in(event),
             Message::Changed => self.runtime.changed(),
             Message::Again(effect) => {

@@ -2,6 +2,7 @@
 
 pub mod address;
 pub mod cgroups;
+pub mod containers;
 pub mod destroyed;
 pub mod diag;
 pub mod holder;

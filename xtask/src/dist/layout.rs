@@ -7,10 +7,12 @@ use anyhow::{Context, Result, ensure};
 use super::write;
 
 /// From `server/`, and where to; the second ones only where they are there.
-const COPIED: [(&str, &str); 3] = [
+const COPIED: [(&str, &str); 5] = [
     ("packaging/sysusers.conf", "usr/lib/sysusers.d/steer.conf"),
     ("src/config/example.toml", "usr/share/doc/steer/examples/steer.toml"),
     ("packaging/examples/hardened.conf", "usr/share/doc/steer/examples/hardened.conf"),
+    ("packaging/kubernetes/steer.yaml", "usr/share/doc/steer/examples/kubernetes/steer.yaml"),
+    ("packaging/kubernetes/web.yaml", "usr/share/doc/steer/examples/kubernetes/web.yaml"),
 ];
 const COPIED_IF_THERE: [(&str, &str); 2] = [
     ("packaging/grafana-dashboard.json", "usr/share/steer/grafana-dashboard.json"),

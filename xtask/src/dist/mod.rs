@@ -1,7 +1,8 @@
-//! `cargo xtask dist`: the Debian package.
+//! `cargo xtask dist`: the Debian package, and an OCI image.
 
 mod cargo_deb;
 mod layout;
+mod oci;
 mod trial;
 
 use std::{
@@ -14,7 +15,7 @@ use anyhow::{Context, Result, ensure};
 use self::cargo_deb::CARGO_DEB;
 use crate::{cargo_tool, packages, workspace::Workspace};
 
-/// Make the Debian package: the binary, its unit, manual pages, completions, examples.
+/// Make the Debian package: the binary, its unit, manual pages, completions, examples; or an OCI image of the binary.
 ///
 /// Installs what it needs, cargo-deb among it, into the target directory or, as root, from Debian; or says what is missing.
 #[derive(Debug, clap::Args)]
@@ -25,6 +26,12 @@ pub(crate) struct Arguments {
     /// Try it instead, on a real systemd and under load: install, restart, kill, upgrade, remove. As root; a few minutes
     #[arg(long = "try", conflicts_with = "deb_version")]
     is_trial: bool,
+    /// Make an OCI image instead, a tar for `podman load`, with the libraries of this host that the binary needs; no registry is asked
+    #[arg(long = "oci", conflicts_with_all = ["deb_version", "is_trial"])]
+    is_image: bool,
+    /// Of this binary, where it is built already
+    #[arg(long, value_name = "FILE", requires = "is_image")]
+    binary: Option<PathBuf>,
     /// Of the trial, only the tests whose name contains this
     #[arg(requires = "is_trial")]
     filter: Option<String>,
@@ -38,6 +45,10 @@ pub(crate) fn main(workspace: &Workspace, arguments: &Arguments) -> Result<ExitC
     packages::install_missing(&packages::PACKAGING)?;
     if arguments.is_trial {
         return trial::run(workspace, arguments.filter.as_deref(), arguments.release.as_deref());
+    }
+    if arguments.is_image {
+        println!("{}", image(workspace, arguments.binary.as_deref())?.display());
+        return Ok(ExitCode::SUCCESS);
     }
     let package = package(workspace, arguments.deb_version.as_deref(), "debian")?;
     println!("{}", package.display());
@@ -53,6 +64,17 @@ fn package(workspace: &Workspace, version: Option<&str>, directory: &str) -> Res
     let release = workspace.target.join("release");
     layout::lay_out(&workspace.root.join("server"), &release.join("steer"), &release.join("steer-package"))?;
     cargo_deb::pack(workspace, &tool, version, &workspace.target.join(directory))
+}
+
+/// Packs a binary, or the release build, into an OCI image. Returns the image's path.
+pub(crate) fn image(workspace: &Workspace, binary: Option<&Path>) -> Result<PathBuf> {
+    let built = workspace.target.join("release/steer");
+    if binary.is_none() {
+        let status = workspace.cargo().args(["build", "--release", "--package", "steer"]).status()?;
+        ensure!(status.success(), "building steer failed ({status})");
+    }
+    let (server, directory) = (workspace.root.join("server"), workspace.target.join("oci"));
+    oci::pack(&server, binary.unwrap_or(&built), env!("CARGO_PKG_VERSION"), &directory)
 }
 
 /// Writes a file, and the directories above it.

@@ -11,7 +11,7 @@ use super::Output;
 
 /// What `steer adopt` takes.
 #[derive(Debug, Clone, Args)]
-#[command(group(ArgGroup::new("server").required(true).args(["target", "pid", "cgroup"])))]
+#[command(group(ArgGroup::new("server").required(true).args(["target", "pid", "cgroup", "container"])))]
 pub struct AdoptArguments {
     /// A unit of systemd (nginx), or an address at which the server listens (:80)
     #[arg(value_name = "UNIT|ADDR", value_parser = target)]
@@ -22,6 +22,9 @@ pub struct AdoptArguments {
     /// The processes of this cgroup, a path as /proc/PID/cgroup has it
     #[arg(long, value_name = "PATH")]
     pub cgroup: Option<String>,
+    /// This container, by name or id; it has to be in the daemon's network (podman run --network host)
+    #[arg(long, value_name = "NAME|ID")]
+    pub container: Option<String>,
     /// The group's name [default: the server's]
     #[arg(long)]
     pub name: Option<GroupName>,
@@ -41,7 +44,8 @@ impl AdoptArguments {
     pub(in crate::cli) fn server(&self) -> Option<AdoptTarget> {
         let by_pid = || self.pid.map(AdoptTarget::Pid);
         let by_cgroup = || self.cgroup.clone().map(AdoptTarget::Cgroup);
-        self.target.clone().or_else(by_pid).or_else(by_cgroup)
+        let by_container = || self.container.clone().map(AdoptTarget::Container);
+        self.target.clone().or_else(by_pid).or_else(by_cgroup).or_else(by_container)
     }
 }
 

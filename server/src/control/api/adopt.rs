@@ -19,6 +19,8 @@ pub enum AdoptTarget {
     Pid(u32),
     /// The processes of a cgroup, a path as `/proc/PID/cgroup` has it.
     Cgroup(String),
+    /// A container in the daemon's network namespace, by its name or its id.
+    Container(String),
 }
 
 /// An address as it is written, which may stand for two.
@@ -30,7 +32,8 @@ impl TryFrom<String> for AdoptedListen {
     type Error = crate::sockets::address::AddressError;
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
-        let listen = Listen::parse(&text, Families::here())?;
+        // Where one socket takes both families, a server may still have two.
+        let listen = Listen::parse(&text, Families { has_ipv6: true, v6_only: true })?;
         Ok(Self(text, listen.addresses))
     }
 }

@@ -100,7 +100,7 @@ fn types_are_described_as_they_are_and_no_other_is() {
         ("KeyChange", keys(&reload.daemon[0])),
         ("Applies", [Applies::Now, Applies::NextGeneration].map(word).into()),
         ("Receipt", keys(&receipt)),
-        ("AdoptTarget", ["unit", "address", "pid", "cgroup"].map(str::to_owned).into()),
+        ("AdoptTarget", ["unit", "address", "pid", "cgroup", "container"].map(str::to_owned).into()),
         ("AdoptedAddress", keys(&fixtures::adopted().listen[0])),
         ("Decision", [Decision::Proceed, Decision::Abort].map(word).into()),
     ];

@@ -2,8 +2,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
-    fs,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     path::Path,
 };
 
@@ -14,10 +12,16 @@ use crate::{
     sockets::{
         address::{ListenAddress, Protocol},
         cgroups,
+        containers::{self, Container},
         diag::{Diag, ListenerInfo},
         procfs,
     },
     units::is_template,
+};
+
+use super::{
+    listeners::{beside, ephemeral_ports, has_unix_listener, listeners},
+    unfit,
 };
 
 /// A server that runs.
@@ -79,6 +83,7 @@ pub(super) fn find(target: &AdoptTarget, unit: Option<FoundUnit>) -> Result<Foun
             let name = last_part(path).to_owned();
             of_processes(Server::Cgroup(path.clone()), &name, &pids, None)
         }
+        AdoptTarget::Container(meant) => of_container(meant),
         AdoptTarget::Pid(pid) => {
             let Some(stat) = procfs::stat(*pid) else {
                 return Err(Fault::new(FaultKind::NoSuch, format!("there is no process {pid}")));
@@ -86,12 +91,32 @@ pub(super) fn find(target: &AdoptTarget, unit: Option<FoundUnit>) -> Result<Foun
             let server = server_of(*pid);
             let pids = match &server {
                 Server::User(_) => crate::sockets::processes::Processes::now().tree(leader_of(*pid)),
-                _ => cgroup_of(&server).map(|path| cgroups::processes(&path)).unwrap_or_default(),
+                _ => cgroup_of(&server, *pid).map(|path| cgroups::processes(&path)).unwrap_or_default(),
             };
             let name = name_of(&server).unwrap_or(stat.command);
             of_processes(server, &name, &pids, None)
         }
         AdoptTarget::Address(AdoptedListen(text, addresses)) => at(text, addresses),
+    }
+}
+
+fn of_container(meant: &str) -> Result<Found, Fault> {
+    match Container::new(meant).directories().as_slice() {
+        [] => {
+            let fault = Fault::new(FaultKind::NoSuch, format!("there is no container {meant} that runs"));
+            Err(fault.with_hint(
+                "`podman ps` or `docker ps` lists them; where neither is there, write the id, or --pid",
+            ))
+        }
+        [directory] => {
+            let pids = cgroups::processes(directory);
+            of_processes(Server::Container(meant.to_owned()), meant, &pids, None)
+        }
+        [_, _, ..] => {
+            let fault =
+                Fault::new(FaultKind::Refused, format!("{meant} begins the ids of several containers"));
+            Err(fault.with_hint("write more of the id, or the name"))
+        }
     }
 }
 
@@ -122,35 +147,74 @@ fn at(text: &str, addresses: &[ListenAddress]) -> Result<Found, Fault> {
     for &address in addresses {
         let found =
             Diag::open().and_then(|mut diag| diag.listeners(address)).map_err(|error| failed(&error))?;
-        listeners.extend(found);
+        listeners.extend(found.into_iter().map(|it| (address, it)));
     }
-    let holder = listeners.iter().find_map(|it| procfs::who_holds(u64::from(it.inode)).into_iter().next());
-    let Some(holder) = holder else {
-        let fault = Fault::new(FaultKind::NoSuch, format!("nobody listens at {text}"));
-        return Err(fault.with_hint("`ss -ltnp` lists who listens where"));
+    let held = |(address, it): &(ListenAddress, ListenerInfo)| {
+        let (address, uid) = (*address, it.uid);
+        procfs::who_holds(u64::from(it.inode)).into_iter().map(move |pid| (address, uid, pid))
     };
-    let of_unit = |pid: &u32| match server_of(*pid) {
-        Server::Unit(name) => Some(name),
-        _ => None,
-    };
-    let holders: BTreeSet<u32> =
-        listeners.iter().flat_map(|it| procfs::who_holds(u64::from(it.inode))).collect();
-    let template = template_of(holders.iter().filter_map(of_unit));
-    let server = match template.map_or_else(|| server_of(holder), Server::Unit) {
-        // Whatever this user's processes listen there with is the server's.
-        Server::User(_) => Server::User(listeners[0].uid),
-        server => server,
-    };
+    let holders: Vec<(ListenAddress, u32, u32)> = listeners.iter().flat_map(held).collect();
+    // A daemon of steer has listeners of its own beside a server's; whose they are is looked at later.
+    let (own, theirs): (Vec<_>, Vec<_>) = holders.into_iter().partition(|(_, _, pid)| unfit::is_steer(*pid));
+    let holders = if theirs.is_empty() { own } else { theirs };
+    let Some(&(first, uid, holder)) = holders.first() else { return Err(nobody(text, addresses)?) };
+    let units: Vec<Server> = holders.iter().map(|&(_, uid, pid)| server_at(uid, pid)).collect();
+    let is_one = units.iter().all(|server| *server == units[0]);
+    // Instances of one template are one server.
+    let template = template_of(units).filter(|_| !is_one);
+    let server = template.clone().map_or_else(|| server_at(uid, holder), Server::Unit);
+    let others = || holders.iter().map(|&(address, uid, pid)| (address, pid, server_at(uid, pid)));
+    if let Some((other, pid, its)) = others().find(|(_, _, its)| *its != server && template.is_none()) {
+        let message = format!(
+            "cannot adopt {text}: {} has {first}, and {} has {other}",
+            described(&server, holder),
+            described(&its, pid)
+        );
+        let hint = format!("a group has one server: adopt each by its own address, as `steer adopt {first}`");
+        return Err(Fault::new(FaultKind::Refused, message).with_hint(hint));
+    }
     let pids = match &server {
-        Server::User(_) => holders.into_iter().collect(),
-        Server::Unit(name) if is_template(name) => {
-            let is_instance = |pid: &u32| template_of(of_unit(pid).into_iter()).as_ref() == Some(name);
-            holders.into_iter().filter(is_instance).collect()
+        Server::User(_) => {
+            holders.iter().map(|(_, _, pid)| *pid).collect::<BTreeSet<u32>>().into_iter().collect()
         }
-        _ => cgroup_of(&server).map(|path| cgroups::processes(&path)).unwrap_or_default(),
+        Server::Unit(name) if is_template(name) => {
+            let is_instance = |pid: &u32| template_of([server_of(*pid)]).as_ref() == Some(name);
+            let pids: BTreeSet<u32> = holders.iter().map(|(_, _, pid)| *pid).filter(is_instance).collect();
+            pids.into_iter().collect()
+        }
+        _ => cgroup_of(&server, holder).map(|path| cgroups::processes(&path)).unwrap_or_default(),
     };
     let name = name_of(&server).or_else(|| Some(procfs::stat(holder)?.command)).unwrap_or_default();
     of_processes(server, &name, &pids, Some(addresses))
+}
+
+/// The server of a listener that a process holds. Whatever its user's processes listen there with is the server's, where nothing else
+/// tells them from others.
+fn server_at(uid: u32, pid: u32) -> Server {
+    match server_of(pid) {
+        Server::User(_) => Server::User(uid),
+        server => server,
+    }
+}
+
+/// A server, for a person who does not know that a process of a user is one.
+fn described(server: &Server, pid: u32) -> String {
+    match server {
+        Server::User(_) => format!("process {pid} of {server}"),
+        server => server.to_string(),
+    }
+}
+
+fn nobody(text: &str, addresses: &[ListenAddress]) -> Result<Fault, Fault> {
+    let fault = Fault::new(FaultKind::NoSuch, format!("nobody listens at {text}"));
+    Ok(match beside(addresses)?.as_slice() {
+        [] => fault.with_hint("`ss -lntup` lists who listens where"),
+        [one] => fault.with_hint(format!("{one} has a listener: `steer adopt {one}`")),
+        [first, rest @ ..] => {
+            let rest: String = rest.iter().map(|it| format!(", {it}")).collect();
+            fault.with_hint(format!("{first}{rest} have listeners: adopt one of them"))
+        }
+    })
 }
 
 /// What tells the server that a process belongs to from others: its unit, or else a cgroup that the daemon is not in, or its user.
@@ -163,21 +227,35 @@ fn server_of(pid: u32) -> Server {
     }
     let own = procfs::cgroup_of(std::process::id()).unwrap_or_default();
     // A login's scope has whatever was started there, and a server that is started again may be in another.
-    let is_shared = path == "/" || path.ends_with(".scope") || cgroups::holds(&path, &own);
+    // A container that is made anew has another cgroup.
+    let is_shared = path == "/"
+        || containers::id_of(&path).is_some()
+        || path.ends_with(".scope")
+        || cgroups::holds(&path, &own);
     if is_shared { user() } else { Server::Cgroup(path) }
 }
 
-/// The template that these units are instances of, if they are all of one, and there are some.
-fn template_of(mut units: impl Iterator<Item = String>) -> Option<String> {
-    let template = |name: String| Some(format!("{}@.service", name.split_once('@')?.0));
-    let first = template(units.next()?)?;
-    units.all(|name| template(name).as_ref() == Some(&first)).then_some(first)
+/// The template that these are instances of, if they are all units of one, and there are some.
+fn template_of(servers: impl IntoIterator<Item = Server>) -> Option<String> {
+    let template = |server| match server {
+        Server::Unit(name) => Some(format!("{}@.service", name.split_once('@')?.0)),
+        _ => None,
+    };
+    let mut servers = servers.into_iter();
+    let first = template(servers.next()?)?;
+    servers.all(|server| template(server).as_ref() == Some(&first)).then_some(first)
 }
 
-fn cgroup_of(server: &Server) -> Option<std::path::PathBuf> {
+/// The cgroup of a server that this process belongs to.
+fn cgroup_of(server: &Server, pid: u32) -> Option<std::path::PathBuf> {
     match server {
-        Server::Unit(_) | Server::User(_) => None,
+        Server::Container(_) | Server::User(_) => None,
         Server::Cgroup(path) => cgroups::of_path(path),
+        Server::Unit(name) => {
+            let path = procfs::cgroup_of(pid)?;
+            let (above, _) = path.split_once(&format!("/{name}"))?;
+            cgroups::of_path(&format!("{above}/{name}"))
+        }
     }
 }
 
@@ -189,6 +267,7 @@ fn name_of(server: &Server) -> Option<String> {
     match server {
         Server::Unit(name) => Some(name.clone()),
         Server::Cgroup(path) => Some(last_part(path).to_owned()),
+        Server::Container(name) => Some(name.clone()),
         Server::User(_) => None,
     }
 }
@@ -213,6 +292,9 @@ fn of_processes(
         if addresses.is_some_and(|wanted| !wanted.contains(&address)) {
             continue;
         }
+        if *protocol == Protocol::Tcp {
+            unfit::refuse_mptcp(address, u64::from(listener.inode), pids)?;
+        }
         let entry = found.entry(address).or_default();
         entry.0 += 1;
         let holders = held.iter().filter(|(_, inodes)| inodes.contains(&u64::from(listener.inode)));
@@ -224,17 +306,24 @@ fn of_processes(
         .map(|address| address.address.port())
         .collect();
     // Of UDP, a socket that only asks others looks like one that serves: those are taken for servers that are asked for, or have a
-    // listener at the same port.
-    let is_wanted = |address: &ListenAddress| {
-        address.protocol == Protocol::Tcp || addresses.is_some() || ports.contains(&address.address.port())
+    // listener at the same port. Where nothing listens, one at a port that the kernel gives to nobody, or with others beside it.
+    let ephemeral = ephemeral_ports();
+    let is_wanted = |address: &ListenAddress, listeners: u32| {
+        let port = address.address.port();
+        let serves = listeners > 1 || !ephemeral.contains(&port);
+        address.protocol == Protocol::Tcp
+            || addresses.is_some()
+            || ports.contains(&port)
+            || (ports.is_empty() && serves)
     };
-    found.retain(|address, _| is_wanted(address));
+    found.retain(|address, (listeners, _)| is_wanted(address, *listeners));
     if found.is_empty() {
+        unfit::refuse_other_network(&server, name, pids)?;
         let what = match &server {
             Server::User(_) => name.to_owned(),
             server => server.to_string(),
         };
-        let message = format!("cannot adopt {what}: none of its {} processes listens for TCP", pids.len());
+        let message = format!("cannot adopt {what}: none of its {} processes serves an address", pids.len());
         let hint = match has_unix_listener(&all) {
             true => {
                 "it listens on unix sockets only, which have no SO_REUSEPORT: adopt the server in front of it"
@@ -247,6 +336,11 @@ fn of_processes(
     }
     let mut notes = Vec::new();
     for (address, (listeners, holders)) in &found {
+        if *listeners > 1 && address.protocol == Protocol::Udp {
+            notes.push(format!(
+                "{address}: which of its {listeners} sockets a flow comes to is chosen anew once, at the adoption"
+            ));
+        }
         if *listeners == 1 && holders.len() > 1 {
             notes.push(format!(
                 "{address} is one listener that {} processes share: it is one worker, so one of them cannot be drained alone",
@@ -279,34 +373,6 @@ fn held(pids: &[u32]) -> Vec<(u32, HashSet<u64>)> {
     pids.iter().map(|&pid| (pid, procfs::socket_inodes_of(&[pid]))).collect()
 }
 
-/// Whoever listens, in both families and protocols.
-fn listeners() -> Result<Vec<(Protocol, ListenerInfo)>, Fault> {
-    let ips: [IpAddr; 2] = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
-    let mut all = Vec::new();
-    for protocol in [Protocol::Tcp, Protocol::Udp] {
-        for ip in ips {
-            let like = ListenAddress { protocol, address: (ip, 0).into() };
-            let found =
-                Diag::open().and_then(|mut diag| diag.all_listeners(like)).map_err(|error| failed(&error))?;
-            all.extend(found.all().filter(|it| it.local.port() != 0).map(|it| (protocol, it.clone())));
-        }
-    }
-    Ok(all)
-}
-
-/// Whether one of these sockets is a listening unix socket.
-fn has_unix_listener(inodes: &HashSet<u64>) -> bool {
-    /// `SO_ACCEPTCON` of `/proc/net/unix`'s flags.
-    const LISTENS: u32 = 0x10000;
-    let text = fs::read_to_string("/proc/net/unix").unwrap_or_default();
-    text.lines().skip(1).any(|line| {
-        let mut fields = line.split_whitespace().skip(3);
-        let flags = fields.next().and_then(|it| u32::from_str_radix(it, 16).ok()).unwrap_or(0);
-        let inode = fields.nth(2).and_then(|it| it.parse().ok()).unwrap_or(0);
-        flags & LISTENS != 0 && inodes.contains(&inode)
-    })
-}
-
 /// What a group can be called of what its server is: `nginx.service` is `nginx`.
 fn group_name(name: &str) -> GroupName {
     let name = name.strip_suffix(".service").unwrap_or(name).trim_end_matches('@').to_ascii_lowercase();
@@ -318,7 +384,7 @@ fn group_name(name: &str) -> GroupName {
     short.parse().or_else(|_| "server".parse()).unwrap_or_else(|_| unreachable!("it is well-formed"))
 }
 
-fn failed(error: &crate::sockets::diag::DiagError) -> Fault {
+pub(super) fn failed(error: &crate::sockets::diag::DiagError) -> Fault {
     Fault::new(FaultKind::Failed, format!("cannot see who listens: {}", describe(error)))
 }
 
@@ -339,7 +405,7 @@ mod tests {
 
     #[test]
     fn instances_of_one_template_are_one_server() {
-        let template = |names: &[&str]| template_of(names.iter().map(|it| (*it).to_owned()));
+        let template = |names: &[&str]| template_of(names.iter().map(|it| Server::Unit((*it).to_owned())));
         assert_eq!(template(&["app@1.service", "app@2.service"]).as_deref(), Some("app@.service"));
         assert_eq!(template(&["app@1.service", "app.service"]), None);
         assert_eq!(template(&["app@1.service", "web@1.service"]), None);

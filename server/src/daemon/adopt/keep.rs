@@ -44,6 +44,7 @@ pub(super) fn text(settings: &GroupSettings) -> String {
     let adopt = settings.adopt.as_ref().map(|adopt| match &adopt.server {
         Server::Unit(name) => format!("unit = {name:?}"),
         Server::Cgroup(path) => format!("cgroup = {path:?}"),
+        Server::Container(name) => format!("container = {name:?}"),
         Server::User(uid) => format!("user = {:?}", uid.to_string()),
     });
     format!(

@@ -2,6 +2,8 @@
 
 mod find;
 mod keep;
+mod listeners;
+mod unfit;
 mod unit;
 
 use std::{cell::LazyCell, time::Instant};
@@ -52,6 +54,8 @@ impl Daemon {
         let found = reading.run(move || find(&target, unit)).await.map_err(given_up)??;
         let group = name.unwrap_or_else(|| found.name.clone());
         self.require_free(&group, &found)?;
+        let found =
+            reading.run(move || unfit::refuse_managed(&found).map(|()| found)).await.map_err(given_up)??;
         require_alone(&found)?;
         let mut adopted = report(&group, &found);
         if !dry_run {

@@ -226,7 +226,7 @@ impl Daemon {
         );
         let (answers, receipts) = mpsc::channel(RECEIPTS);
         let result = match self.is_adopted(&name) {
-            true => self.give_back(&name).await,
+            true => self.give_back(&name, false).await,
             false => self.command(&name, Command::Stop { timeout }, answers).await.map(drop),
         };
         self.forget(&name).await;

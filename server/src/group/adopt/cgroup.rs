@@ -33,7 +33,7 @@ impl ServerCgroups {
                 let found = runtime.block_on(of_unit(unit));
                 found.inspect_err(|error| tracing::warn!("{unit}: {}", describe(error))).ok()?
             }
-            Server::User(_) => None,
+            Server::Container(_) | Server::User(_) => None,
         }
     }
 

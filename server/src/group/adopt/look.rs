@@ -11,6 +11,7 @@ use crate::{
     daemon::describe::describe,
     sockets::{
         address::{ListenAddress, Protocol},
+        containers::Container,
         diag::{Diag, ListenerInfo},
         inherited::Inherited,
         options::{self, SocketError},
@@ -24,10 +25,12 @@ use crate::{
 use super::cgroup::ServerCgroups;
 
 /// What tells the server's sockets from others.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(crate) enum Whose {
     /// Its processes are in this cgroup; where there is none now, it has none.
     InCgroup(Option<ServerCgroups>),
+    /// Its processes are in this container.
+    InContainer(Container),
     /// Any of the group's owner's.
     OfOwner,
 }
@@ -37,13 +40,18 @@ impl Whose {
     fn processes(&self, inodes: &HashSet<u64>) -> Vec<u32> {
         match self {
             Self::InCgroup(cgroups) => cgroups.as_ref().map(ServerCgroups::processes).unwrap_or_default(),
-            Self::OfOwner => {
-                let holders: BTreeSet<u32> =
-                    inodes.iter().flat_map(|inode| procfs::who_holds(*inode)).collect();
-                holders.into_iter().filter(|pid| !is_own(*pid)).collect()
+            Self::InContainer(container) => {
+                holders(inodes).into_iter().filter(|pid| container.has(*pid)).collect()
             }
+            Self::OfOwner => holders(inodes),
         }
     }
+}
+
+/// The processes that hold one of these sockets at least, but for the daemon's own.
+fn holders(inodes: &HashSet<u64>) -> Vec<u32> {
+    let holders: BTreeSet<u32> = inodes.iter().flat_map(|inode| procfs::who_holds(*inode)).collect();
+    holders.into_iter().filter(|pid| !is_own(*pid)).collect()
 }
 
 /// Whether a process runs this program: the daemon and its keeper hold listeners of the group that are not the server's.

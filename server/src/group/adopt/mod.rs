@@ -17,7 +17,7 @@ use std::{
 use crate::{
     daemon::settings::{AdoptSettings, GroupSettings, Server},
     engine::event::Millis,
-    sockets::{address::ListenAddress, cgroups, inherited::Inherited},
+    sockets::{address::ListenAddress, cgroups, containers::Container, inherited::Inherited},
 };
 
 use self::cgroup::ServerCgroups;
@@ -64,6 +64,8 @@ pub(crate) struct Adoption {
     addresses: Vec<ListenAddress>,
     /// Where the server's processes are, where a cgroup tells them from others.
     cgroups: Option<ServerCgroups>,
+    /// The container that they are in, where that does.
+    container: Option<Container>,
     listeners: BTreeMap<u64, Known>,
     /// Workers that begin, with the listeners that each begins with.
     offered: BTreeMap<u32, Vec<(usize, Came)>>,
@@ -90,10 +92,15 @@ impl Adoption {
     /// Of a group that begins, or goes on with what an earlier daemon knew.
     pub(crate) fn new(settings: &GroupSettings, addresses: Vec<ListenAddress>) -> Option<Self> {
         let adopt = settings.adopt.clone()?;
+        let container = match &adopt.server {
+            Server::Container(name) => Some(Container::new(name)),
+            _ => None,
+        };
         Some(Self {
             cgroups: ServerCgroups::of(&adopt.server),
             settings: adopt,
             addresses,
+            container,
             listeners: BTreeMap::new(),
             offered: BTreeMap::new(),
             refused: HashSet::new(),
@@ -226,9 +233,10 @@ impl Adoption {
             let v6_only = inherited.get(index).filter(|_| address.address.is_ipv6()).map(|it| it.v6_only);
             Wanted { address, known, v6_only }
         });
-        let whose = match server {
-            Server::Unit(_) | Server::Cgroup(_) => Whose::InCgroup(self.cgroups.clone()),
-            Server::User(_) => Whose::OfOwner,
+        let whose = match (server, &self.container) {
+            (_, Some(container)) => Whose::InContainer(container.clone()),
+            (Server::Unit(_) | Server::Cgroup(_), None) => Whose::InCgroup(self.cgroups.clone()),
+            (Server::Container(_) | Server::User(_), None) => Whose::OfOwner,
         };
         Question { whose, owner: *owner, wanted: wanted.collect(), is_first }
     }

@@ -6,7 +6,8 @@ use crate::{
     daemon::describe::describe,
     sockets::{
         address::ListenAddress,
-        listener::make_listener,
+        inherited::Inherited,
+        listener::make_listener_like,
         options::{self, SocketError},
     },
 };
@@ -19,11 +20,14 @@ use super::{error::EndpointError, member::Member};
 /// is closed leaves its group before it leaves the list (`udp_lib_unhash`, also in 6.18): a lookup on another CPU that meets it first, in
 /// between, takes it for one without a group, and gives it the datagram, whoever's it is. So the first that fits is never to be one that
 /// is closed. New sockets come to the end of the list for IPv6 and to its front for IPv4 (`udp_lib_get_port`): there the oldest
-/// member is met first, here the newest. `tests/tests/datagrams_closing.rs` shows all of it.
+/// member is met first, here the newest. `tests/tests/datagrams_closing.rs` shows all of it. Of IPv6, a server that was there before steer has
+/// older ones: the first of those that it closes may take a datagram with it.
 #[derive(Debug)]
 pub(super) struct Anchor {
     address: ListenAddress,
     owner: Option<u32>,
+    /// What the sockets of a server have that somebody else starts: one that differs in IPV6_V6ONLY is in another group.
+    like: Option<Inherited>,
     /// Nothing where it could not be made.
     socket: Option<Member>,
     /// The one before it, for as long as there is no other: a lookup that met it as the newest may still be on its way.
@@ -34,8 +38,13 @@ pub(super) struct Anchor {
 
 impl Anchor {
     /// None yet, of the group at the address whose sockets this user owns.
-    pub(super) fn new(address: ListenAddress, owner: Option<u32>) -> Self {
-        Self { address, owner, socket: None, before: None, is_kept: false }
+    pub(super) fn new(address: ListenAddress, owner: Option<u32>, like: Option<Inherited>) -> Self {
+        Self { address, owner, like, socket: None, before: None, is_kept: false }
+    }
+
+    /// Whether it is not in the group yet.
+    pub(super) fn is_missing(&self) -> bool {
+        self.socket.is_none()
     }
 
     /// The group's first member.
@@ -60,8 +69,10 @@ impl Anchor {
         }
     }
 
-    fn renew(&mut self) {
-        let made = make_listener(self.address, self.owner, 0).map_err(EndpointError::from);
+    /// Makes another, which is met first where the newest is.
+    pub(super) fn renew(&mut self) {
+        let made = make_listener_like(self.address, self.owner, 0, self.like.as_ref());
+        let made = made.map_err(EndpointError::from);
         match made.and_then(|socket| Ok(Member::new(socket, 0, None)?)) {
             Ok(socket) => {
                 self.before = self.socket.replace(socket);
@@ -77,6 +88,16 @@ impl Anchor {
         let duplicate = descriptor.try_clone().ok()?;
         self.is_kept = true;
         Some(duplicate)
+    }
+
+    /// Has nothing come to it, whatever chooses among the group's members. Lookups may meet another first from here on.
+    pub(super) fn retire(&self) {
+        for member in self.members() {
+            let retired = member.descriptor.as_ref().map(options::retire);
+            if let Some(Err(error)) = retired {
+                tracing::warn!("a datagram may be lost: {}", describe(&error));
+            }
+        }
     }
 
     /// Leaves the group: it is nobody's to manage any more.

@@ -38,7 +38,9 @@ use crate::{
     },
 };
 
-use super::{anchor::Anchor, by_id::Activity, error::EndpointError, member::Member};
+use super::{
+    anchor::Anchor, by_id::Activity, datagrams::serves_datagrams, error::EndpointError, member::Member,
+};
 
 /// The kernel cuts this down to `net.core.somaxconn`.
 const BACKLOG: i32 = i32::MAX;
@@ -126,8 +128,12 @@ impl Endpoint {
         Ok(Self::with(address, kernel, publisher, opening))
     }
 
-    /// Makes the first holding listener or the anchor of an address that was loaded.
+    /// Makes the first holding listener or the anchor of an address that was loaded. Where a server has sockets of datagrams, the anchor joins
+    /// once the program is attached (`datagrams.rs`).
     pub(crate) fn make_first(&mut self) -> anyhow::Result<()> {
+        if serves_datagrams(self.address, &self.opening)? {
+            return Ok(());
+        }
         let Opening { owner, inherited, .. } = &self.opening;
         let before = Diag::open()?.listeners(self.address)?.len();
         let first = make_listener_like(self.address, *owner, BACKLOG, inherited.as_ref())?;
@@ -177,7 +183,7 @@ impl Endpoint {
             counted_before: BTreeMap::new(),
             told: BTreeMap::new(),
             prepared: None,
-            anchor: is_udp.then(|| Anchor::new(address, opening.owner)),
+            anchor: is_udp.then(|| Anchor::new(address, opening.owner, opening.inherited.clone())),
             opening,
             by_id: BTreeMap::new(),
             is_attached: false,
@@ -243,11 +249,11 @@ impl Endpoint {
             let counted = self.kernel.counters(slot)?;
             self.told.insert(slot, counted.asked[Asked::Migration as usize]);
         }
-        self.kernel.put(slot, u32::from(free), listener.as_fd())?;
+        self.put_in(slot, free, &listener)?;
         let member = Member::new(listener, free, self.looks())?;
         self.members.entry(slot).or_default().push(member);
         self.kernel.spread(slot, &self.places(slot));
-        if let Some(anchor) = &mut self.anchor {
+        if let Some(anchor) = self.anchor.as_mut().filter(|anchor| !anchor.is_missing()) {
             anchor.member_came();
         }
         Ok(())

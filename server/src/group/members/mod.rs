@@ -5,6 +5,7 @@ mod anchor;
 mod by_id;
 mod cells;
 mod counts;
+mod datagrams;
 mod endpoint;
 mod error;
 mod leaving;
@@ -382,13 +383,19 @@ impl Members {
             let slots: Vec<Slot> = endpoint.members.keys().copied().collect();
             let through =
                 slots.into_iter().find_map(|slot| endpoint.sort_taken(slot, taken).into_values().next());
+            // While the program still keeps datagrams from it: the kernel's hash would give it its part.
+            if let Some(anchor) = endpoint.anchor.as_ref().filter(|_| through.is_some()) {
+                anchor.retire();
+            }
             if let Err(error) = endpoint.detach(through.as_ref()) {
                 let failed = (endpoint.address, error);
+                endpoint.anchor.iter_mut().for_each(anchor::Anchor::renew);
                 // Those before it are managed again.
                 for endpoint in &mut self.endpoints[..index] {
                     if let Err(error) = endpoint.attach(None) {
                         tracing::error!("{} is not steered: {}", endpoint.address, describe(&error));
                     }
+                    endpoint.anchor.iter_mut().for_each(anchor::Anchor::renew);
                 }
                 return Err(Box::new(failed));
             }

@@ -115,7 +115,9 @@ impl Endpoint {
     }
 
     fn attach_through(&self, hold: Option<Slot>) -> Result<bool, DataplaneError> {
-        let Some(member) = self.member(hold) else { return Ok(false) };
+        let Some(member) = self.member(hold) else {
+            return if self.is_udp() { self.attach_through_theirs() } else { Ok(false) };
+        };
         self.kernel.attach(member.as_fd())?;
         Ok(true)
     }
@@ -127,12 +129,16 @@ impl Endpoint {
             // It has taken the other program's place.
             self.is_passed_over &= !self.is_attached;
         }
+        if self.is_attached {
+            self.complete_anchor();
+        }
         Ok(())
     }
 
     /// Takes the program away from the group, through a listener of it: the kernel's own hash chooses from now on.
     pub(super) fn detach(&mut self, through: Option<&OwnedFd>) -> Result<(), DataplaneError> {
-        if let Some(member) = through.or_else(|| self.member(None)) {
+        let anchor = || self.anchor.as_ref()?.members().find_map(|member| member.descriptor.as_ref());
+        if let Some(member) = through.or_else(|| self.member(None)).or_else(anchor) {
             self.kernel.detach(member.as_fd())?;
         }
         self.is_attached = false;
