@@ -114,6 +114,15 @@ pub fn cgroup_of(pid: u32) -> Option<String> {
     text.lines().find_map(|line| line.strip_prefix("0::")).map(str::to_owned)
 }
 
+/// Whether a process runs this program, as daemons and their keepers do, also where an upgrade has replaced its file.
+pub fn is_this_program(pid: u32) -> bool {
+    let program = |pid: &str| {
+        let path = fs::read_link(format!("/proc/{pid}/exe")).ok()?;
+        Some(path.to_str()?.trim_end_matches(" (deleted)").to_owned())
+    };
+    program("self").is_some_and(|own| program(&pid.to_string()) == Some(own))
+}
+
 /// The sockets that one process holds: descriptor and inode of each.
 pub fn sockets_of(pid: u32) -> Vec<(RawFd, u64)> {
     let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else { return Vec::new() };

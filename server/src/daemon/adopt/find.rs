@@ -21,7 +21,7 @@ use crate::{
 
 use super::{
     listeners::{beside, ephemeral_ports, has_unix_listener, listeners},
-    unfit,
+    unfit::{self, Other},
 };
 
 /// A server that runs.
@@ -43,14 +43,6 @@ pub(super) struct FoundAddress {
     pub(super) holders: BTreeSet<u32>,
     /// A listener there that is not the server's.
     pub(super) other: Option<Other>,
-}
-
-/// Listeners of somebody else, which would get nothing any more.
-#[derive(Debug)]
-pub(super) struct Other {
-    pub(super) listeners: usize,
-    /// Whose one of them is, as far as that shows.
-    pub(super) server: Option<String>,
 }
 
 /// A unit of systemd, as far as it is needed to find its server.
@@ -155,7 +147,8 @@ fn at(text: &str, addresses: &[ListenAddress]) -> Result<Found, Fault> {
     };
     let holders: Vec<(ListenAddress, u32, u32)> = listeners.iter().flat_map(held).collect();
     // A daemon of steer has listeners of its own beside a server's; whose they are is looked at later.
-    let (own, theirs): (Vec<_>, Vec<_>) = holders.into_iter().partition(|(_, _, pid)| unfit::is_steer(*pid));
+    let (own, theirs): (Vec<_>, Vec<_>) =
+        holders.into_iter().partition(|(_, _, pid)| procfs::is_this_program(*pid));
     let holders = if theirs.is_empty() { own } else { theirs };
     let Some(&(first, uid, holder)) = holders.first() else { return Err(nobody(text, addresses)?) };
     let units: Vec<Server> = holders.iter().map(|&(_, uid, pid)| server_at(uid, pid)).collect();
@@ -218,7 +211,7 @@ fn nobody(text: &str, addresses: &[ListenAddress]) -> Result<Fault, Fault> {
 }
 
 /// What tells the server that a process belongs to from others: its unit, or else a cgroup that the daemon is not in, or its user.
-fn server_of(pid: u32) -> Server {
+pub(super) fn server_of(pid: u32) -> Server {
     let user = || Server::User(procfs::user_of(pid).unwrap_or(0));
     let Some(path) = procfs::cgroup_of(pid) else { return user() };
     let unit = path.split('/').rfind(|part| part.ends_with(".service"));
@@ -353,20 +346,10 @@ fn of_processes(
             ListenAddress { protocol: *protocol, address: it.local } == address
         };
         let at = listening.iter().filter(is_there).map(|(_, it)| u64::from(it.inode));
-        let other = other(at.filter(|inode| !all.contains(inode)).collect());
+        let other = Other::of(at.filter(|inode| !all.contains(inode)).collect());
         FoundAddress { address, listeners, holders, other }
     });
     Ok(Found { server, name: group_name(name), addresses: addresses.collect(), notes })
-}
-
-/// Whose these listeners are.
-fn other(inodes: Vec<u64>) -> Option<Other> {
-    let holder = procfs::who_holds(*inodes.first()?).into_iter().next();
-    let server = holder.map(|pid| match server_of(pid) {
-        Server::User(_) => format!("process {pid}"),
-        server => format!("{server}, process {pid}"),
-    });
-    Some(Other { listeners: inodes.len(), server })
 }
 
 fn held(pids: &[u32]) -> Vec<(u32, HashSet<u64>)> {

@@ -17,7 +17,7 @@ use crate::{
 
 use super::find::failed;
 
-/// Whoever listens, in both families and protocols.
+/// All listeners of the network namespace, in both families and protocols.
 pub(super) fn listeners() -> Result<Vec<(Protocol, ListenerInfo)>, Fault> {
     let ips: [IpAddr; 2] = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
     let mut all = Vec::new();

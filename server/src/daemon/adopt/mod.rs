@@ -26,8 +26,7 @@ use super::{
     memory::give_back,
     registry::Daemon,
     settings::{
-        AdoptSettings, Deadlines, FlowSettings, GroupSettings, Mode, Readiness, RestartKind, Server,
-        WhenEmpty,
+        AdoptSettings, Deadlines, FlowSettings, GroupSettings, Mode, Readiness, RestartKind, WhenEmpty,
     },
     shared::Shared,
 };
@@ -56,7 +55,7 @@ impl Daemon {
         self.require_free(&group, &found)?;
         let found =
             reading.run(move || unfit::refuse_managed(&found).map(|()| found)).await.map_err(given_up)??;
-        require_alone(&found)?;
+        unfit::require_alone(&found)?;
         let mut adopted = report(&group, &found);
         if !dry_run {
             let settings = settings(group.clone(), &found);
@@ -138,29 +137,6 @@ impl Daemon {
             Err(_) => Ok(()),
         }
     }
-}
-
-/// Refuses a server beside which somebody else listens at the same address: that one would get nothing any more.
-fn require_alone(found: &Found) -> Result<(), Fault> {
-    let Some((address, other)) = found.addresses.iter().find_map(|it| Some((it.address, it.other.as_ref()?)))
-    else {
-        return Ok(());
-    };
-    let whose = other.server.as_ref().map(|server| format!(" ({server})")).unwrap_or_default();
-    let count = match other.listeners {
-        1 => "1 listener of others is".to_owned(),
-        count => format!("{count} listeners of others are"),
-    };
-    let server = &found.server;
-    let message = format!("cannot adopt {server}: {count} at {address} too{whose}, and would get nothing");
-    let hint = match server {
-        Server::Unit(name) if name.contains('@') => {
-            let template = name.split('@').next().unwrap_or_default();
-            format!("`steer adopt {template}@` takes all instances; else stop the others first")
-        }
-        _ => "stop them first, or have all of them be one unit, template or cgroup".to_owned(),
-    };
-    Err(Fault::new(FaultKind::Refused, message).with_hint(hint))
 }
 
 /// A group of a server that was found.

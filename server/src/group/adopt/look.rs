@@ -50,14 +50,9 @@ impl Whose {
 
 /// The processes that hold one of these sockets at least, but for the daemon's own.
 fn holders(inodes: &HashSet<u64>) -> Vec<u32> {
+    // The daemon and its keeper hold listeners of the group that are not the server's.
     let holders: BTreeSet<u32> = inodes.iter().flat_map(|inode| procfs::who_holds(*inode)).collect();
-    holders.into_iter().filter(|pid| !is_own(*pid)).collect()
-}
-
-/// Whether a process runs this program: the daemon and its keeper hold listeners of the group that are not the server's.
-fn is_own(pid: u32) -> bool {
-    let program = |pid: &str| std::fs::read_link(format!("/proc/{pid}/exe")).ok();
-    program("self").is_some_and(|own| program(&pid.to_string()) == Some(own))
+    holders.into_iter().filter(|pid| !procfs::is_this_program(*pid)).collect()
 }
 
 /// What is to be looked at.
@@ -109,7 +104,7 @@ pub(crate) struct Came {
     pub(crate) discovered: Discovered,
     /// The processes that take from it, as far as that shows.
     pub(crate) taken_by: BTreeSet<u32>,
-    /// Whether it shows that somebody takes from it; else it is only held by a process of which that does not show.
+    /// Whether a process is seen to take from it. Otherwise a process only holds it.
     pub(crate) is_sure: bool,
     /// The user who owns it.
     pub(crate) owner: u32,

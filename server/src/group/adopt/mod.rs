@@ -34,8 +34,8 @@ const STIR: Millis = 1_000;
 /// configuration binds and never does.
 const UNREADY_MAX: Millis = 5_000;
 
-/// For how long it must not show who takes from a listener until that it listens is enough. A server that checks its configuration
-/// listens for some milliseconds, and polls nothing.
+/// How long a listener without a visible taker listens before it counts. A server that checks its configuration listens for some milliseconds
+/// and polls nothing.
 const UNSURE_MIN: Millis = 100;
 /// How long a listener that comes while each place is taken waits for one that is left, as long as a place waits for a listener. HAProxy binds
 /// its new listeners some milliseconds before it has the old ones closed, granian 3.5 s. With a place of its own at once, each reload would move
@@ -75,7 +75,7 @@ pub(crate) struct Adoption {
     refused: HashSet<u64>,
     /// Listeners of which it is to be found out anew who takes from them.
     doubted: HashSet<u64>,
-    /// Since when listeners are there of which it does not show who takes from them.
+    /// Listeners without a visible taker, each with the time at which it was first seen.
     unsure_since: BTreeMap<u64, Millis>,
     /// Listeners for which there is no place yet: since when.
     waiting: BTreeMap<u64, Millis>,
@@ -165,7 +165,7 @@ impl Adoption {
         before.intersection(&self.strangers).count() as u64
     }
 
-    /// Splits off those that have come and may not count yet: it does not show who takes from them, and has not for long. How many these are.
+    /// Removes the listeners that may not count yet: nobody is seen to take from them, and they are young. Returns how many it removed.
     fn wait_for_unsure(&mut self, came: &mut Vec<Came>, now: Millis) -> usize {
         let before = came.len();
         came.retain(|it| {

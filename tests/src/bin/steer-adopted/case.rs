@@ -22,7 +22,7 @@ pub(crate) struct Case {
     pub(crate) start: fn(&Site) -> Box<dyn Changing>,
     /// Whether it has as many listeners after each change as before, so that no 4-tuple is to change its worker.
     pub(crate) keeps_count: bool,
-    /// What the server loses by itself, whoever steers.
+    /// What the server loses by itself, with steer or without.
     pub(crate) own_loss: Option<OwnLoss>,
 }
 
