@@ -44,13 +44,13 @@ fn require_groups(path: &Path, old: &Config, new: &Config) -> Result<(), Fault> 
     if old.groups.is_empty() || !new.groups.is_empty() {
         return Ok(());
     }
-    let running = old.groups.len();
+    let (path, running) = (path.display(), old.groups.len());
+    // As errors of a file are printed: nothing is put before or after.
     let message = format!(
-        "cannot reload {}: it names no group, and {running} run; nothing was changed",
-        path.display()
+        "error: cannot reload {path}: it names no group, and {running} run; nothing was changed\n\
+         hint: if the last group is to go, `steer stop GROUP` stops it, or `steer release GROUP`"
     );
-    Err(Fault::new(FaultKind::Misconfigured, message)
-        .with_hint("if the last group is to go, `steer stop GROUP` stops it, or `steer release GROUP`"))
+    Err(Fault::new(FaultKind::Misconfigured, message))
 }
 
 /// The user of a changed group's workers; its program is there, too.
