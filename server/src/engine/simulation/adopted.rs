@@ -15,6 +15,7 @@ use super::{
         event::{Event, GenerationId},
         group::Rules,
     },
+    cases,
     kernel::Holder,
     ledger::Checked,
     replay::rules,
@@ -138,7 +139,7 @@ fn select_hold() -> impl Strategy<Value = u64> {
 
 #[test]
 fn listeners_that_come_and_go_lose_nothing_while_the_group_holds() {
-    let config = Config { cases: CASES, max_shrink_iters: 300, ..Config::with_source_file(file!()) };
+    let config = Config { cases: cases(CASES), max_shrink_iters: 300, ..Config::with_source_file(file!()) };
     let total = RefCell::new(Tally::default());
     let result = TestRunner::new(config).run(&script(), |script| {
         let tally = play(&script).map_err(TestCaseError::fail)?;

@@ -37,13 +37,17 @@ use super::{event::Decision, group::Rules};
 use script::{Action, Script};
 use tally::Tally;
 
-/// Cases of an ordinary run: under a minute in a debug build. `PROPTEST_CASES` asks for more.
+/// Cases of an ordinary run: under a minute in a debug build.
 const CASES: u32 = 80;
+
+/// How many cases are played: so many, or as `PROPTEST_CASES` asks for.
+fn cases(ordinary: u32) -> u32 {
+    std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(ordinary)
+}
 
 #[test]
 fn the_engine_keeps_its_promises_in_any_world() {
-    let asked = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok());
-    let cases = asked.unwrap_or(CASES);
+    let cases = cases(CASES);
     let config = Config { cases, max_shrink_iters: 300, ..Config::with_source_file(file!()) };
     let total = RefCell::new(Tally::default());
     let result = TestRunner::new(config).run(&script::script(), |script| {
