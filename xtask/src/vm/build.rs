@@ -28,7 +28,7 @@ struct Selected {
 
 /// What tells kernels apart. The other targets' tests count in tens of thousands of connections, which takes hours
 /// under emulation.
-const SELECTED: [Selected; 9] = [
+const SELECTED: [Selected; 10] = [
     Selected { target: "matrix", tests: &[], needs_migration: false },
     Selected {
         target: "looks",
@@ -67,6 +67,11 @@ const SELECTED: [Selected; 9] = [
             "another_network_namespace_is_left_alone",
         ],
         needs_migration: false,
+    },
+    Selected {
+        target: "adopted",
+        tests: &["a_server_that_knows_nothing_of_it_is_adopted_restarted_and_released"],
+        needs_migration: true,
     },
     Selected {
         target: "rebinding",
