@@ -103,8 +103,7 @@ impl Endpoint {
     ///
     /// One that listens: if a program is attached through one that was shut down, the kernel gives that one a group of its own
     /// (`reuseport_resurrect`), and the half-open handshakes that follow it find nobody there to migrate to. The holding listener
-    /// first, which is in nobody else's hands that could shut it down meanwhile. Of datagrams, of which none are held, the anchor last: of an
-    /// adopted server no other socket is at hand.
+    /// first: nobody else has it who could shut it down meanwhile. A UDP group holds nothing; its anchor comes last.
     pub(super) fn member(&self, hold: Option<Slot>) -> Option<&OwnedFd> {
         let own = hold.and_then(|slot| self.members.get(&slot));
         let anchors = self.anchor.iter().flat_map(Anchor::members);
